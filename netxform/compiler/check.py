@@ -1,0 +1,532 @@
+"""The text alone: every statement is bound to its verb and typed; every error is found at once. No torch.
+
+    Program (expanded) ─check→ Spec
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias, cast
+
+from netxform import verbs as _verbs
+from netxform.compiler.expand import ParamValue
+from netxform.core.values import Layer, Layers, Selection, convert, describe, invocation
+from netxform.core.verb import REGISTRY, Entry, Slot, Transform, slots_of
+from netxform.errors import Diagnostic, Findings, Label, NetxformError, Span, did_you_mean
+from netxform.sources.data import check_data_source
+from netxform.sources.models import check_model_source
+from netxform.syntax import ast
+from netxform.syntax.format import format_node
+
+_verbs.load()
+
+COSTS = ("params", "macs", "flops", "bytes")
+METRICS = (
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "val_top1",
+    "test_loss",
+    "test_accuracy",
+    "test_top1",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A statement bound to its verb: `action` is an instance of the verb's class; `given` are the fields written."""
+
+    entry: Entry
+    action: Any
+    given: frozenset[str]
+    text: str
+    span: Span
+    stage: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict[str, Any], compare=False)
+
+    @property
+    def transform(self) -> Transform:
+        """The action, typed as what every verb is."""
+        return cast(Transform, self.action)
+
+
+@dataclass(frozen=True, slots=True)
+class EachItem:
+    """`each NAME in SELECTION { … }`: the body is bound again for every module."""
+
+    name: str
+    selection: Selection
+    body: tuple[ast.Statement, ...]
+    stage: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IfItem:
+    """An `if` that only the network decides."""
+
+    condition: ast.Condition
+    then: tuple[Item, ...]
+    otherwise: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageItem:
+    """A named, resumable group."""
+
+    name: str
+    items: tuple[Item, ...]
+    span: Span
+
+
+Item: TypeAlias = Bound | EachItem | IfItem | StageItem | ast.Let | ast.Assert
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A checked spec: declarations by name, then what shall happen, in order."""
+
+    program: ast.Program
+    models: dict[str, ast.Model]
+    data: dict[str, ast.Data]
+    items: tuple[Item, ...]
+    params: dict[str, ParamValue]
+    sources: dict[str, str]
+    seed: int = 0
+
+    def walk(self) -> Iterator[Item]:
+        """Every item, those of stages and branches too."""
+        yield from _walk(self.items)
+
+
+def _walk(items: tuple[Item, ...]) -> Iterator[Item]:
+    for item in items:
+        yield item
+        if isinstance(item, StageItem):
+            yield from _walk(item.items)
+        elif isinstance(item, IfItem):
+            yield from _walk(item.then)
+            yield from _walk(item.otherwise)
+
+
+def check(program: ast.Program, params: dict[str, ParamValue], sources: dict[str, str], seed: int | None = None) -> Spec:
+    """Bind and type every statement. Raises NetxformError with all findings."""
+    findings = Findings()
+    if program.edition not in (None, 1):
+        findings.add(
+            "X0108",
+            f"edition {program.edition} of the language is not known",
+            helps=("this version reads `xform 1`",),
+        )
+    models: dict[str, ast.Model] = {}
+    data: dict[str, ast.Data] = {}
+    lets: dict[str, ast.Let] = {}
+    rest: list[ast.Statement] = []
+    for statement in program.statements:
+        match statement:
+            case ast.Model():
+                _declare(models, statement, "model", findings)
+                findings.items += check_model_source(statement.source)
+            case ast.Data():
+                _declare(data, statement, "data set", findings)
+                findings.items += check_data_source(statement.source)
+            case ast.Let():
+                _declare(lets, statement, "selection", findings)
+                rest.append(statement)
+            case _:
+                rest.append(statement)
+    items = _items(tuple(rest), None, findings)
+    spec_seed = _seed(params, seed, findings)
+    spec = Spec(program, models, data, items, params, sources, spec_seed)
+    for item in spec.walk():
+        if isinstance(item, Bound):
+            _data_names(item, data, findings)
+        elif isinstance(item, ast.Assert):
+            check_condition(item.condition, models, findings)
+    findings.raise_if_any(sources)
+    return spec
+
+
+def _seed(params: dict[str, ParamValue], seed: int | None, findings: Findings) -> int:
+    if seed is not None:
+        return seed
+    value = params.get("seed")
+    if value is None:
+        return 0
+    try:
+        return cast(int, convert(value.value, int))
+    except NetxformError as error:
+        findings.items += error.diagnostics
+        return 0
+
+
+def _declare(known: dict[str, Any], statement: Any, what: str, findings: Findings) -> None:
+    if statement.name in known:
+        findings.add(
+            "X0303",
+            f"{what} `{statement.name}` is declared twice",
+            statement.span,
+            "second time",
+            secondary=(Label(known[statement.name].span, "first"),),
+        )
+    known[statement.name] = statement
+
+
+def _items(statements: tuple[ast.Statement, ...], stage: str | None, findings: Findings) -> tuple[Item, ...]:
+    out: list[Item] = []
+    for statement in statements:
+        match statement:
+            case ast.Command():
+                bound = bind(statement, stage, findings)
+                if bound is not None:
+                    out.append(bound)
+            case ast.Stage():
+                if stage is not None:
+                    findings.add("X0109", "a stage inside a stage", statement.span, f"inside `{stage}`")
+                    continue
+                out.append(StageItem(statement.name, _settle(statement, findings), statement.span))
+            case ast.If():
+                out.append(
+                    IfItem(
+                        statement.condition,
+                        _items(statement.then, stage, findings),
+                        _items(statement.otherwise, stage, findings),
+                    )
+                )
+            case ast.Each():
+                trial = Findings()
+                _items(tuple(put(s, statement.name, ast.Path("it")) for s in statement.body), stage, trial)
+                findings.items += trial.items
+                selection = Selection(statement.selection, statement.selection.span)
+                out.append(EachItem(statement.name, selection, statement.body, stage))
+            case ast.Let() | ast.Assert():
+                out.append(statement)
+            case ast.Model() | ast.Data():
+                findings.add("X0109", "declarations stand at the top level", statement.span, "inside a block")
+            case ast.Binding():
+                findings.add("X0109", "a layer stands only in a verb's block", statement.span, "not here")
+            case ast.Param() | ast.Use() | ast.Def():
+                raise AssertionError("expand leaves none of these")
+    return tuple(out)
+
+
+def put(statement: Any, name: str, value: ast.Expr) -> Any:
+    """The statement with every mention of `name` replaced (the variable of `each`)."""
+    from netxform.compiler.expand import rebuild
+
+    def visit(node: Any) -> Any:
+        if isinstance(node, ast.Path) and not node.quoted:
+            if node.text == name:
+                return replace(value, span=node.span)
+            if node.text.startswith(name + ".") and isinstance(value, ast.Path):
+                return replace(node, text=value.text + node.text[len(name) :])
+        return node
+
+    return rebuild(statement, visit)
+
+
+def _settle(statement: ast.Stage, findings: Findings) -> tuple[Item, ...]:
+    """The statements of a stage; its settings (`keep best by …`) are handed to the others."""
+    items = _items(statement.body, statement.name, findings)
+    settings: dict[str, Any] = {}
+    places: dict[str, Span] = {}
+    for item in items:
+        if isinstance(item, Bound) and item.entry.setting:
+            if item.entry.word in settings:
+                findings.add(
+                    "X0303",
+                    f"`{item.entry.word}` stands twice in stage `{statement.name}`",
+                    item.span,
+                    "second time",
+                    secondary=(Label(places[item.entry.word], "first"),),
+                )
+            settings[item.entry.word] = item.action
+            places[item.entry.word] = item.span
+    return tuple(replace(i, settings=settings) if isinstance(i, Bound) else i for i in items)
+
+
+def bind(command: ast.Command, stage: str | None, findings: Findings) -> Bound | None:
+    """The command as an instance of its verb's class; None, with findings, where it does not fit."""
+    entry = REGISTRY.get(command.verb)
+    place = command.verb_span if command.verb_span.line else command.span
+    if entry is None:
+        helps = did_you_mean(command.verb, REGISTRY) or (f"verbs: {', '.join(sorted(REGISTRY))}",)
+        findings.add("X0110", f"unknown verb `{command.verb}`", place, "no verb of this name", helps=helps)
+        return None
+    if entry.setting and stage is None:
+        findings.add(
+            "X0109",
+            f"`{command.verb}` speaks of the other statements of a stage",
+            command.span,
+            "outside a stage",
+            helps=(f"write `stage NAME {{ … {command.verb} … }}`",),
+        )
+        return None
+    before = len(findings.items)
+    values = fill(entry.slots, entry.types, entry.required, command, f"`{command.verb}`", entry.signature(), findings)
+    if len(findings.items) > before:
+        return None
+    action = entry.cls(**values)
+    validate = getattr(action, "validate", None)
+    if validate is not None:
+        found = list(cast("Iterator[Diagnostic]", validate(command.span)))
+        findings.items += found
+        if found:
+            return None
+    return Bound(entry, action, frozenset(values), format_node(command), command.span, stage)
+
+
+def fill(
+    slots: dict[str, Slot],
+    types: dict[str, Any],
+    required: frozenset[str],
+    command: ast.Command,
+    who: str,
+    signature: str,
+    findings: Findings,
+) -> dict[str, Any]:
+    """The fields that the clauses of `command` give; findings for what does not fit."""
+    values: dict[str, Any] = {}
+    places: dict[str, Span] = {}
+
+    def give(name: str, expression: ast.Expr, span: Span) -> None:
+        if name in places:
+            findings.add(
+                "X0407",
+                f"{who}: `{name}` is given twice",
+                span,
+                "second time",
+                secondary=(Label(places[name], "first"),),
+                helps=("one statement, one place: write two statements",),
+            )
+            return
+        places[name] = span
+        try:
+            values[name] = convert(expression, types[name])
+        except NetxformError as error:
+            findings.items += error.diagnostics
+
+    by_kind = {k: [n for n, s in slots.items() if s.kind == k] for k in ("operand", "comparison", "factor", "layers")}
+    for operand in command.operands:
+        _operand(operand, by_kind, types, places, give, who, signature, findings)
+    for clause in command.clauses:
+        match clause:
+            case ast.Preposition():
+                names = [n for n, s in slots.items() if s.kind == "prep" and s.word == clause.word]
+                if names:
+                    give(names[0], clause.operand, clause.span)
+                else:
+                    known = [s.word for s in slots.values() if s.kind == "prep"]
+                    _unknown(f"{who} takes no `{clause.word} …`", clause.word, known, clause.span, signature, findings)
+            case ast.Option():
+                if clause.key in slots and slots[clause.key].kind == "key":
+                    give(clause.key, clause.value, clause.span)
+                else:
+                    known = [n for n, s in slots.items() if s.kind == "key"]
+                    _unknown(f"{who} has no option `{clause.key}`", clause.key, known, clause.span, signature, findings)
+            case ast.Factor():
+                if by_kind["factor"]:
+                    give(by_kind["factor"][0], ast.Number(clause.value, span=clause.span), clause.span)
+                else:
+                    findings.add("X0404", f"{who} takes no factor", clause.span, "not here", notes=(signature,))
+    if command.block is not None:
+        _fill_block(slots, types, command, values, who, signature, findings)
+    for name in sorted(required - set(places) - set(values)):
+        slot = slots[name]
+        missing = f"`{slot.word}`" if slot.word else f"<{name}>"
+        findings.add(
+            "X0408",
+            f"{who} needs {missing}: {describe(types[name])}",
+            command.span,
+            "incomplete",
+            notes=(f"form: {signature}",),
+        )
+    return values
+
+
+def _operand(
+    operand: ast.Expr,
+    by_kind: dict[str, list[str]],
+    types: dict[str, Any],
+    places: dict[str, Span],
+    give: Any,
+    who: str,
+    signature: str,
+    findings: Findings,
+) -> None:
+    if isinstance(operand, ast.Compare) and by_kind["comparison"]:
+        give(by_kind["comparison"][0], operand, operand.span)
+        return
+    free = [n for n in by_kind["operand"] if n not in places]
+    if isinstance(operand, ast.Compare):
+        findings.add(
+            "X0404",
+            f"{who} takes no comparison",
+            operand.span,
+            "not here",
+            notes=(f"form: {signature}",),
+            helps=(f"write `{format_node(operand.left)}={format_node(operand.right)}` for an option",)
+            if operand.op == "=="
+            else (),
+        )
+        return
+    for name in free:
+        try:
+            convert(operand, types[name])
+        except NetxformError:
+            continue
+        give(name, operand, operand.span)
+        return
+    if free:
+        give(free[0], operand, operand.span)
+        return
+    what = "more than it can use" if by_kind["operand"] else "nothing after its name"
+    findings.add(
+        "X0404",
+        f"{who} does not take `{format_node(operand)}` here",
+        operand.span,
+        what if by_kind["operand"] else "unexpected",
+        notes=(f"form: {signature}",),
+    )
+
+
+def _unknown(
+    message: str, word: str, known: list[str], span: Span, signature: str, findings: Findings
+) -> None:
+    helps = did_you_mean(word, known) or ((f"known: {', '.join(known)}",) if known else ())
+    findings.add("X0404", message, span, "unknown here", notes=(f"form: {signature}",), helps=helps)
+
+
+def _fill_block(
+    slots: dict[str, Slot],
+    types: dict[str, Any],
+    command: ast.Command,
+    values: dict[str, Any],
+    who: str,
+    signature: str,
+    findings: Findings,
+) -> None:
+    assert command.block is not None
+    layer_field = next((n for n, s in slots.items() if s.kind == "layers"), None)
+    line_fields = {s.word: (n, s) for n, s in slots.items() if s.kind == "lines"}
+    if layer_field is None and not line_fields:
+        findings.add("X0404", f"{who} takes no block", command.span, "a block stands here", notes=(f"form: {signature}",))
+        return
+    made: list[Layer] = []
+    seen: dict[str, Span] = {}
+    lines: dict[str, list[Any]] = {n: [] for n, _ in line_fields.values()}
+    for inner in command.block:
+        if isinstance(inner, ast.Binding) and layer_field is not None:
+            if inner.name in seen:
+                findings.add(
+                    "X0303",
+                    f"two layers are called `{inner.name}`",
+                    inner.span,
+                    "second",
+                    secondary=(Label(seen[inner.name], "first"),),
+                )
+            seen[inner.name] = inner.span
+            try:
+                made.append(Layer(inner.name, invocation(inner.value)))
+            except NetxformError as error:
+                findings.items += error.diagnostics
+        elif isinstance(inner, ast.Command) and inner.verb in line_fields:
+            name, slot = line_fields[inner.verb]
+            assert slot.of is not None
+            form = f"{inner.verb} …"
+            got = fill(*slots_of(slot.of), inner, f"`{inner.verb}`", form, findings)
+            try:
+                lines[name].append(slot.of(**got))
+            except TypeError:
+                continue
+        else:
+            expected = "`NAME = LAYER(…)`" if layer_field else ", ".join(f"`{w} …`" for w in line_fields)
+            findings.add(
+                "X0404", f"the block of {who} takes {expected}", inner.span, "something else", notes=(f"form: {signature}",)
+            )
+    if layer_field is not None:
+        if not made and not findings.items:
+            findings.add("X0408", f"the block of {who} is empty", command.span, "no layer")
+        values[layer_field] = Layers(tuple(made), command.span)
+    for name, got in lines.items():
+        if got:
+            values[name] = tuple(got)
+
+
+def _data_names(bound: Bound, data: dict[str, ast.Data], findings: Findings) -> None:
+    """`on NAME` must name a data set that the spec declares (data handed in from Python is checked by the plan)."""
+    for name, slot in bound.entry.slots.items():
+        if slot.kind == "prep" and slot.word == "on" and data:
+            value = getattr(bound.action, name)
+            if value is not None and value.text not in data:
+                findings.add(
+                    "X0302",
+                    f"no data set is called `{value.text}`",
+                    value.span,
+                    "not declared",
+                    helps=did_you_mean(value.text, data) or (f"declared: {', '.join(data)}",),
+                )
+
+
+def check_condition(condition: ast.Condition, models: dict[str, ast.Model], findings: Findings) -> None:
+    """The names in an `assert` or a network-level `if` are costs, metrics or declared models."""
+    match condition:
+        case ast.And(items=items) | ast.Or(items=items):
+            for item in items:
+                check_condition(item, models, findings)
+        case ast.Not():
+            check_condition(condition.condition, models, findings)
+        case ast.Member():
+            _quantity_name(condition.item, findings)
+        case ast.Compare():
+            for side in (condition.left, condition.right):
+                if isinstance(side, ast.Path):
+                    _quantity_name(side, findings)
+                if isinstance(side, ast.Relative) and side.of.text not in ("base", *models):
+                    findings.add(
+                        "X0302",
+                        f"`{side.of.text}` is neither `base` nor a declared model",
+                        side.of.span,
+                        "relative to what?",
+                        helps=did_you_mean(side.of.text, ("base", *models)),
+                    )
+            _same_dimension(condition, findings)
+
+
+def _quantity_name(expression: ast.Expr, findings: Findings) -> None:
+    if isinstance(expression, ast.Path) and expression.text not in (*COSTS, *METRICS):
+        findings.add(
+            "X0204",
+            f"`{expression.text}` is no cost and no metric",
+            expression.span,
+            "unknown quantity",
+            helps=did_you_mean(expression.text, (*COSTS, *METRICS))
+            or (f"costs: {', '.join(COSTS)}; metrics: {', '.join(METRICS)}",),
+        )
+
+
+def _same_dimension(condition: ast.Compare, findings: Findings) -> None:
+    from netxform.syntax.quantity import measure
+
+    left, right = condition.left, condition.right
+    if not isinstance(left, ast.Path) or left.text not in (*COSTS, *METRICS):
+        return
+    allowed = {
+        "params": ("number", "params"),
+        "macs": ("number", "macs"),
+        "flops": ("number", "flops"),
+        "bytes": ("number", "bytes"),
+    }.get(left.text, ("number", "share"))
+    if isinstance(right, ast.Quantity):
+        found = measure(right).dimension
+        if found not in allowed:
+            findings.add(
+                "X0402",
+                f"`{left.text}` is compared with a quantity of {found}",
+                condition.span,
+                "different units",
+                secondary=(Label(right.span, f"this is {found}"),),
+                helps=(f"`{left.text}` is measured in {allowed[-1]}",),
+            )
+    elif isinstance(right, ast.String | ast.List):
+        findings.add("X0402", f"`{left.text}` is a number", right.span, "not a number")

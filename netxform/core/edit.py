@@ -1,0 +1,113 @@
+"""An Edit: what a verb wants done to a graph, as data.
+
+Verbs return Edits; `core/surgery` performs them. An Edit is inert and names graph nodes, modules and tensors, never
+holds a tensor: the same Edit is performed on the weightless twin (planning) and on the real network (applying).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from netxform.core.values import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Make the value of `node` the only output; remove what no output needs any more.
+
+    `open` says that the new output is a loose end: the next head that is attached there takes its place.
+    """
+
+    node: str
+    open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Put `layers` in sequence behind the value of `node`, in a new module `name`, and make the result an output.
+
+    With `replace` the new output takes the place of the output that `node` was. Each new tensor is made by its
+    layer's own initialisation under `seed`.
+    """
+
+    name: str
+    node: str
+    layers: tuple[Layer, ...]
+    replace: bool
+    open: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trainable:
+    """Set `requires_grad` of the named parameters; put the named BatchNorm modules in or out of frozen mode."""
+
+    parameters: tuple[str, ...]
+    value: bool
+    norms: tuple[str, ...] = ()
+
+
+Operation: TypeAlias = Truncate | Append | Trainable
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Operations in order. The empty Edit changes nothing."""
+
+    operations: tuple[Operation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SameValue:
+    """Claim: the value of `node` is, bit for bit, the value that it had before."""
+
+    node: str
+    kind: Literal["same value"] = "same value"
+
+
+@dataclass(frozen=True, slots=True)
+class SameOutputs:
+    """Claim: the named outputs are bit-equal before and after (all of them where `names` is None)."""
+
+    names: tuple[str | None, ...] | None = None
+    kind: Literal["same outputs"] = "same outputs"
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenInTraining:
+    """Claim: in `train()` mode these buffers do not move, and these parameters get no gradient."""
+
+    parameters: tuple[str, ...]
+    buffers: tuple[str, ...]
+    kind: Literal["frozen in training"] = "frozen in training"
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """Claim: after the work, every tensor that is not named in `trained` has the same bits as before."""
+
+    trained: tuple[str, ...]
+    kind: Literal["untouched"] = "untouched"
+
+
+Claim: TypeAlias = SameValue | SameOutputs | FrozenInTraining | Untouched
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What `resolve` settled: shown in the plan, kept in the lock, enough for a replay without weights or data.
+
+    `targets`: modules or tensors concerned. `values`: what was chosen, as plain data. `origins`: for each value that
+    the spec did not state, where it came from. `defines`: selections that later statements may name. `removed`: modules
+    that are gone afterwards. `work`: what training or fitting is asked for (see `objective`). `warnings`: what a
+    reader of the plan should know.
+    """
+
+    targets: tuple[str, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    origins: dict[str, str] = field(default_factory=dict[str, str])
+    defines: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    removed: tuple[str, ...] = ()
+    work: Any = None
+    warnings: tuple[str, ...] = ()

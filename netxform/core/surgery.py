@@ -1,0 +1,425 @@
+"""The only file that changes fx graphs: it performs Edits, on the twin and on the real network alike.
+
+    Network, Edit ─perform→ Network        the given network is never changed
+
+A performed network shares the tensors that the Edit leaves alone; its modules and its graph are its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import operator
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, assert_never, cast
+
+import torch
+from torch import fx, nn
+
+from netxform.core.edit import Append, Edit, Trainable, Truncate
+from netxform.core.frozen import FROZEN, THAWED
+from netxform.core.network import Network, clone, refresh
+from netxform.core.values import AUTO, Invocation, Layer
+from netxform.errors import Span, closest, fail
+
+# which argument of a layer is the size that arrives, and along which dimension it arrives
+_AUTO_DIM: dict[str, int] = {"Linear": -1, "LazyLinear": -1, "LayerNorm": -1, "RMSNorm": -1, "GRU": -1, "LSTM": -1, "RNN": -1}
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
+
+def perform(network: Network, edit: Edit) -> Network:
+    """Do what the Edit says, on a copy of the structure.
+
+    Raises NetxformError X0801 where the changed network no longer runs.
+    """
+    if not edit.operations:
+        return network
+    changed = clone(network)
+    for operation in edit.operations:
+        match operation:
+            case Truncate():
+                _truncate(changed.module, operation)
+            case Append():
+                _append(changed.module, operation)
+            case Trainable():
+                _trainable(changed.module, operation)
+            case _:
+                assert_never(operation)
+    if any(not isinstance(o, Trainable) for o in edit.operations):
+        changed.module.graph.lint()
+        changed.module.recompile()
+        return refresh(changed)
+    return changed
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+def output_node(module: fx.GraphModule) -> fx.Node:
+    """The graph's output node."""
+    return next(n for n in reversed(module.graph.nodes) if n.op == "output")
+
+
+def outputs(module: fx.GraphModule) -> dict[str | None, fx.Node]:
+    """The outputs by name; a single unnamed output has the name None. Nested structures are walked in order."""
+    value = output_node(module).args[0]
+    if isinstance(value, fx.Node):
+        return {None: value}
+    found: dict[str | None, fx.Node] = {}
+
+    def walk(item: Any, name: str) -> None:
+        if isinstance(item, fx.Node):
+            found[name] = item
+        elif isinstance(item, dict):
+            for key, inner in cast("dict[Any, Any]", item).items():
+                walk(inner, f"{name}.{key}" if name else str(key))
+        elif isinstance(item, list | tuple):
+            for i, inner in enumerate(cast("list[Any]", item)):
+                walk(inner, f"{name}.{i}" if name else str(i))
+
+    walk(value, "")
+    return found
+
+
+def loose_end(module: fx.GraphModule) -> str | None:
+    """The node that the last cut left as an open output, or None."""
+    value: str | None = output_node(module).meta.get("loose")
+    return value
+
+
+def _set_output(module: fx.GraphModule, value: Any, loose: str | None) -> None:
+    old = output_node(module)
+    with module.graph.inserting_before(old):
+        new = module.graph.output(value)
+    new.meta = {k: v for k, v in old.meta.items() if k not in ("shape", "dtype")} | {"loose": loose}
+    module.graph.erase_node(old)
+
+
+def _truncate(module: fx.GraphModule, edit: Truncate) -> None:
+    node = find(module, edit.node)
+    _set_output(module, node, node.name if edit.open else None)
+    sweep(module)
+
+
+def sweep(module: fx.GraphModule) -> None:
+    """Remove nodes that no output needs (in-place writes into needed values stay), then modules that no node uses."""
+    needed = _needed(module.graph, [output_node(module)])
+    for node in reversed(list(module.graph.nodes)):
+        if node not in needed and node.op != "placeholder":
+            module.graph.erase_node(node)
+    kept = _kept_modules(module, needed)
+    for name, _ in reversed(list(module.named_modules(remove_duplicate=False))):
+        if name and name not in kept:
+            owner, _, last = name.rpartition(".")
+            delattr(module.get_submodule(owner), last)
+    _drop_root_tensors(module, needed)
+
+
+def _needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
+    """The ancestors of the roots, and the in-place writes that change one of them before it is read."""
+    needed: set[fx.Node] = set()
+    stack = list(roots)
+    writers: dict[fx.Node, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if _writes(node):
+            for source in node.all_input_nodes[:1]:
+                writers.setdefault(source, []).append(node)
+    order = {n: i for i, n in enumerate(graph.nodes)}
+    last = max((order[r] for r in roots), default=0)
+    while stack:
+        node = stack.pop()
+        if node in needed:
+            continue
+        needed.add(node)
+        stack += node.all_input_nodes
+        stack += [w for w in writers.get(node, []) if order[w] <= last]
+    return needed
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether the node changes its first operand in place."""
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__")
+    if node.op == "call_function":
+        name = getattr(node.target, "__name__", "")
+        return node.target is operator.setitem or name.startswith("i") and node.target is getattr(operator, name, None)
+    return False
+
+
+def _kept_modules(module: fx.GraphModule, needed: set[fx.Node]) -> set[str]:
+    """Every module that a needed node uses, with the modules around it and (for a called one) below it."""
+    kept: set[str] = {""}
+    below: list[str] = []
+    for node in needed:
+        if node.op == "call_module":
+            below.append(str(node.target))
+        if node.op == "get_attr":
+            kept.add(str(node.target).rpartition(".")[0])
+    names = [n for n, _ in module.named_modules(remove_duplicate=False)]
+    for name in names:
+        if any(name == b or name.startswith(b + ".") for b in below):
+            kept.add(name)
+    for name in list(kept):
+        while name:
+            name = name.rpartition(".")[0]
+            kept.add(name)
+    return kept
+
+
+def _drop_root_tensors(module: fx.GraphModule, needed: set[fx.Node]) -> None:
+    """Tensors that hang on a container and that no node reads any more."""
+    called = {str(n.target) for n in needed if n.op == "call_module"}
+    read = {str(n.target) for n in needed if n.op == "get_attr"}
+    every = [n for n, _ in module.named_parameters(remove_duplicate=False)]
+    every += [n for n, _ in module.named_buffers(remove_duplicate=False)]
+    for name in every:
+        owner, _, last = name.rpartition(".")
+        inside = any(owner == c or owner.startswith(c + ".") for c in called)
+        if not inside and name not in read:
+            delattr(module.get_submodule(owner), last)
+
+
+def kept_by(network: Network, node: str) -> set[str]:
+    """The modules that remain when the value of `node` becomes the only output."""
+    needed = _needed(network.module.graph, [find(network.module, node)])
+    return _kept_modules(network.module, needed)
+
+
+def find(module: fx.GraphModule, name: str) -> fx.Node:
+    """The node of that name. Raises KeyError where there is none."""
+    for node in module.graph.nodes:
+        if node.name == name:
+            return node
+    raise KeyError(name)
+
+
+# --- heads -----------------------------------------------------------------------------------------------------------
+
+
+def _append(module: fx.GraphModule, edit: Append) -> None:
+    head = nn.Module() if len(edit.layers) != 1 or edit.layers[0].name != edit.name else None
+    device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    source = find(module, edit.node)
+    old = output_node(module)
+    value: fx.Node = source
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(edit.seed)
+        made = [(layer, build(layer, device, source.meta.get("dtype"))) for layer in edit.layers]
+    with module.graph.inserting_before(old):
+        for layer, part in made:
+            path = edit.name if head is None else f"{edit.name}.{layer.name}"
+            part.train(module.training)
+            if head is None:
+                module.add_module(edit.name, part)
+            else:
+                head.add_module(layer.name, part)
+                if not hasattr(module, edit.name):
+                    head.train(module.training)
+                    module.add_module(edit.name, head)
+            entries = (path, edit.name) if value is source and head is not None else (path,)
+            value.meta["entries"] = (*value.meta.get("entries", ()), *entries)
+            value = module.graph.call_module(path, (value,))
+            value.meta |= {"scope": edit.name if head is not None else "", "exits": (path,), "entries": ()}
+            if isinstance(part, nn.GRU | nn.LSTM | nn.RNN):
+                value = module.graph.call_function(operator.getitem, (value, 0))
+                value.meta |= {"scope": edit.name, "exits": (), "entries": ()}
+    if head is not None:
+        value.meta["exits"] = (*value.meta.get("exits", ()), edit.name)
+    present = outputs(module)
+    if edit.replace:
+        present = {k: n for k, n in present.items() if n is not source}
+    if present:
+        sole = old.meta.get("sole", "output")
+        named: dict[str, fx.Node] = {(sole if k is None else k): n for k, n in present.items()}
+        _set_output(module, named | {edit.name: value}, None)
+    else:
+        _set_output(module, value, value.name if edit.open else None)
+        output_node(module).meta["sole"] = edit.name
+
+
+def layer_class(name: str) -> type[nn.Module] | None:
+    """The layer of `torch.nn` that a spec may name, or None. Containers and losses are no layers."""
+    found = getattr(nn, name, None)
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        return None
+    if issubclass(found, _CONTAINERS) or name.endswith("Loss") or found is nn.Module or name.startswith("Lazy"):
+        return None
+    return found
+
+
+def layer_names() -> list[str]:
+    """The names of all layers that a spec may use."""
+    return [n for n in dir(nn) if layer_class(n) is not None]
+
+
+def build(layer: Layer, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
+    """The layer as a module, initialised by PyTorch's own default under the current seed.
+
+    Initialised on the CPU and then moved, so that the device does not change the numbers.
+    """
+    cls = layer_class(layer.make.name)
+    assert cls is not None
+    on = torch.device("meta") if device.type == "meta" else torch.device("cpu")
+    with on:
+        made = cls(*layer.make.arguments, **layer.make.keywords)
+    if dtype is not None and dtype.is_floating_point:
+        made = made.to(dtype)
+    return made if on.type == "meta" else made.to(device)
+
+
+def flattening(network: Network, node: str, pool: str) -> list[Layer]:
+    """The layers that turn the value of `node` into one flat vector of features a sample."""
+    shape = _shape(network, node)
+    if len(shape) == 2:
+        return []
+    if len(shape) == 4 and pool != "none" and shape[2:] != (1, 1):
+        kind = "AdaptiveAvgPool2d" if pool == "avg" else "AdaptiveMaxPool2d"
+        return [Layer("pool", Invocation(kind, (1,))), Layer("flat", Invocation("Flatten"))]
+    if len(shape) == 3 and pool != "none":
+        raise fail(
+            "X0312",
+            f"a sequence arrives here (shape {_times(shape)}): pooling it is a choice",
+            helps=("cut where one vector a sample is left, or give the head a block of layers",),
+        )
+    return [Layer("flat", Invocation("Flatten"))]
+
+
+def settle_layers(
+    network: Network, node: str, wanted: Iterable[Layer], span: Span
+) -> tuple[tuple[Layer, ...], list[str]]:
+    """The layers with every `auto` settled, tried on the twin in turn; and notes on what was put between.
+
+    Raises NetxformError X0312 (does not fit), X0410 (unknown layer), X0411 (bad arguments).
+    """
+    source = find(network.module, node)
+    value = torch.empty(_shape(network, node), device="meta", dtype=source.meta.get("dtype", torch.float32))
+    settled: list[Layer] = []
+    notes: list[str] = []
+    for layer in wanted:
+        place = layer.make.span if layer.make.span.line else span
+        if layer_class(layer.make.name) is None:
+            near = closest(layer.make.name, layer_names())
+            raise fail(
+                "X0410",
+                f"`{layer.make.name}` is no layer of torch.nn",
+                place,
+                "unknown layer",
+                helps=tuple(f"did you mean `{n}`?" for n in near),
+            )
+        if layer.make.name == "Linear" and value.dim() == 4:
+            if tuple(value.shape[2:]) != (1, 1):
+                raise fail(
+                    "X0312",
+                    f"a map of {_times(tuple(value.shape[1:]))} arrives at `{layer.name}`; Linear takes vectors",
+                    place,
+                    "does not fit",
+                    helps=("put `pool = AdaptiveAvgPool2d(1)` or `flat = Flatten()` before it",),
+                )
+            flat = Layer(f"{layer.name}_flat", Invocation("Flatten"))
+            value = torch.flatten(value, 1)
+            settled.append(flat)
+            notes.append(f"Flatten before `{layer.name}`: a 1 x 1 map arrives")
+        made = _settle(layer, value, place)
+        try:
+            module = build(made, torch.device("meta"), value.dtype)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise fail(
+                "X0411", f"`{made.make}` cannot be made: {_first_line(error)}", place, "bad arguments"
+            ) from None
+        try:
+            with torch.no_grad():
+                result: Any = module.eval()(value)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise fail(
+                "X0312",
+                f"a value of {_times(tuple(value.shape))} arrives at `{layer.name}`, which does not fit `{made.make}`",
+                place,
+                "does not fit",
+                notes=(_first_line(error),),
+                helps=("write `auto` for the size that arrives",) if AUTO not in layer.make.arguments else (),
+            ) from None
+        value = cast(torch.Tensor, result[0] if isinstance(result, tuple) else result)
+        settled.append(made)
+    return tuple(settled), notes
+
+
+def _settle(layer: Layer, value: torch.Tensor, span: Span) -> Layer:
+    name = layer.make.name
+    dim = _AUTO_DIM.get(name, 1)
+    if AUTO in layer.make.arguments or AUTO in layer.make.keywords.values():
+        if value.dim() <= 1:
+            raise fail("X0312", "a scalar arrives here", span, "does not fit")
+        size = value.shape[dim]
+        arguments = tuple(size if a == AUTO else a for a in layer.make.arguments)
+        keywords = {k: size if v == AUTO else v for k, v in layer.make.keywords.items()}
+        return Layer(layer.name, Invocation(name, arguments, keywords, layer.make.span))
+    return layer
+
+
+def _shape(network: Network, node: str) -> tuple[int, ...]:
+    shape = find(network.module, node).meta["shape"]
+    if not (isinstance(shape, tuple) and all(isinstance(n, int) for n in cast("tuple[Any, ...]", shape))):
+        raise fail("X0313", f"the value at `{node}` is not one tensor")
+    return cast("tuple[int, ...]", shape)
+
+
+# --- freezing --------------------------------------------------------------------------------------------------------
+
+
+def norms_in(network: Network, owners: set[str]) -> tuple[list[str], list[str]]:
+    """BatchNorm modules among `owners` that can be frozen, and modules with running statistics that cannot."""
+    good: list[str] = []
+    bad: list[str] = []
+    for name, module in network.module.named_modules(remove_duplicate=False):
+        if name not in owners or getattr(module, "running_mean", None) is None:
+            continue
+        if type(module) in FROZEN:
+            good.append(name)
+        elif type(module) not in THAWED:
+            bad.append(name)
+    return good, bad
+
+
+def frozen_norms(network: Network) -> list[str]:
+    """The BatchNorm modules that are frozen."""
+    return [n for n, m in network.module.named_modules(remove_duplicate=False) if type(m) in THAWED]
+
+
+def modules_in_training(network: Network, selected: Iterable[str], owners: set[str]) -> tuple[str, ...]:
+    """The modules that are in `train()` mode while the selection is trained: the selected ones.
+
+    Everything else stays in eval: its dropout is off and its running statistics stand still.
+    """
+    chosen = set(selected) | owners
+    return tuple(n for n, _ in network.module.named_modules(remove_duplicate=False) if n in chosen)
+
+
+def _trainable(module: fx.GraphModule, edit: Trainable) -> None:
+    # new Parameter objects on the same storage: the flag is the tensor's, and the given network keeps its own
+    old = {id(module.get_parameter(n)): module.get_parameter(n) for n in edit.parameters}
+    new = {i: nn.Parameter(p.detach(), requires_grad=edit.value) for i, p in old.items()}
+    for part in module.modules():
+        for name, tensor in list(part._parameters.items()):  # pyright: ignore[reportPrivateUsage]
+            if tensor is not None and id(tensor) in new:
+                part._parameters[name] = new[id(tensor)]  # pyright: ignore[reportPrivateUsage]
+    swap = THAWED if edit.value else FROZEN
+    for name in edit.norms:
+        norm = module.get_submodule(name)
+        norm.__class__ = swap[type(norm)]
+        norm.train(module.training)
+
+
+def detached(network: Network) -> Network:
+    """A network whose tensors are its own: what training may change."""
+    return replace(network, module=copy.deepcopy(network.module))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().split("\n")[0]
+    return text if len(text) <= 160 else text[:157] + "…"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)

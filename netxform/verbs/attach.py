@@ -1,0 +1,155 @@
+"""attach: a new head on a point of the network, made of layers or of a scikit-learn classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from netxform.core.edit import Append, Choice, Claim, Edit, SameOutputs
+from netxform.core.law import Contract
+from netxform.core.objective import Fitting
+from netxform.core.values import Invocation, Layer, Layers, Name, Selection
+from netxform.core.verb import Scope, key, layers, operand, prep, verb
+from netxform.errors import Diagnostic, Span, fail
+
+if TYPE_CHECKING:
+    from netxform.core.network import Network
+
+
+@verb("attach")
+@dataclass(frozen=True)
+class Attach:
+    """Attach a head: layers behind a point of the network, whose result becomes an output.
+
+    Without `after` the head takes up the loose end of the last `cut` or `features`. Without a block the head pools a map
+    to one value a channel, flattens it and adds `Linear(auto, classes)`; `classes` is what the data has. In a block,
+    `auto` is the size that arrives there. A second head makes the outputs a dictionary, by the heads' names.
+
+    A call in place of a name puts a scikit-learn classifier on the (flat) output: `random_forest(500)`,
+    `logistic_regression()`, `svm()`, `knn(5)`, `gradient_boosting()` or `sklearn.ensemble.ExtraTreesClassifier(200)`.
+
+    Example: model net = zoo.smallcnn(); cut at layer4; attach head { drop = Dropout(0.2); out = Linear(auto, 10) }
+
+    Contract: exact. Outputs that existed before (loose ends apart) are bit-equal.
+    Refused: a head that does not fit what arrives; a name that is taken; an unknown number of classes.
+    """
+
+    name: Name | None = operand(None)
+    estimator: Invocation | None = operand(None)
+    after: Selection | None = prep("after")
+    on: Name | None = prep("on")
+    classes: int | None = key(None)
+    seed: int | None = key(None)
+    block: Layers | None = layers()
+    contract: ClassVar[Contract] = Contract.EXACT
+
+    def validate(self, span: Span) -> Iterator[Diagnostic]:
+        """A head is layers or a classifier, not both."""
+        if self.name is None and self.estimator is None:
+            yield Diagnostic(
+                "X0408", "`attach` needs a name or a classifier", span, "what?", helps=("write `attach head`",)
+            )
+        if self.estimator is not None and self.block is not None:
+            yield Diagnostic("X0404", "a classifier takes no block of layers", self.block.span, "not here")
+
+    def resolve(self, network: Network, scope: Scope) -> Choice:
+        """Settle where the head sits, its layers and their sizes."""
+        from netxform.core.surgery import flattening, settle_layers
+
+        if self.estimator is not None:
+            return self._classifier(network, scope)
+        assert self.name is not None
+        name = self.name.text
+        if "." in name or not name.isidentifier():
+            raise fail("X0304", f"`{name}` cannot be the name of a head", self.name.span, "not a plain name")
+        if hasattr(network.module, name):
+            raise fail(
+                "X0304",
+                f"the model already has a module or attribute `{name}`",
+                self.name.span,
+                "taken",
+                helps=(f"choose another name: `attach {name}2 …`",),
+            )
+        node, loose = self._point(scope)
+        origins: dict[str, str] = {}
+        values: dict[str, object] = {"node": node, "replace": loose}
+        if self.block is None:
+            wanted = (*flattening(network, node, "avg"), Layer("out", Invocation("Linear", ("auto", self._classes(scope)))))
+            origins["layers"] = "default head: pool, flatten, Linear(auto, classes)"
+            if self.classes is None:
+                origins["classes"] = f"data `{scope.data(self.on.text if self.on else None, scope.span).name}`"
+                values["classes"] = self._classes(scope)
+        else:
+            wanted = self.block.items
+        settled, notes = settle_layers(network, node, wanted, self.block.span if self.block else scope.span)
+        seed = scope.seed + scope.index if self.seed is None else self.seed
+        if self.seed is None:
+            origins["seed"] = "seed of the spec"
+        values |= {"layers": list(settled), "seed": seed}
+        origins |= {f"note {i}": n for i, n in enumerate(notes)}
+        inner = tuple(f"{name}.{layer.name}" for layer in settled)
+        return Choice(targets=(name,), values=values, origins=origins, defines={name: (name, *inner)})
+
+    def _point(self, scope: Scope) -> tuple[str, bool]:
+        loose = scope.closing()
+        if self.after is not None:
+            node = scope.point(self.after, "after")
+            return node, node == loose
+        if loose is None:
+            raise fail(
+                "X0308",
+                "there is no loose end to attach to",
+                scope.span,
+                "attach where?",
+                helps=("cut first: `cut after MODULE`", "or name the place: `attach head after MODULE`"),
+            )
+        return loose, True
+
+    def _classes(self, scope: Scope) -> int:
+        if self.classes is not None:
+            return self.classes
+        info = scope.data(self.on.text if self.on else None, scope.span)
+        if info.classes is None:
+            raise fail(
+                "X0309",
+                f"the number of classes of `{info.name}` is not known yet",
+                scope.span,
+                "how many classes?",
+                helps=("write `attach head classes=10`",),
+            )
+        return info.classes
+
+    def _classifier(self, network: Network, scope: Scope) -> Choice:
+        from netxform.core.surgery import flattening
+
+        assert self.estimator is not None
+        node, loose = self._point(scope)
+        data = scope.data(self.on.text if self.on else None, scope.span)
+        name = self.name.text if self.name is not None else "head"
+        more = tuple(flattening(network, node, "avg"))
+        seed = scope.seed + scope.index if self.seed is None else self.seed
+        origins = {"data": "the only data set"} if self.on is None else {}
+        if more:
+            origins["layers"] = "a classifier reads flat features: the map is pooled and flattened"
+        return Choice(
+            targets=(str(self.estimator),),
+            values={"node": node, "replace": loose, "layers": list(more), "seed": seed, "name": f"{name}_input"},
+            origins=origins,
+            work=Fitting(name, self.estimator, data.name, seed),
+        )
+
+    def rewrite(self, network: Network, choice: Choice) -> Edit:
+        """Append the layers."""
+        layers_ = tuple(choice.values["layers"])
+        if not layers_:
+            return Edit()
+        name = choice.values.get("name", choice.targets[0])
+        loose = choice.work is not None
+        return Edit(
+            (Append(name, choice.values["node"], layers_, choice.values["replace"], loose, choice.values["seed"]),)
+        )
+
+    def law(self, choice: Choice) -> tuple[Claim, ...]:
+        """Earlier outputs are as before."""
+        return (SameOutputs(),)

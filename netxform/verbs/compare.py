@@ -1,0 +1,56 @@
+"""compare: is the result due to what was carried over? Run the spec again beside a variant, over several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from netxform.core.edit import Choice, Claim, Edit
+from netxform.core.law import Contract
+from netxform.core.objective import Comparison
+from netxform.core.verb import Scope, key, prep, verb
+from netxform.errors import Diagnostic, Span
+
+if TYPE_CHECKING:
+    from netxform.core.network import Network
+
+
+@verb("compare")
+@dataclass(frozen=True)
+class Compare:
+    """Compare with a variant: the whole spec runs again for each seed, and so does the variant; both are reported.
+
+    `compare to scratch`: the same network with fresh weights, nothing frozen, everything trained on the last data set.
+    `compare to random`: the same spec on fresh weights: frozen parts stay random. What was trained before the first
+    change of structure (the pre-training) is left out of both variants. Given are mean and standard error over the seeds.
+
+    Example: model net = zoo.smallcnn(); data d = sklearn.digits(train=50); train ** for 1epochs; compare to scratch seeds=2
+
+    Contract: none; what is measured goes to the certificate.
+    """
+
+    to: tuple[Literal["scratch", "random"], ...] = prep("to", MISSING)
+    seeds: int = key(5)
+    metric: Literal["test_accuracy", "test_loss"] = key("test_accuracy")
+    contract: ClassVar[Contract] = Contract.NONE
+
+    def validate(self, span: Span) -> Iterator[Diagnostic]:
+        """A standard error needs two runs."""
+        if self.seeds < 2:
+            yield Diagnostic("X0406", f"`seeds` is at least 2, not {self.seeds}", span, "no standard error from one run")
+
+    def resolve(self, network: Network, scope: Scope) -> Choice:
+        """Nothing to settle."""
+        work = Comparison(self.to, self.seeds, self.metric)
+        return Choice(
+            targets=self.to, values={"seeds": self.seeds, "metric": self.metric}, work=work
+        )
+
+    def rewrite(self, network: Network, choice: Choice) -> Edit:
+        """No change of structure."""
+        return Edit()
+
+    def law(self, choice: Choice) -> tuple[Claim, ...]:
+        """Nothing to claim."""
+        return ()

@@ -1,0 +1,58 @@
+"""features: the neck of a network as an extractor of flat features."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from netxform.core.edit import Append, Choice, Claim, Edit, SameValue, Truncate
+from netxform.core.law import Contract
+from netxform.core.values import Selection
+from netxform.core.verb import Scope, key, prep, verb
+
+if TYPE_CHECKING:
+    from netxform.core.network import Network
+
+
+@verb("features")
+@dataclass(frozen=True)
+class Features:
+    """Take the network up to a point as an extractor: its output is one flat vector of features for each sample.
+
+    A map is pooled (`pool=avg` or `max`, global) or only flattened (`pool=none`). Put any classifier on it:
+    `attach random_forest(500)`, `attach logistic_regression()`, or a class of scikit-learn by its full name.
+
+    Example: model net = zoo.smallcnn(); data d = sklearn.digits(); features at layer4; attach random_forest(10)
+
+    Contract: exact. Before pooling, the value is the original's, bit for bit.
+    Paper: Razavian, Azizpour, Sullivan, Carlsson, "CNN features off-the-shelf", 2014.
+    """
+
+    at: Selection = prep("at", MISSING)
+    pool: Literal["avg", "max", "none"] = key("avg")
+    contract: ClassVar[Contract] = Contract.EXACT
+
+    def resolve(self, network: Network, scope: Scope) -> Choice:
+        """Find the point and what flattens it."""
+        from netxform.core.surgery import flattening, kept_by
+
+        node = scope.point(self.at, "after")
+        kept = kept_by(network, node)
+        every = [n for n, _ in network.module.named_modules(remove_duplicate=False)]
+        return Choice(
+            targets=(str(self.at),),
+            values={"node": node, "pool": self.pool, "layers": flattening(network, node, self.pool)},
+            defines={"body": tuple(n for n in every if n in kept or n == "")},
+            removed=tuple(n for n in every if n and n not in kept),
+        )
+
+    def rewrite(self, network: Network, choice: Choice) -> Edit:
+        """Cut, then flatten."""
+        node = choice.values["node"]
+        layers = tuple(choice.values["layers"])
+        append = (Append("features", node, layers, replace=True, open=True, seed=0),) if layers else ()
+        return Edit((Truncate(node), *append))
+
+    def law(self, choice: Choice) -> tuple[Claim, ...]:
+        """What is pooled is the original's value at that point."""
+        return (SameValue(choice.values["node"]),)

@@ -1,0 +1,74 @@
+"""freeze: parameters and running statistics that training must leave as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from netxform.core.edit import Choice, Claim, Edit, FrozenInTraining, SameOutputs, Trainable
+from netxform.core.law import Contract
+from netxform.core.values import Selection
+from netxform.core.verb import Scope, key, operand, verb
+from netxform.errors import fail
+
+if TYPE_CHECKING:
+    from netxform.core.network import Network
+
+
+@verb("freeze")
+@dataclass(frozen=True)
+class Freeze:
+    """Freeze parameters, and with them the running statistics of BatchNorm.
+
+    With `bn=eval` (the default) BatchNorm in the selection normalises by its running statistics even in `train()` mode
+    and never updates them; with `bn=train` only the parameters stand still.
+
+    Example: model net = zoo.smallcnn(); cut at layer4; freeze body
+
+    Contract: exact. The function is unchanged, and after any training the frozen tensors have the same bits.
+    Refused: a selection without parameters; a normalisation with running statistics of a class that cannot be frozen.
+    """
+
+    selection: Selection = operand()
+    bn: Literal["eval", "train"] = key("eval")
+    contract: ClassVar[Contract] = Contract.EXACT
+
+    def resolve(self, network: Network, scope: Scope) -> Choice:
+        """Name the tensors and the norms."""
+        from netxform.core.surgery import norms_in
+
+        tensors = scope.tensors(self.selection)
+        known = dict(network.module.named_parameters(remove_duplicate=False))
+        parameters = [t for t in tensors if t in known]
+        owners = {t.rpartition(".")[0] for t in tensors}
+        norms, stuck = norms_in(network, owners) if self.bn == "eval" else ([], [])
+        if stuck:
+            raise fail(
+                "X0306",
+                f"the running statistics of `{stuck[0]}` cannot be frozen",
+                self.selection.span,
+                f"{len(stuck)} norm(s) of an unknown kind",
+                notes=("netxform freezes BatchNorm1d, BatchNorm2d and BatchNorm3d",),
+                helps=("write `bn=train` to freeze the parameters alone",),
+            )
+        if not parameters and not norms:
+            raise fail(
+                "X0307",
+                f"`{self.selection}` has no parameters to freeze",
+                self.selection.span,
+                "nothing to freeze",
+            )
+        buffers = [t for t in tensors if t not in known and t.rpartition(".")[0] in set(norms)]
+        return Choice(
+            targets=(str(self.selection),),
+            values={"parameters": parameters, "norms": norms, "buffers": buffers, "bn": self.bn},
+        )
+
+    def rewrite(self, network: Network, choice: Choice) -> Edit:
+        """Flags only; norms change their class."""
+        return Edit((Trainable(tuple(choice.values["parameters"]), False, tuple(choice.values["norms"])),))
+
+    def law(self, choice: Choice) -> tuple[Claim, ...]:
+        """Same outputs; nothing frozen moves."""
+        buffers = tuple(b for b in choice.values["buffers"])
+        return (SameOutputs(), FrozenInTraining(tuple(choice.values["parameters"]), buffers))

@@ -1,0 +1,53 @@
+"""keep: which epoch of a stage's training is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from netxform.core.edit import Choice, Claim, Edit
+from netxform.core.law import Contract
+from netxform.core.values import Name
+from netxform.core.verb import Scope, operand, prep, verb
+from netxform.errors import Diagnostic, Span, did_you_mean
+
+if TYPE_CHECKING:
+    from netxform.core.network import Network
+
+METRICS = ("val_loss", "val_accuracy", "val_top1", "train_loss")
+
+
+@verb("keep", setting=True)
+@dataclass(frozen=True)
+class Keep:
+    """Keep the best epoch of this stage's training: its weights are put back when the training ends.
+
+    Example: model net = zoo.smallcnn(); data d = sklearn.digits(); stage s { train ** for 1epochs; keep best by val_loss }
+
+    Contract: none of its own; it sets the `train` statements of its stage. Refused: an unknown metric.
+    """
+
+    what: Name = operand()
+    by: Name = prep("by", Name("val_loss"))
+    contract: ClassVar[Contract] = Contract.NONE
+
+    def validate(self, span: Span) -> Iterator[Diagnostic]:
+        """Only the best can be kept, and only by a metric that training reports."""
+        if self.what.text != "best":
+            yield Diagnostic("X0401", f"`keep {self.what}`: only `best` can be kept", self.what.span, "expected `best`")
+        if self.by.text not in METRICS:
+            helps = did_you_mean(self.by.text, METRICS) or (f"metrics: {', '.join(METRICS)}",)
+            yield Diagnostic("X0204", f"`{self.by}` is no metric of training", self.by.span, "unknown", helps=helps)
+
+    def resolve(self, network: Network, scope: Scope) -> Choice:
+        """Nothing to settle: `train` reads it."""
+        return Choice(values={"by": self.by.text})
+
+    def rewrite(self, network: Network, choice: Choice) -> Edit:
+        """No change of structure."""
+        return Edit()
+
+    def law(self, choice: Choice) -> tuple[Claim, ...]:
+        """Nothing to claim."""
+        return ()

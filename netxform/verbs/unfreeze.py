@@ -1,0 +1,61 @@
+"""unfreeze: let training change tensors again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from netxform.core.edit import Choice, Claim, Edit, SameOutputs, Trainable
+from netxform.core.law import Contract
+from netxform.core.values import Selection
+from netxform.core.verb import Scope, key, operand, verb
+from netxform.errors import fail
+
+if TYPE_CHECKING:
+    from netxform.core.network import Network
+
+
+@verb("unfreeze")
+@dataclass(frozen=True)
+class Unfreeze:
+    """Unfreeze parameters; BatchNorm in the selection updates its statistics again, unless `bn=eval`.
+
+    The parameters join the optimizer of the next `train`.
+
+    Example: model net = zoo.smallcnn(); cut at layer4; freeze body; unfreeze layer4
+
+    Contract: exact in eval mode. Refused: a selection in which nothing is frozen.
+    """
+
+    selection: Selection = operand()
+    bn: Literal["eval", "train"] = key("train")
+    contract: ClassVar[Contract] = Contract.EXACT
+
+    def resolve(self, network: Network, scope: Scope) -> Choice:
+        """Name the frozen tensors and norms of the selection."""
+        from netxform.core.surgery import frozen_norms
+
+        tensors = set(scope.tensors(self.selection))
+        named = network.module.named_parameters(remove_duplicate=False)
+        parameters = [n for n, p in named if n in tensors and not p.requires_grad]
+        owners = {t.rpartition(".")[0] for t in tensors}
+        norms = [n for n in frozen_norms(network) if n in owners] if self.bn == "train" else []
+        if not parameters and not norms:
+            raise fail(
+                "X0307",
+                f"nothing in `{self.selection}` is frozen",
+                self.selection.span,
+                "already trainable",
+            )
+        return Choice(
+            targets=(str(self.selection),),
+            values={"parameters": parameters, "norms": norms, "bn": self.bn},
+        )
+
+    def rewrite(self, network: Network, choice: Choice) -> Edit:
+        """Flags only; frozen norms become ordinary ones."""
+        return Edit((Trainable(tuple(choice.values["parameters"]), True, tuple(choice.values["norms"])),))
+
+    def law(self, choice: Choice) -> tuple[Claim, ...]:
+        """Same outputs."""
+        return (SameOutputs(),)
