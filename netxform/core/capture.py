@@ -1,0 +1,255 @@
+"""nn.Module → Network: two front-ends in order, each accepted only when it computes what the model computes.
+
+    symbolic trace → recorder → symbolic trace with islands        first that equals eager, bit for bit
+
+The model itself is never touched: everything happens on a copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from netxform.core.layers import DropPath
+from netxform.core.network import Input, Island, Network, annotate
+from netxform.core.recorder import Recorder, plain
+from netxform.core.trace import TrainingFlag, lower_training, symbolic
+from netxform.errors import NetxformError, fail
+
+_MAX_ISLANDS = 64
+
+
+def capture(model: nn.Module, *inputs: Tensor) -> Network:
+    """Capture `model` as it computes `model(*inputs)` in eval mode.
+
+    The module hierarchy and every `state_dict` key are kept; modules that eval never runs survive and are listed in
+    `notes`. The graph runs at other batch sizes where the model does. On meta inputs values are not compared.
+
+    Raises NetxformError X0802 where no front-end captures the model.
+    """
+    if isinstance(model, fx.GraphModule) and all("exits" in n.meta for n in model.graph.nodes if n.op != "output"):
+        return _finish(copy.deepcopy(model), inputs, "graph", (), model)
+    tried: list[str] = []
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = _runs(model, inputs)
+        ways: list[tuple[str, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
+            ("symbolic", lambda: (_symbolic(model), ())),
+            ("recorder", lambda: (_recorded(model, inputs), ())),
+            ("islands", lambda: _with_islands(model)),
+        ]
+        for name, way in ways:
+            try:
+                module, islands = way()
+                _compare(module, expected)
+                return _finish(module, inputs, name, islands, model)
+            except NetxformError as error:
+                tried.append(f"{name}: {error.diagnostics[0].message}")
+            except Exception as error:
+                lines = str(error).strip().splitlines()
+                tried.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:200])
+    raise fail(
+        "X0802",
+        f"`{type(model).__name__}` cannot be captured as a graph",
+        notes=tuple(tried),
+        helps=("pass inputs with which the model runs in eval mode",),
+    )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode, prepared: layers of other libraries that have a twin in torch.nn or here are exchanged."""
+    copied = copy.deepcopy(model).eval()
+    for part in list(copied.modules()):
+        _exchange(part)
+    return copied
+
+
+def _exchange(part: nn.Module) -> None:
+    """Stochastic depth of torchvision and timm becomes `DropPath`."""
+    for name, child in list(part.named_children()):
+        kind = type(child).__name__
+        if kind == "StochasticDepth":
+            setattr(part, name, DropPath(float(cast(Any, child).p), str(cast(Any, child).mode)).eval())
+        elif kind == "DropPath" and not isinstance(child, DropPath):
+            drop = cast(Any, child)
+            setattr(part, name, DropPath(float(drop.drop_prob or 0.0), "row", bool(drop.scale_by_keep)).eval())
+
+
+def _flagged(model: nn.Module) -> nn.Module:
+    for part in model.modules():
+        if part.__class__.__module__.startswith("torch.nn") and not list(part.children()):
+            continue
+        part.training = cast(bool, TrainingFlag(0))
+    return model
+
+
+def _unflagged(module: nn.Module) -> None:
+    for part in module.modules():
+        part.training = False
+
+
+def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.GraphModule:
+    copied = _flagged(_copy(model))
+    graph = symbolic(copied, islands)
+    return _module(copied, graph, {})
+
+
+def _recorded(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    copied = _flagged(_copy(model))
+    graph, constants = Recorder(copied).record(*inputs)
+    return _module(copied, graph, constants)
+
+
+def _with_islands(model: nn.Module) -> tuple[fx.GraphModule, tuple[Island, ...]]:
+    """Symbolic tracing again and again, with the innermost module that fails kept whole."""
+    islands: dict[str, Island] = {}
+    for _ in range(_MAX_ISLANDS):
+        try:
+            return _symbolic(model, frozenset(islands)), tuple(islands.values())
+        except Exception as error:
+            path = getattr(error, "failing", None)
+            if not path or path in islands:
+                raise
+            kind = type(model.get_submodule(path)).__name__
+            islands[path] = Island(path, kind, str(error).strip().split("\n")[0][:160])
+    raise fail("X0802", f"more than {_MAX_ISLANDS} submodules cannot be traced")
+
+
+class _Shell(nn.Module):
+    """A root that holds what the model held, under the same names."""
+
+    def __init__(self, model: nn.Module, constants: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, child in model.named_children():
+            self.add_module(name, child)
+        for name, parameter in model._parameters.items():  # pyright: ignore[reportPrivateUsage]
+            self.register_parameter(name, parameter)
+        loose = model._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+        for name, buffer in model._buffers.items():  # pyright: ignore[reportPrivateUsage]
+            self.register_buffer(name, buffer, persistent=name not in loose)
+        for name, value in vars(model).items():
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value, persistent=False)
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=True)
+
+
+def _module(model: nn.Module, graph: fx.Graph, constants: dict[str, Tensor]) -> fx.GraphModule:
+    module = fx.GraphModule(_Shell(model, constants), graph, class_name=type(model).__name__)
+    for name, child in model.named_children():  # what eval never runs survives
+        if not hasattr(module, name):
+            module.add_module(name, child)
+    have = {n for n, _ in module.named_modules(remove_duplicate=False)}
+    for name, part in model.named_modules(remove_duplicate=False):
+        if name and name not in have:
+            owner, _, last = name.rpartition(".")
+            module.get_submodule(owner).add_module(last, part)
+    _restore_tensors(model, module)
+    _keep_containers(model, module)
+    _unflagged(module)
+    lower_training(module)
+    module.graph.lint()
+    module.recompile()
+    return module.eval()
+
+
+def _restore_tensors(model: nn.Module, module: fx.GraphModule) -> None:
+    """Parameters and buffers that hang on containers and that the graph does not read."""
+    have = {n for n, _ in (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))}
+    for name, part in model.named_modules(remove_duplicate=False):
+        target = module.get_submodule(name)
+        for key, parameter in part._parameters.items():  # pyright: ignore[reportPrivateUsage]
+            if (f"{name}.{key}" if name else key) not in have:
+                target.register_parameter(key, parameter)
+        loose = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+        for key, buffer in part._buffers.items():  # pyright: ignore[reportPrivateUsage]
+            if (f"{name}.{key}" if name else key) not in have:
+                target.register_buffer(key, buffer, persistent=key not in loose)
+            elif key in loose:
+                target._non_persistent_buffers_set.add(key)  # pyright: ignore[reportPrivateUsage]
+
+
+def _keep_containers(model: nn.Module, module: fx.GraphModule) -> None:
+    """Order children as in the model, so that `state_dict` has the same order."""
+    for name, part in model.named_modules(remove_duplicate=False):
+        target = module.get_submodule(name)
+        order = list(part._modules)  # pyright: ignore[reportPrivateUsage]
+        held = target._modules  # pyright: ignore[reportPrivateUsage]
+        for key in [k for k in order if k in held] + [k for k in held if k not in order]:
+            held[key] = held.pop(key)
+        for mine, theirs in ((target._parameters, part._parameters), (target._buffers, part._buffers)):  # pyright: ignore[reportPrivateUsage]
+            for key in [k for k in theirs if k in mine] + [k for k in list(mine) if k not in theirs]:
+                mine[key] = cast(Any, mine.pop(key))
+
+
+def _runs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[tuple[tuple[Tensor, ...], list[Tensor]]]:
+    """What eager computes, on these inputs and, where it can, at another batch size. Nothing on meta."""
+    if any(t.is_meta for t in inputs) or any(p.is_meta for p in model.parameters()):
+        return []
+    runs: list[tuple[tuple[Tensor, ...], list[Tensor]]] = []
+    for i, given in enumerate((inputs, tuple(_bigger(t) for t in inputs))):
+        copied = copy.deepcopy(model).eval()
+        try:
+            with torch.no_grad():
+                runs.append((given, _leaves(plain(copied(*[t.clone() for t in given])))))
+        except Exception as error:
+            if i == 0:
+                text = str(error).strip().split("\n")[0]
+                raise fail("X0802", f"the model does not run on these inputs: {text}") from error
+    return runs
+
+
+def _bigger(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor.flip(0), tensor], 0) if tensor.dim() else tensor
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
+
+
+def _compare(module: fx.GraphModule, expected: list[tuple[tuple[Tensor, ...], list[Tensor]]]) -> None:
+    for given, wanted in expected:
+        with torch.no_grad():
+            got = _leaves(plain(module(*[t.clone() for t in given])))
+        if len(got) != len(wanted):
+            raise fail("X0802", f"the graph returns {len(got)} tensors, the model {len(wanted)}")
+        for a, b in zip(got, wanted, strict=True):
+            if a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()):
+                raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
+
+
+def _finish(
+    module: fx.GraphModule, inputs: tuple[Tensor, ...], way: str, islands: tuple[Island, ...], model: nn.Module
+) -> Network:
+    names = [n.name for n in module.graph.nodes if n.op == "placeholder"]
+    for node in list(module.graph.nodes):
+        if node.op == "placeholder" and node.args:  # a default value that was bound while tracing
+            node.args = ()
+    names = names[: len(inputs)]
+    specs = tuple(Input(n, tuple(t.shape), t.dtype) for n, t in zip(names, inputs, strict=True))
+    with torch.random.fork_rng(devices=[]):
+        annotate(module, inputs)
+    called = {str(n.target) for n in module.graph.nodes if n.op == "call_module"}
+    read = {str(n.target).rpartition(".")[0] for n in module.graph.nodes if n.op == "get_attr"}
+    idle = [
+        n
+        for n, m in module.named_modules()
+        if n
+        and list(m.parameters())
+        and not any(c == n or c.startswith(n + ".") or n.startswith(c + ".") for c in called | (read - {""}))
+    ]
+    tops = [n for n in idle if n.rpartition(".")[0] not in idle]
+    notes = tuple(f"`{n}` is not run in eval mode: it stays in the module, outside the graph" for n in tops)
+    notes += tuple(f"`{i.path}` ({i.kind}) is kept whole: {i.reason}" for i in islands)
+    modes = {n: m.training for n, m in model.named_modules()}
+    flags = {n: p.requires_grad for n, p in model.named_parameters(remove_duplicate=False)}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        parameter.requires_grad_(flags.get(name, parameter.requires_grad))
+    module.train(modes.get("", False))
+    return Network(module, specs, way, islands, notes)

@@ -1,0 +1,34 @@
+"""What a network costs: parameters, multiply-accumulates of one sample's forward pass, bytes. Counted on the twin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from netxform.core.network import Network, example, twin
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """`params` and `bytes` of all parameters and buffers (tied ones once); `macs` of one sample."""
+
+    params: int
+    macs: int
+    bytes: int
+
+
+def cost(network: Network) -> Cost:
+    """Count. MACs are half the floating-point operations of products and convolutions, at batch 1."""
+    module = network.module
+    params = sum(p.numel() for p in module.parameters())
+    held = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    shadow = network if all(p.is_meta for p in module.parameters()) else twin(network)
+    shadow.module.eval()
+    batch = next((i.shape[0] for i in network.inputs if i.shape), 1)
+    counter: Any = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        shadow.module(*example(shadow))
+    return Cost(params, counter.get_total_flops() // 2 // max(batch, 1), held)

@@ -1,0 +1,149 @@
+"""A captured network: an fx graph with the module hierarchy kept, and what is known of it. Treated as read-only.
+
+Every node carries in `meta`: `scope` (the innermost module in which it runs), `exits` (the modules whose output it is),
+`entries` (the modules whose first tensor input it is), `shape` and `dtype` of its value.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from netxform.errors import fail
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input: its name, the shape (with the batch that was traced) and dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Island:
+    """A submodule that is kept whole because it could not be traced: where, what, why."""
+
+    path: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Network:
+    """A captured network. `module` is a plain `torch.fx.GraphModule`; `front_end` says how it was captured."""
+
+    module: fx.GraphModule
+    inputs: tuple[Input, ...]
+    front_end: str
+    islands: tuple[Island, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def exit_nodes(network: Network, path: str) -> list[fx.Node]:
+    """The nodes that are the output of the module; several where it is called several times."""
+    return [n for n in network.module.graph.nodes if path in n.meta.get("exits", ())]
+
+
+def entry_nodes(network: Network, path: str) -> list[fx.Node]:
+    """The nodes that are the first tensor input of the module."""
+    return [n for n in network.module.graph.nodes if path in n.meta.get("entries", ())]
+
+
+def clone(network: Network) -> Network:
+    """The same network with modules and graph of its own; the tensors are shared."""
+    shared: dict[int, Any] = {}
+    for tensor in _tensors(network.module):
+        shared[id(tensor)] = tensor
+    return replace(network, module=copy.deepcopy(network.module, shared))
+
+
+def twin(network: Network) -> Network:
+    """The same network without weights: every tensor on the meta device."""
+    empty: dict[int, Any] = {}
+    for tensor in _tensors(network.module):
+        weightless = torch.empty_strided(
+            tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta", requires_grad=False
+        )
+        empty[id(tensor)] = (
+            nn.Parameter(weightless, requires_grad=tensor.requires_grad)
+            if isinstance(tensor, nn.Parameter)
+            else weightless
+        )
+    return replace(network, module=copy.deepcopy(network.module, empty))
+
+
+def example(network: Network, device: torch.device | str = "meta", batch: int | None = None) -> tuple[Tensor, ...]:
+    """Inputs of the traced shapes: empty on meta, else drawn from the normal distribution (integers: zeros)."""
+    made: list[Tensor] = []
+    for spec in network.inputs:
+        shape = (batch, *spec.shape[1:]) if batch is not None and spec.shape else spec.shape
+        if torch.device(device).type == "meta":
+            made.append(torch.empty(shape, dtype=spec.dtype, device="meta"))
+        elif spec.dtype.is_floating_point:
+            made.append(torch.randn(shape, device=device).to(spec.dtype))
+        else:
+            made.append(torch.zeros(shape, dtype=spec.dtype, device=device))
+    return tuple(made)
+
+
+def refresh(network: Network) -> Network:
+    """Write shapes and dtypes to the nodes again, from a run on the meta device (or as the tensors are).
+
+    Raises NetxformError X0801 where the network does not run.
+    """
+    tensors = list(_tensors(network.module))
+    shadow = network if all(t.is_meta for t in tensors) and tensors else twin(network)
+    annotate(shadow.module, example(shadow))
+    if shadow is not network:
+        for ours, theirs in zip(network.module.graph.nodes, shadow.module.graph.nodes, strict=True):
+            ours.meta |= {k: theirs.meta[k] for k in ("shape", "dtype") if k in theirs.meta}
+    return network
+
+
+class _Shapes(fx.Interpreter):
+    def run_node(self, n: fx.Node) -> Any:
+        try:
+            value = super().run_node(n)
+        except Exception as error:
+            text = str(error).strip().split("\n")[0]
+            where = n.meta.get("scope") or "the network"
+            raise fail(
+                "X0801",
+                f"the network no longer runs at `{n.name}` in `{where}`: {text}",
+                notes=(f"node: {n.format_node()}",),
+            ) from error
+        n.meta["shape"] = pytree.tree_map(lambda t: tuple(t.shape) if isinstance(t, Tensor) else None, value)
+        n.meta["dtype"] = value.dtype if isinstance(value, Tensor) else None
+        if isinstance(value, Tensor):
+            n.meta["shape"] = tuple(value.shape)
+        return value
+
+
+def annotate(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
+    """Run the graph node by node in eval mode and note the shape and dtype of every value."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            _Shapes(module, garbage_collect_values=True).run(*inputs)
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Every tensor that hangs on a module, registered or not."""
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):  # pyright: ignore[reportPrivateUsage]
+            yield from (cast(Tensor, t) for t in held.values() if t is not None)
+        for value in vars(part).values():
+            if isinstance(value, Tensor):
+                yield value
