@@ -126,10 +126,10 @@ def check(program: ast.Program, params: dict[str, ParamValue], sources: dict[str
         match statement:
             case ast.Model():
                 _declare(models, statement, "model", findings)
-                findings.items += check_model_source(statement.source)
+                findings.items += check_model_source(statement)
             case ast.Data():
                 _declare(data, statement, "data set", findings)
-                findings.items += check_data_source(statement.source)
+                findings.items += check_data_source(statement)
             case ast.Let():
                 _declare(lets, statement, "selection", findings)
                 rest.append(statement)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from netxform.core.layers import DropPath
+from netxform.core.layers import BatchNormAct2d, DropPath
 from netxform.core.network import Input, Island, Network, annotate
 from netxform.core.recorder import Recorder, plain
 from netxform.core.trace import TrainingFlag, lower_training, symbolic
@@ -71,7 +71,11 @@ def _copy(model: nn.Module) -> nn.Module:
 
 
 def _exchange(part: nn.Module) -> None:
-    """Stochastic depth of torchvision and timm becomes `DropPath`."""
+    """Stochastic depth of torchvision and timm becomes `DropPath`; timm's norm with activation becomes ours."""
+    if type(part).__name__ == "BatchNormAct2d" and type(part).__module__.startswith("timm."):
+        norm = cast(Any, part)
+        if isinstance(part, nn.BatchNorm2d) and norm.track_running_stats:
+            norm.__class__ = BatchNormAct2d
     for name, child in list(part.named_children()):
         kind = type(child).__name__
         if kind == "StochasticDepth":

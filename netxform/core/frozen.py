@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from netxform.core.layers import BatchNormAct2d, FrozenBatchNormAct2d
+
 
 class FrozenBatchNorm1d(nn.BatchNorm1d):
     """`BatchNorm1d` that is always in eval mode."""
@@ -40,5 +42,6 @@ FROZEN: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: FrozenBatchNorm1d,
     nn.BatchNorm2d: FrozenBatchNorm2d,
     nn.BatchNorm3d: FrozenBatchNorm3d,
+    BatchNormAct2d: FrozenBatchNormAct2d,
 }
 THAWED: dict[type[nn.Module], type[nn.Module]] = {frozen: plain for plain, frozen in FROZEN.items()}

@@ -29,3 +29,23 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """The settings."""
         return f"p={self.p}, mode={self.mode!r}"
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """BatchNorm with a dropout and an activation behind it, under one name (timm keeps the three in one module)."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input (N, C, H, W) → the same shape."""
+        return self.act(self.drop(super().forward(input)))
+
+
+class FrozenBatchNormAct2d(BatchNormAct2d):
+    """`BatchNormAct2d` that is always in eval mode."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNormAct2d:
+        """Stay in eval mode, whatever `mode` says."""
+        super().train(False)
+        return self

@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from netxform.core.frozen import THAWED
-from netxform.core.layers import DropPath
+from netxform.core.layers import BatchNormAct2d, DropPath
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 _OPEN = ("Transformer", "TransformerEncoder", "TransformerDecoder", "TransformerEncoderLayer", "TransformerDecoderLayer")
@@ -23,7 +23,7 @@ class TrainingFlag(int):
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether the module stays one call: layers of torch.nn (containers and Transformer blocks apart) and our own."""
-    if type(module) in THAWED or isinstance(module, DropPath):
+    if type(module) in THAWED or isinstance(module, DropPath | BatchNormAct2d):
         return True
     name = type(module).__name__
     return type(module).__module__.startswith("torch.nn") and not isinstance(module, _CONTAINERS) and name not in _OPEN
