@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from netxform.core.layers import BatchNormAct2d, DropPath
 from netxform.core.network import Input, Island, Network, annotate
 from netxform.core.recorder import Recorder, plain
-from netxform.core.trace import TrainingFlag, lower_training, symbolic
+from netxform.core.trace import TrainingFlag, drop_asserts, foreign, lower_training, symbolic
 from netxform.errors import NetxformError, fail
 
 _MAX_ISLANDS = 64
@@ -101,6 +101,10 @@ def _unflagged(module: nn.Module) -> None:
 def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.GraphModule:
     copied = _flagged(_copy(model))
     graph = symbolic(copied, islands)
+    drop_asserts(graph)
+    alien = foreign(graph)
+    if alien is not None and not islands:
+        raise fail("X0802", f"`{alien}` would stay a call in the graph")
     return _module(copied, graph, {})
 
 
@@ -146,21 +150,24 @@ class _Shell(nn.Module):
 
 def _module(model: nn.Module, graph: fx.Graph, constants: dict[str, Tensor]) -> fx.GraphModule:
     module = fx.GraphModule(_Shell(model, constants), graph, class_name=type(model).__name__)
-    for name, child in model.named_children():  # what eval never runs survives
-        if not hasattr(module, name):
-            module.add_module(name, child)
-    have = {n for n, _ in module.named_modules(remove_duplicate=False)}
-    for name, part in model.named_modules(remove_duplicate=False):
-        if name and name not in have:
-            owner, _, last = name.rpartition(".")
-            module.get_submodule(owner).add_module(last, part)
-    _restore_tensors(model, module)
-    _keep_containers(model, module)
+    keep_everything(model, module)
     _unflagged(module)
     lower_training(module)
     module.graph.lint()
     module.recompile()
     return module.eval()
+
+
+def keep_everything(model: nn.Module, module: fx.GraphModule) -> None:
+    """Give the graph module what the graph does not read but the model holds, and the model's order of names."""
+    have = {n for n, _ in module.named_modules(remove_duplicate=False)}
+    for name, part in model.named_modules(remove_duplicate=False):
+        if name and name not in have:
+            owner, _, last = name.rpartition(".")
+            module.get_submodule(owner).add_module(last, part)
+            have |= {f"{name}.{n}" if n else name for n, _ in part.named_modules(remove_duplicate=False)}
+    _restore_tensors(model, module)
+    _keep_containers(model, module)
 
 
 def _restore_tensors(model: nn.Module, module: fx.GraphModule) -> None:

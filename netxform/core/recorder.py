@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import types
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from netxform.core.trace import TrainingFlag, is_leaf
 from netxform.errors import fail
 
 _ACTIVE: list[Recorder] = []
+_METHODS = (types.MethodDescriptorType, types.WrapperDescriptorType)
 
 
 class TracedInt(int):
@@ -139,7 +141,7 @@ class Recorder(TorchFunctionMode):
             node.meta["exits"] = (*node.meta.get("exits", ()), path)
         return result
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function and write it down."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
@@ -167,8 +169,9 @@ class Recorder(TorchFunctionMode):
         if isinstance(result, Tensor) and id(result) in self.names and any(result is a for a in args):
             return result
         encoded_args, encoded_kwargs = self._encode(args), self._encode(kwargs)
-        own = getattr(func, "__module__", None) == "torch._tensor"
-        if own and hasattr(Tensor, name) and args and isinstance(args[0], Tensor):
+        if name == "__getitem__":
+            node = self.graph.call_function(operator.getitem, encoded_args, encoded_kwargs)
+        elif isinstance(func, _METHODS) or getattr(func, "__module__", None) == "torch._tensor":
             node = self.graph.call_method(name, encoded_args, encoded_kwargs)
         else:
             node = self.graph.call_function(func, encoded_args, encoded_kwargs)

@@ -25,6 +25,8 @@ def is_leaf(module: nn.Module) -> bool:
     """Whether the module stays one call: layers of torch.nn (containers and Transformer blocks apart) and our own."""
     if type(module) in THAWED or isinstance(module, DropPath | BatchNormAct2d):
         return True
+    if type(module) in (nn.Module, fx.GraphModule):
+        return False
     name = type(module).__name__
     return type(module).__module__.startswith("torch.nn") and not isinstance(module, _CONTAINERS) and name not in _OPEN
 
@@ -113,6 +115,28 @@ def lower_training(module: fx.GraphModule) -> None:
         else:
             node.args = fx.node.map_aggregate(node.args, _settle)  # type: ignore[assignment]
             node.kwargs = fx.node.map_aggregate(node.kwargs, _settle)  # type: ignore[assignment]
+
+
+def drop_asserts(graph: fx.Graph) -> None:
+    """Remove `torch._assert` and what was computed for it alone: a captured graph is shown, not checked at run time."""
+    stack = [n for n in graph.nodes if n.op == "call_function" and n.target is torch._assert]  # pyright: ignore[reportPrivateUsage]
+    while stack:
+        node = stack.pop()
+        if node.users or node.op not in ("call_function", "call_method"):
+            continue
+        inputs = node.all_input_nodes
+        graph.erase_node(node)
+        stack += [n for n in inputs if getattr(n.target, "__module__", "") in ("_operator", "builtins")]
+
+
+def foreign(graph: fx.Graph) -> str | None:
+    """A function of the graph that belongs neither to torch nor to Python, or None."""
+    for node in graph.nodes:
+        if node.op == "call_function":
+            space = getattr(node.target, "__module__", None) or "torch"
+            if space.split(".")[0] not in ("torch", "_operator", "math", "builtins"):
+                return f"{space}.{getattr(node.target, '__name__', node.target)}"
+    return None
 
 
 def _settle(value: Any) -> Any:

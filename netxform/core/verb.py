@@ -169,7 +169,7 @@ class Entry:
 REGISTRY: dict[str, Entry] = {}
 T = TypeVar("T", bound=type)
 _DUTIES = ("resolve", "rewrite", "law")
-_NOT_SLOTS = ("contract", *_DUTIES)
+_NOT_SLOTS = ("contract", "validate", *_DUTIES)
 
 
 def verb(word: str, *, setting: bool = False) -> Callable[[T], T]:

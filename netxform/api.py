@@ -1,0 +1,396 @@
+"""The whole way, for Python and for the command line: check → plan → apply → verify.
+
+Everything that a spec can cause is a `NetxformError`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netxform.artifacts import bundle
+from netxform.artifacts.graph import DTYPES
+from netxform.compiler.check import Spec, check
+from netxform.compiler.expand import expand
+from netxform.compiler.plan import Plan, Step
+from netxform.compiler.resolve import resolve
+from netxform.compiler.rewrite import Outcome, run
+from netxform.core.capture import capture
+from netxform.core.network import Network
+from netxform.core.objective import Comparison, Fitting, Training
+from netxform.core.verb import DataInfo
+from netxform.errors import NOWHERE, NetxformError, fail
+from netxform.sources.data import DataSet, check_python_data, describe, load_data
+from netxform.sources.models import LoadedModel, check_finite, load_model
+from netxform.sources.trust import Trust
+from netxform.syntax import ast
+from netxform.syntax.parse import parse
+from netxform.training.estimators import Fitted, fit_estimator
+from netxform.training.fit import History, Progress, Quiet, fit
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `apply` gives: the model (plain PyTorch, eval mode), the certificate, the plan, and fitted classifiers."""
+
+    model: nn.Module
+    certificate: dict[str, Any]
+    plan: Plan
+    estimators: dict[str, Any] = field(default_factory=dict[str, Any])
+    histories: tuple[tuple[str, History], ...] = ()
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What comes with a spec from outside: a model and example inputs, data by name, parameter values, trust, a seed."""
+
+    model: nn.Module | None = None
+    example_inputs: tuple[Tensor, ...] | None = None
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    trust: Trust = field(default_factory=Trust)
+    seed: int | None = None
+
+
+def check_spec(spec: Any, inputs: Inputs | None = None) -> Spec:
+    """Parse, expand and check a spec: text, a Program, a builder, or a path to a file."""
+    inputs = inputs or Inputs()
+    if isinstance(spec, Spec):
+        return spec
+    if isinstance(spec, Path):
+        try:
+            spec = parse(spec.read_text(encoding="utf-8"), str(spec))
+        except OSError as error:
+            raise fail("X0807", f"`{spec}` cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise fail("X0807", f"`{spec}` is no UTF-8 text") from error
+    program = parse(spec) if isinstance(spec, str) else spec if isinstance(spec, ast.Program) else spec.tree()
+    grown = expand(program, inputs.params, inputs.trust)
+    try:
+        return check(grown.program, grown.params, grown.sources, inputs.seed)
+    except NetxformError as error:
+        raise NetxformError(error.diagnostics, grown.sources, error.exit_code) from None
+
+
+def plan_spec(spec: Any, inputs: Inputs | None = None) -> Plan:
+    """Check the spec and settle every statement on a weightless twin of its model."""
+    inputs = inputs or Inputs()
+    checked = check_spec(spec, inputs)
+    return _planned(checked, inputs)[0]
+
+
+def _planned(spec: Spec, inputs: Inputs) -> tuple[Plan, Network, LoadedModel]:
+    try:
+        subject, loaded = _subject(spec, inputs)
+        network = capture(loaded.module, *_example(loaded, inputs))
+        infos = _infos(spec, inputs)
+        plan = resolve(spec, network, subject=subject, data=infos, description=loaded.description)
+        return plan, network, loaded
+    except NetxformError as error:
+        raise NetxformError(error.diagnostics, spec.sources | error.sources, error.exit_code) from error
+
+
+def _subject(spec: Spec, inputs: Inputs) -> tuple[str, LoadedModel]:
+    if inputs.model is not None:
+        check_finite(inputs.model)
+        name = next(iter(spec.models), "model")
+        return name, LoadedModel(inputs.model, None, type(inputs.model).__name__, {"source": "python"})
+    if not spec.models:
+        raise fail(
+            "X0214",
+            "the spec declares no model, and none was handed in",
+            helps=("write `model net = zoo.smallcnn()`, or give one: `--model SOURCE`, `nx.apply(spec, model=…)`",),
+        )
+    name, declared = next(iter(spec.models.items()))
+    return name, load_model(declared, inputs.trust, spec.seed, _bundle_module)
+
+
+def _bundle_module(folder: Path) -> nn.Module:
+    return bundle.read(folder)[0].module
+
+
+def _example(loaded: LoadedModel, inputs: Inputs) -> tuple[Tensor, ...]:
+    if inputs.example_inputs is not None:
+        return tuple(inputs.example_inputs)
+    shapes = loaded.shapes
+    if shapes is None:
+        first = next((d for d in inputs.data.values() if isinstance(d, tuple | DataSet)), None)
+        if isinstance(first, DataSet):
+            shapes = (((1, *first.shape), "f32"),)
+        elif first is not None:
+            shapes = (((1, *torch.as_tensor(first[0]).shape[1:]), "f32"),)
+        else:
+            raise fail(
+                "X0215",
+                "the shape of the model's input is not known",
+                helps=('say it: `model net = … input="1x3x224x224:f32"`, or hand in `example_inputs=`',),
+            )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made: list[Tensor] = []
+        for shape, name in shapes:
+            dtype = DTYPES[name]
+            made.append(torch.randn(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype))
+        return tuple(made)
+
+
+def _infos(spec: Spec, inputs: Inputs) -> dict[str, DataInfo]:
+    infos: dict[str, DataInfo] = {}
+    for name, value in inputs.data.items():
+        data = check_python_data(name, value)
+        infos[name] = DataInfo(name, data.classes, len(data.train), data.shape, NOWHERE)
+    for name, declared in spec.data.items():
+        if name not in infos:
+            classes, shape = describe(declared)
+            infos[name] = DataInfo(name, classes, None, shape, declared.span)
+    return infos
+
+
+class _Workers:
+    """Does the work of the steps: training, classifiers; keeps histories and finished stages."""
+
+    def __init__(self, data: dict[str, DataSet], progress: Progress, keep: Path | None) -> None:
+        self.data = data
+        self.progress = progress
+        self.keep = keep
+        self.histories: list[tuple[str, History]] = []
+        self.fitted: list[Fitted] = []
+        self.last: DataSet | None = None
+
+    def train(self, network: Network, work: Training, step: Step) -> tuple[Network, dict[str, float]]:
+        """Train; a finished training that a resumed run finds on disk is taken from there."""
+        self.last = self.data[work.data]
+        checkpoint = None if self.keep is None else self.keep / f"{step.index:03d}.pt"
+        trained, history = fit(network, work, self.last, self.progress, checkpoint, step.text)
+        self.histories.append((step.text, history))
+        return trained, history.metrics
+
+    def fit(self, network: Network, work: Fitting, step: Step) -> dict[str, float]:
+        """Fit a classifier."""
+        self.last = self.data[work.data]
+        fitted, metrics = fit_estimator(network, work, self.last)
+        self.fitted.append(fitted)
+        return metrics
+
+    def finished(self, stage: str | None, index: int, network: Network) -> None:
+        """Nothing to do: trainings write their own state."""
+
+
+def apply_spec(
+    spec: Any,
+    inputs: Inputs | None = None,
+    *,
+    out: Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    expected: str | None = None,
+) -> Result:
+    """Plan, carry out, measure, and (with `out`) write the bundle.
+
+    The model that was handed in is never changed; on any error there is no output folder. `expected` is the digest of a
+    saved plan: another plan is refused (X0701). With `resume`, trainings that an interrupted run finished are not repeated.
+    """
+    inputs = inputs or Inputs()
+    progress = progress or Quiet()
+    checked = check_spec(spec, inputs)
+    if out is not None and out.exists() and not overwrite:
+        raise fail(
+            "X0818", f"`{out.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",)
+        )
+    plan, network, _ = _planned(checked, inputs)
+    if expected is not None and plan.digest() != expected:
+        raise fail(
+            "X0701",
+            "the saved plan is stale: planning again gives another plan",
+            helps=("plan again and read what changed: `netxform plan SPEC -o FILE`",),
+        )
+    keep = _keep_folder(out, plan, resume)
+    try:
+        data = _load_all(checked, inputs, checked.seed)
+        workers = _Workers(data, progress, keep)
+        outcome = run(plan, network, workers)
+        comparisons = [_compare(plan, s, c, outcome, inputs, progress) for s, c in outcome.comparisons]
+        outcome.network.module.eval()
+        held = bundle.held_out_of(outcome.network, workers.last) if not workers.fitted else None
+        certificate = bundle.certificate(plan, outcome, held, comparisons)
+        curves = [{"statement": t, **row} for t, h in workers.histories for row in h.rows]
+        if out is not None:
+            bundle.write(out, plan, outcome, certificate, held, curves, list(workers.fitted), overwrite)
+        estimators = {f.name: f.estimator for f in workers.fitted}
+        model = copy.deepcopy(outcome.network.module)
+        result = Result(model, certificate, plan, estimators, tuple(workers.histories), out)
+    except NetxformError as error:
+        raise NetxformError(error.diagnostics, checked.sources | error.sources, error.exit_code) from error
+    if keep is not None:
+        import shutil
+
+        shutil.rmtree(keep, ignore_errors=True)
+    return result
+
+
+def _keep_folder(out: Path | None, plan: Plan, resume: bool) -> Path | None:
+    """Where an interrupted run leaves its state: beside the output, named after it; for this very plan alone."""
+    if out is None or not any(isinstance(s.choice.work, Training) for s in plan.steps):
+        return None
+    import shutil
+
+    keep = out.parent / f".{out.name}.resume"
+    stamp = keep / "plan"
+    same = stamp.exists() and stamp.read_text() == plan.digest()
+    if keep.exists() and not (resume and same):
+        shutil.rmtree(keep)
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(plan.digest())
+    except OSError as error:
+        raise fail("X0819", f"the output folder cannot be made: {error.strerror}") from error
+    return keep
+
+
+def _load_all(spec: Spec, inputs: Inputs, seed: int) -> dict[str, DataSet]:
+    data = {n: check_python_data(n, v) for n, v in inputs.data.items()}
+    for name, declared in spec.data.items():
+        if name not in data:
+            data[name] = load_data(declared, inputs.trust, seed)
+    return data
+
+
+# --- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def _compare(
+    plan: Plan, step: Step, wanted: Comparison, outcome: Outcome, inputs: Inputs, progress: Progress
+) -> dict[str, Any]:
+    """The spec as written and its variants, over the seeds; each run has its own seed for samples, weights and order."""
+    scores: dict[str, list[float]] = {}
+    base = plan.spec.seed
+    for seed in range(base, base + wanted.seeds):
+        for variant in ("spec", *wanted.variants):
+            if variant == "spec" and seed == base:
+                scores.setdefault("spec", []).append(_metric(outcome.metrics, wanted))
+                continue
+            progress.start(f"compare: {variant}, seed {seed}", 0)
+            metrics = _variant(plan, variant, seed, inputs)
+            progress.stop()
+            scores.setdefault(variant, []).append(_metric(metrics, wanted))
+    return {
+        "statement": step.text,
+        "metric": wanted.metric,
+        "seeds": list(range(base, base + wanted.seeds)),
+        "runs": scores,
+        "mean": {v: statistics.fmean(s) for v, s in scores.items()},
+        "standard_error": {v: statistics.stdev(s) / len(s) ** 0.5 for v, s in scores.items()},
+    }
+
+
+def _metric(metrics: Mapping[str, float], wanted: Comparison) -> float:
+    if wanted.metric not in metrics:
+        raise fail("X0602", f"nothing measured `{wanted.metric}`: train or fit something before `compare`")
+    return metrics[wanted.metric]
+
+
+def _variant(plan: Plan, variant: str, seed: int, inputs: Inputs) -> dict[str, float]:
+    seeded = replace(inputs, seed=seed)
+    spec = check(plan.spec.program, plan.spec.params, plan.spec.sources, seed)
+    if variant != "spec":
+        subject, loaded = _subject(spec, seeded)
+        del subject
+        fresh = _fresh(loaded.module, seed)
+        seeded = replace(seeded, model=fresh, example_inputs=_example(loaded, inputs))
+        spec = replace(spec, items=_without_pretraining(spec.items, scratch=variant == "scratch"))
+    again, network, _ = _planned(spec, seeded)
+    kept = [i for i in again.items if not (isinstance(i, Step) and isinstance(i.choice.work, Comparison))]
+    workers = _Workers(_load_all(spec, seeded, seed), Quiet(), None)
+    return run(replace(again, items=tuple(i for i in kept if isinstance(i, Step))), network, workers).metrics
+
+
+def _fresh(model: nn.Module, seed: int) -> nn.Module:
+    """The same architecture with new weights: every layer's own initialisation, under `seed`."""
+    made = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part in made.modules():
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return made
+
+
+def _without_pretraining(items: tuple[Any, ...], scratch: bool) -> tuple[Any, ...]:
+    """Without the training before the first change of structure; for `scratch` nothing is frozen, everything is trained."""
+    from netxform.compiler.check import Bound, StageItem
+    from netxform.core.values import Selection
+
+    words = [i.entry.word for i in items if isinstance(i, Bound)]
+    structural = any(w in ("cut", "features") for w in words)
+    everything = Selection(ast.Path("**"))
+    state = {"seen": not structural}
+
+    def visit(some: tuple[Any, ...]) -> tuple[Any, ...]:
+        out: list[Any] = []
+        for item in some:
+            if isinstance(item, StageItem):
+                inner = visit(item.items)
+                if any(isinstance(i, Bound) and not i.entry.setting for i in inner):
+                    out.append(replace(item, items=inner))
+                continue
+            if isinstance(item, Bound):
+                word = item.entry.word
+                if word in ("cut", "features", "attach"):
+                    state["seen"] = True
+                if word == "train" and not state["seen"]:
+                    continue
+                if scratch and word in ("freeze", "unfreeze"):
+                    continue
+                if scratch and word == "train":
+                    item = replace(item, action=replace(item.action, selection=everything, groups=()))
+            elif isinstance(item, ast.Assert):
+                continue
+            out.append(item)
+        return tuple(out)
+
+    return visit(items)
+
+
+# --- bundles ---------------------------------------------------------------------------------------------------------
+
+
+def load_bundle(folder: str | Path) -> nn.Module:
+    """The model of a bundle, in eval mode. Nothing in the folder is run; every hash is compared first."""
+    return bundle.read(Path(folder))[0].module.eval()
+
+
+def verify_bundle(folder: str | Path) -> bundle.Verdict:
+    """Measure every claim of a bundle again, from the folder alone."""
+    return bundle.verify(Path(folder))
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write the plan and its digest."""
+    path.write_text(json.dumps({"digest": plan.digest(), "plan": plan.to_dict()}, indent=1, sort_keys=True) + "\n")
+
+
+def saved_digest(path: Path) -> str:
+    """The digest of a saved plan. Raises NetxformError X0702 for another file."""
+    try:
+        held = json.loads(path.read_text())
+        digest = str(held["digest"])
+        text = json.dumps(held["plan"], sort_keys=True).encode()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise fail("X0702", f"`{path.name}` is no saved plan: {error}") from error
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise fail("X0702", f"`{path.name}` was changed after it was saved")
+    return digest
+
+

@@ -1,0 +1,241 @@
+"""A network as a standalone, readable Python module that needs torch and safetensors alone."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any, cast
+
+import torch
+from torch import fx, nn
+
+from netxform.artifacts.construct import OWN, class_of
+from netxform.artifacts.graph import DTYPES, to_json
+from netxform.core.network import Network
+from netxform.errors import fail
+
+_HEAD = '''"""{title}
+
+Written by netxform; needs torch and safetensors alone.
+
+    import model
+    net = model.load()      # reads model.safetensors beside this file; eval mode
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import {names}nn
+{extra}
+
+def group(children):
+    """Modules under one name; what they compute stands in `forward` below."""
+    made = nn.Module()
+    for name, child in children.items():
+        made.add_module(name, child)
+    return made
+
+'''
+_TAIL = '''
+
+# further names of one and the same tensor
+TIED = {ties}
+# parameters that are not to be trained
+FROZEN = {frozen}
+
+
+def load(path=None):
+    """The model with its weights, in eval mode. Every tensor must be there, with its shape."""
+    tensors = load_file(path or Path(__file__).with_name("model.safetensors"))
+    with torch.device("meta"):
+        model = {name}()
+    wanted = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    missing, unknown = set(wanted) - set(tensors) - set(TIED), set(tensors) - set(wanted)
+    if missing or unknown:
+        raise KeyError(f"missing: {{sorted(missing)}}; unknown: {{sorted(unknown)}}")
+    made = {{}}
+    for name, old in wanted.items():
+        first = TIED.get(name, name)
+        if first not in made:
+            tensor = tensors[first].clone()  # aligned in memory as PyTorch aligns
+            if tensor.shape != old.shape:
+                raise ValueError(f"{{first}}: {{tuple(tensor.shape)}}, not {{tuple(old.shape)}}")
+            trained = tensor.is_floating_point() and first not in FROZEN
+            made[first] = nn.Parameter(tensor, requires_grad=trained) if isinstance(old, nn.Parameter) else tensor
+        owner, _, last = name.rpartition(".")
+        part = model.get_submodule(owner)
+        (part._parameters if isinstance(old, nn.Parameter) else part._buffers)[last] = made[first]
+    return model.eval()
+'''
+
+
+def emit(network: Network) -> str:
+    """The source. The same network gives the same text.
+
+    Raises NetxformError X0820 for what cannot stand in such a file.
+    """
+    held = to_json(network)
+    module = network.module
+    name = re.sub(r"\W", "_", str(held["name"])) or "Model"
+    if name in ("GraphModule", "nn", "torch", "Path", "group", "load"):
+        name = "Model"
+    body, forward_globals = _forward(module)
+    own = sorted({e["class"] for e in held["modules"] if e.get("own")})
+    extra = _imports({k: v for k, v in forward_globals.items() if re.search(rf"\b{re.escape(k)}\b", body)})
+    for cls in _with_bases(own):
+        extra += "\n\n" + inspect.getsource(OWN[cls]).rstrip().replace(") -> " + cls, ")") + "\n"
+    title = f"{name}: {sum(p.numel() for p in module.parameters()):,} parameters."
+    out = [_HEAD.format(title=title, extra=extra, names="Tensor, " if own else "")]
+    out.append(f"\nclass {name}(nn.Module):\n    def __init__(self):\n        super().__init__()")
+    out += _tree(held)
+    out.append("")
+    out.append(body)
+    tail = _TAIL.format(ties=_pretty(held["ties"]), frozen=_pretty(sorted(held["frozen"])), name=name)
+    source = "\n".join(out) + tail
+    _prove(source, name, module)
+    return source
+
+
+def _with_bases(names: list[str]) -> list[str]:
+    out: list[str] = []
+    for name in names:
+        for base in reversed(OWN[name].__mro__):
+            if base.__name__ in OWN and base.__name__ not in out:
+                out.append(base.__name__)
+    return out
+
+
+def _tree(held: dict[str, Any]) -> list[str]:
+    """The module hierarchy as nested calls, then the tensors that hang on containers."""
+    made: dict[str, str] = {}
+    children: dict[str, list[str]] = {}
+    opened: list[str] = []
+    for entry in held["modules"]:
+        path = entry["path"]
+        children.setdefault(path.rpartition(".")[0], []).append(path)
+        if entry["class"] is not None:
+            made[path] = _call(entry)
+    kinds = {e["path"]: e["class"] for e in held["modules"]}
+
+    def show(path: str, indent: str) -> str:
+        if kinds[path] is not None:
+            if children.get(path):
+                opened.append(path)
+            return made[path]
+        inner = children.get(path, [])
+        if not inner:
+            return "group({})"
+        rows = [f'{indent}    "{c.rpartition(".")[2]}": {show(c, indent + "    ")},' for c in inner]
+        return "group({\n" + "\n".join(rows) + f"\n{indent}}})"
+
+    lines: list[str] = []
+    for path in children.get("", []):
+        text = show(path, "        ")
+        lines.append(f"        self.{path} = {text}" if path.isidentifier() else f'        self.add_module("{path}", {text})')
+    for path in opened:
+        for child in children[path]:
+            lines.append(f'        self.get_submodule("{path}").add_module("{child.rpartition(".")[2]}", {show(child, "        ")})')
+    for entry in held["tensors"]:
+        owner, _, last = entry["path"].rpartition(".")
+        place = f'self.get_submodule("{owner}")' if owner else "self"
+        empty = f"torch.empty({tuple(entry['shape'])}, dtype={DTYPES[entry['dtype']]})"
+        if entry["kind"] == "parameter":
+            grad = "" if DTYPES[entry["dtype"]].is_floating_point else ", requires_grad=False"
+            lines.append(f'        {place}.register_parameter("{last}", nn.Parameter({empty}{grad}))')
+        else:
+            more = "" if entry["persistent"] else ", persistent=False"
+            lines.append(f'        {place}.register_buffer("{last}", {empty}{more})')
+    return lines
+
+
+def _call(entry: dict[str, Any]) -> str:
+    from netxform.artifacts.graph import decode_plain
+
+    arguments: dict[str, Any] = decode_plain(entry["arguments"])
+    own = bool(entry.get("own"))
+    order = list(inspect.signature(class_of(entry["class"], own).__init__).parameters)[1:]
+    parts: list[str] = []
+    positional = True
+    for i, key in enumerate(order):
+        if key not in arguments:
+            positional = False
+            continue
+        value = _literal(arguments[key])
+        parts.append(value if positional and i < 2 else f"{key}={value}")
+    parts += [f"{k}={_literal(v)}" for k, v in arguments.items() if k not in order]
+    return f"{'' if own else 'nn.'}{entry['class']}({', '.join(parts)})"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, float) and value != value:
+        return 'float("nan")'
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return f'float("{value}")'
+    return repr(value)
+
+
+def _forward(module: fx.GraphModule) -> tuple[str, dict[str, Any]]:
+    """The source of `forward` as fx writes it, and the globals that it needs."""
+    code = module.graph.python_code("self")
+    at = code.src.index("def forward")
+    source = code.src[at:].rstrip()
+    # fx frees values as it goes (`x = None`); for a reader that is noise
+    source = re.sub(r";  (\w+ = )+None", "", source)
+    source = re.sub(r"[ \t]+# .*$", "", source, flags=re.M)
+    source = re.sub(r"(\w+) : (?:torch\.Tensor|Tensor|[\w.\[\], ]+?)(?=[,)=])", r"\1", source.split("\n")[0]) + "\n" + "\n".join(
+        source.split("\n")[1:]
+    )
+    source = re.sub(r"\) -> .*:$", "):", source.split("\n")[0]) + "\n" + "\n".join(source.split("\n")[1:])
+    return "\n".join("    " + line if line.strip() else "" for line in source.split("\n")), dict(code.globals)
+
+
+def _imports(needed: dict[str, Any]) -> str:
+    lines: list[str] = []
+    for name, value in sorted(needed.items()):
+        if value is torch or name in ("torch", "fx_pytree", "pytree", "NoneType"):
+            continue
+        if value is torch.device or value is torch.Size:
+            lines.append(f"from torch import {name}")
+        elif isinstance(value, float):
+            lines.append(f'{name} = float("{value}")')
+        elif callable(value):
+            module, own = getattr(value, "__module__", None), getattr(value, "__name__", name)
+            if module is None or not (module.startswith(("torch.", "_operator", "math")) or module == "torch"):
+                if module not in (None, "builtins"):
+                    raise fail("X0820", f"`{module}.{own}` cannot stand in a standalone file")
+                continue
+            module = "operator" if module == "_operator" else module
+            lines.append(f"from {module} import {own}" + (f" as {name}" if own != name else ""))
+        elif isinstance(value, torch.dtype):
+            continue
+    return "\n".join(lines) + ("\n" if lines else "")
+
+
+def _pretty(value: Any) -> str:
+    if not value:
+        return "{}"
+    if isinstance(value, dict):
+        rows = [f"    {k!r}: {v!r}," for k, v in cast("dict[str, str]", value).items()]
+    else:
+        rows = [f"    {v!r}," for v in value]
+    return "{\n" + "\n".join(rows) + "\n}"
+
+
+def _prove(source: str, name: str, module: nn.Module) -> None:
+    """Build the emitted class on the meta device: the same names and shapes, or nothing is written."""
+    space: dict[str, Any] = {"__file__": "model.py", "__name__": "netxform_emitted"}
+    try:
+        exec(compile(source, "model.py", "exec"), space)
+        with torch.device("meta"):
+            again = cast(nn.Module, space[name]())
+    except Exception as error:
+        raise fail("X0820", f"the standalone module could not be written: {type(error).__name__}: {error}") from error
+
+    def names(of: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+        every = [*of.named_parameters(remove_duplicate=False), *of.named_buffers(remove_duplicate=False)]
+        return sorted((n, tuple(t.shape)) for n, t in every)
+
+    if names(again) != names(module):
+        wrong = sorted(set(names(again)) ^ set(names(module)))[:4]
+        raise fail("X0820", f"the standalone module would hold other tensors: {wrong}")

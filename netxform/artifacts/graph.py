@@ -1,0 +1,319 @@
+"""A network as inert JSON, and back: layers of torch.nn by name, functions of torch by name, nothing that runs on loading."""
+
+from __future__ import annotations
+
+import math
+import operator
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from torch import fx, nn
+from torch.overrides import get_overridable_functions, resolve_name
+
+from netxform.artifacts.construct import class_of, construct
+from netxform.core.network import Input, Network, refresh
+from netxform.core.surgery import output_node
+from netxform.core.trace import is_leaf
+from netxform.errors import fail
+
+FORMAT = 1
+_ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim")
+_DTYPES = {
+    torch.float16: "f16",
+    torch.float32: "f32",
+    torch.float64: "f64",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.bool: "bool",
+    torch.uint8: "u8",
+}
+DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
+
+
+@lru_cache(maxsize=1)
+def _functions() -> dict[str, Any]:
+    """Every function that a stored graph may call, by name."""
+    known: dict[str, Any] = {}
+    for space, functions in get_overridable_functions().items():
+        for function in functions:
+            name = resolve_name(function)
+            if name and space is not torch.Tensor:
+                known[name] = function
+    for name in dir(operator):
+        function = getattr(operator, name)
+        if callable(function) and not name.startswith("_"):
+            known[f"operator.{name}"] = function
+    for name in ("zeros", "ones", "full", "arange", "empty", "tensor", "linspace", "eye", "full_like", "zeros_like"):
+        known[f"torch.{name}"] = getattr(torch, name)
+    known["math.sqrt"] = math.sqrt
+    known["builtins.getattr"] = getattr
+    return known
+
+
+@lru_cache(maxsize=1)
+def _names() -> dict[Any, str]:
+    return {f: n for n, f in reversed(_functions().items())}
+
+
+@lru_cache(maxsize=1)
+def _methods() -> frozenset[str]:
+    barred = {"numpy", "tolist", "register_hook", "apply_", "map_", "map2_", "backward", "share_memory_", "to_dlpack"}
+    found = {f.__name__ for f in get_overridable_functions()[torch.Tensor] if hasattr(f, "__name__")}
+    names = {n for n in dir(torch.Tensor) if callable(getattr(torch.Tensor, n, None))}
+    arithmetic = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
+    dunders = {f"__{side}{n}__" for n in arithmetic for side in ("", "r", "i")}
+    dunders |= {f"__{n}__" for n in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "invert", "abs")}
+    return frozenset(n for n in found | names if not n.startswith("_") and n not in barred) | dunders
+
+
+def to_json(network: Network) -> dict[str, Any]:
+    """The network without its tensors. Raises NetxformError X0820 for what cannot be stored."""
+    module = network.module
+    modules: list[dict[str, Any]] = []
+    leaves: set[str] = set()
+    for path, part in module.named_modules(remove_duplicate=False):
+        if not path or any(path.startswith(f"{p}.") and not _open(module, p) for p in leaves):
+            continue
+        if is_leaf(part):
+            made = construct(part, path)
+            leaves.add(path)
+            entry: dict[str, Any] = {"path": path, "class": made.kind, "arguments": _encode(made.arguments)}
+            modules.append(entry | ({"own": True} if made.own else {}))
+        else:
+            called = any(n.op == "call_module" and n.target == path for n in module.graph.nodes)
+            if called:
+                construct(part, path)
+            modules.append({"path": path, "class": None})
+    tensors: list[dict[str, Any]] = []
+    for path, part in module.named_modules(remove_duplicate=False):
+        if path in leaves:
+            continue
+        loose = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+        for name, tensor in part.named_parameters(recurse=False, remove_duplicate=False):
+            tensors.append({"path": _under(path, name), "kind": "parameter", **_tensor(tensor)})
+        for name, tensor in part.named_buffers(recurse=False, remove_duplicate=False):
+            tensors.append({"path": _under(path, name), "kind": "buffer", "persistent": name not in loose, **_tensor(tensor)})
+    out = output_node(module)
+    return {
+        "format": FORMAT,
+        "name": type(module).__name__,
+        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": _DTYPES[i.dtype]} for i in network.inputs],
+        "modules": modules,
+        "tensors": tensors,
+        "ties": ties(module),
+        "frozen": [n for n, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad],
+        "nodes": [_node(n) for n in module.graph.nodes],
+        "output": {k: out.meta.get(k) for k in ("loose", "sole")},
+        "capture": {"front_end": network.front_end, "notes": list(network.notes)},
+    }
+
+
+def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:
+    """The network again, with these tensors. Raises NetxformError X0821 (damaged), X0904 (not allowed)."""
+    if held.get("format") != FORMAT:
+        raise fail("X0821", f"the graph has format {held.get('format')}, this version reads {FORMAT}")
+    root = nn.Module()
+    try:
+        with torch.device("meta"):
+            for entry in held["modules"]:
+                owner, _, last = entry["path"].rpartition(".")
+                kind = entry["class"]
+                made = (
+                    nn.Module()
+                    if kind is None
+                    else class_of(kind, bool(entry.get("own")))(**_decode(entry["arguments"], {}))
+                )
+                root.get_submodule(owner).add_module(last, made)
+        for entry in held["tensors"]:
+            owner, _, last = entry["path"].rpartition(".")
+            empty = torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta")
+            if entry["kind"] == "parameter":
+                root.get_submodule(owner).register_parameter(last, nn.Parameter(empty, empty.dtype.is_floating_point))
+            else:
+                root.get_submodule(owner).register_buffer(last, empty, persistent=entry["persistent"])
+        assign(root, tensors, held["ties"], set(held["frozen"]))
+        graph = fx.Graph()
+        nodes: dict[str, fx.Node] = {}
+        for entry in held["nodes"]:
+            nodes[entry["name"]] = _make(graph, entry, nodes)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise fail("X0821", f"the stored graph is damaged: {type(error).__name__}: {error}") from error
+    module = fx.GraphModule(_Holder(root), graph, class_name=str(held["name"]))
+    _fill(root, module)
+    output_node(module).meta |= held["output"]
+    inputs = tuple(Input(i["name"], tuple(i["shape"]), DTYPES[i["dtype"]]) for i in held["inputs"])
+    module.eval()
+    way = held["capture"]
+    return refresh(Network(module, inputs, str(way["front_end"]), (), tuple(way["notes"])))
+
+
+class _Holder(nn.Module):
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__()
+        for name, child in root.named_children():
+            self.add_module(name, child)
+        for name, parameter in root.named_parameters(recurse=False, remove_duplicate=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in root.named_buffers(recurse=False, remove_duplicate=False):
+            self.register_buffer(name, buffer, name not in root._non_persistent_buffers_set)  # pyright: ignore[reportPrivateUsage]
+
+
+def _fill(root: nn.Module, module: fx.GraphModule) -> None:
+    """What the graph does not read is kept too, and in the stored order."""
+    from netxform.core.capture import keep_everything
+
+    keep_everything(root, module)
+
+
+def assign(root: nn.Module, tensors: dict[str, torch.Tensor], tied: dict[str, str], frozen: set[str]) -> None:
+    """Put the tensors in place; tied ones become one again. Raises KeyError where one is missing or unknown."""
+    wanted = dict(root.named_parameters(remove_duplicate=False)) | dict(root.named_buffers(remove_duplicate=False))
+    unknown = [n for n in tensors if n not in wanted]
+    missing = [n for n in wanted if n not in tensors and n not in tied]
+    if unknown or missing:
+        raise KeyError(f"tensors: {len(missing)} missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}")
+    made: dict[str, torch.Tensor] = {}
+    for name, old in wanted.items():
+        owner, _, last = name.rpartition(".")
+        part = root.get_submodule(owner)
+        first = tied.get(name, name)
+        if first not in made:
+            tensor = tensors[first].clone()  # aligned as PyTorch aligns: kernels depend on it, to the last bit
+            if tuple(tensor.shape) != tuple(old.shape):
+                raise ValueError(f"`{first}` has shape {tuple(tensor.shape)}, not {tuple(old.shape)}")
+            grad = tensor.dtype.is_floating_point and first not in frozen
+            made[first] = nn.Parameter(tensor, grad) if isinstance(old, nn.Parameter) else tensor
+        held: Any = part._parameters if isinstance(old, nn.Parameter) else part._buffers  # pyright: ignore[reportPrivateUsage]
+        held[last] = made[first]
+
+
+def ties(module: nn.Module) -> dict[str, str]:
+    """Names of one tensor: every further name → its first."""
+    first: dict[int, str] = {}
+    out: dict[str, str] = {}
+    every = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    for name, tensor in every:
+        if id(tensor) in first:
+            out[name] = first[id(tensor)]
+        else:
+            first[id(tensor)] = name
+    return out
+
+
+def _under(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _open(module: fx.GraphModule, path: str) -> bool:
+    """Whether a leaf has children that were put in from outside (drop and act of a norm)."""
+    return type(module.get_submodule(path)).__name__.endswith("Act2d")
+
+
+def _tensor(tensor: torch.Tensor) -> dict[str, Any]:
+    return {"shape": list(tensor.shape), "dtype": _DTYPES[tensor.dtype]}
+
+
+def _node(node: fx.Node) -> dict[str, Any]:
+    target: Any = node.target
+    if node.op == "call_function":
+        name = _names().get(target)
+        if name is None:
+            raise fail(
+                "X0820",
+                f"`{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}` cannot be stored",
+                notes=(f"at `{node.name}` in `{node.meta.get('scope', '')}`; an artifact holds functions of torch",),
+            )
+        target = name
+    elif node.op == "call_method" and target not in _methods():
+        raise fail("X0820", f"the method `{target}` cannot be stored", notes=(f"at `{node.name}`",))
+    entry = {"name": node.name, "op": node.op, "target": str(target)}
+    entry |= {"args": _encode(node.args), "kwargs": _encode(node.kwargs)}
+    if node.op != "output":
+        entry |= {k: node.meta.get(k, "") if k == "scope" else list(node.meta.get(k, ())) for k in ("scope", "exits", "entries")}
+    return entry
+
+
+def _make(graph: fx.Graph, entry: dict[str, Any], nodes: dict[str, fx.Node]) -> fx.Node:
+    op, target = entry["op"], entry["target"]
+    args, kwargs = _decode(entry["args"], nodes), _decode(entry["kwargs"], nodes)
+    if op == "call_function":
+        if target not in _functions():
+            raise fail("X0904", f"`{target}` is no function that a bundle may call")
+        if target == "builtins.getattr" and args[1] not in _ATTRIBUTES:
+            raise fail("X0904", f"attribute `{args[1]}` may not be read by a bundle")
+        target = _functions()[target]
+    elif op == "call_method" and target not in _methods():
+        raise fail("X0904", f"`{target}` is no method that a bundle may call")
+    elif op not in ("placeholder", "output", "get_attr", "call_module", "call_method"):
+        raise fail("X0821", f"unknown kind of node `{op}`")
+    node = graph.create_node(op, target, args, kwargs, name=entry["name"])
+    if op != "output":
+        node.meta |= {"scope": entry["scope"], "exits": tuple(entry["exits"]), "entries": tuple(entry["entries"])}
+    return node
+
+
+def _encode(value: Any) -> Any:
+    match value:
+        case fx.Node():
+            return {"node": value.name}
+        case bool() | str() | None:
+            return value
+        case int():
+            return int(value)
+        case float():
+            return value if math.isfinite(value) else {"float": repr(value)}
+        case torch.Size() | tuple():
+            return {"tuple": [_encode(v) for v in cast("tuple[Any, ...]", value)]}
+        case list():
+            return [_encode(v) for v in cast("list[Any]", value)]
+        case dict():
+            return {"dict": [[str(k), _encode(v)] for k, v in cast("dict[Any, Any]", value).items()]}
+        case slice():
+            return {"slice": [_encode(value.start), _encode(value.stop), _encode(value.step)]}
+        case torch.dtype():
+            return {"dtype": str(value).removeprefix("torch.")}
+        case torch.device():
+            return {"device": value.type}
+        case torch.layout() | torch.memory_format():
+            return {"constant": str(value).removeprefix("torch.")}
+        case _ if value is Ellipsis:
+            return {"ellipsis": True}
+        case _:
+            raise fail("X0820", f"a value of type `{type(value).__name__}` in the graph cannot be stored")
+
+
+def _decode(value: Any, nodes: dict[str, fx.Node]) -> Any:
+    if isinstance(value, list):
+        return [_decode(v, nodes) for v in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    ((kind, inner),) = cast("dict[str, Any]", value).items()
+    match kind:
+        case "node":
+            return nodes[inner]
+        case "tuple":
+            return tuple(_decode(v, nodes) for v in inner)
+        case "dict":
+            return {k: _decode(v, nodes) for k, v in inner}
+        case "slice":
+            return slice(*(_decode(v, nodes) for v in inner))
+        case "float":
+            return float(inner)
+        case "dtype" | "constant":
+            found = getattr(torch, inner)
+            if not isinstance(found, torch.dtype | torch.layout | torch.memory_format):
+                raise ValueError(f"`{inner}` is no constant of torch")
+            return found
+        case "device":
+            return torch.device(inner)
+        case "ellipsis":
+            return ...
+        case _:
+            raise ValueError(f"unknown kind of value `{kind}`")
+
+
+def decode_plain(value: Any) -> Any:
+    """A stored value that mentions no node."""
+    return _decode(value, {})

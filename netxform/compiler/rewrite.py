@@ -1,0 +1,128 @@
+"""The plan carried out on the real network: Edits replayed, work done, every claim measured as it is made.
+
+    Plan, Network ─run→ Outcome
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from netxform.compiler.plan import Check, Plan, Step
+from netxform.compiler.resolve import judge
+from netxform.compiler.verify import Measured, measure, probe
+from netxform.core.law import Entry
+from netxform.core.network import Network
+from netxform.core.objective import Comparison, Fitting, Training
+from netxform.core.surgery import perform
+from netxform.errors import Diagnostic, NetxformError
+
+
+class Workers(Protocol):
+    """Who does the work that steps ask for; given from above, for the compiler knows no training."""
+
+    def train(self, network: Network, work: Training, step: Step) -> tuple[Network, dict[str, float]]:
+        """Train, and report metrics."""
+        ...
+
+    def fit(self, network: Network, work: Fitting, step: Step) -> dict[str, float]:
+        """Fit a classifier to the network's output, and report metrics."""
+        ...
+
+    def finished(self, stage: str | None, index: int, network: Network) -> None:
+        """A statement is done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The network at the end, what the certificate says of each statement, and the metrics as they stood last."""
+
+    network: Network
+    entries: tuple[Entry, ...]
+    measured: tuple[tuple[Measured, ...], ...]
+    metrics: dict[str, float]
+    comparisons: tuple[tuple[Step, Comparison], ...] = ()
+
+
+@dataclass
+class _Progress:
+    network: Network
+    entries: list[Entry] = field(default_factory=list[Entry])
+    measured: list[tuple[Measured, ...]] = field(default_factory=list["tuple[Measured, ...]"])
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    comparisons: list[tuple[Step, Comparison]] = field(default_factory=list["tuple[Step, Comparison]"])
+
+
+def run(plan: Plan, network: Network, workers: Workers, tell: Callable[[str], None] = lambda text: None) -> Outcome:
+    """Carry out the plan. Raises NetxformError X0501 (a contract fell short), X0601 (an assert), X08xx (run time)."""
+    state = _Progress(network)
+    inputs = probe(network, plan.spec.seed)
+    for item in plan.items:
+        if isinstance(item, Check):
+            _assert(item, plan, state)
+            continue
+        tell(item.text)
+        try:
+            _step(item, plan, state, workers, inputs)
+        except NetxformError as error:
+            placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
+            raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
+        workers.finished(item.stage, item.index, state.network)
+    return Outcome(
+        state.network, tuple(state.entries), tuple(state.measured), state.metrics, tuple(state.comparisons)
+    )
+
+
+def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: Any) -> None:
+    before = state.network
+    after = perform(before, item.edit)
+    metrics: dict[str, float] = {}
+    work = item.choice.work
+    if isinstance(work, Training):
+        after, metrics = workers.train(after, work, item)
+    elif isinstance(work, Fitting):
+        metrics = workers.fit(after, work, item)
+    elif isinstance(work, Comparison):
+        state.comparisons.append((item, work))
+    measured = tuple(measure(c, before, after, inputs, plan.spec.seed) for c in item.claims)
+    broken = [m.evidence for m in measured if not m.evidence.held]
+    if broken:
+        raise NetxformError(
+            [
+                Diagnostic(
+                    "X0501",
+                    f"contract `{item.contract}` fell short: {e.claim}",
+                    item.span,
+                    f"measured {e.measured:.3g}, allowed {e.bound:.3g}",
+                    notes=tuple(f"{k}: {v}" for k, v in e.detail.items()),
+                    helps=("nothing was written; please report this: a contract that fails is a defect of netxform",),
+                )
+                for e in broken
+            ],
+            plan.spec.sources,
+            exit_code=3,
+        )
+    state.network = after
+    state.metrics |= metrics
+    evidence = tuple(m.evidence for m in measured)
+    state.entries.append(Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets))
+    state.measured.append(measured)
+
+
+def _assert(item: Check, plan: Plan, state: _Progress) -> None:
+    steps = [s for s in plan.steps if s.index < item.index]
+    now = steps[-1].after if steps else plan.base
+    held, seen = judge(item.condition, now, plan.base, state.metrics)
+    if held is None:
+        raise NetxformError(
+            [Diagnostic("X0602", "this assert speaks of a metric that nothing measured", item.span, "not known")],
+            plan.spec.sources,
+        )
+    if not held:
+        raise NetxformError(
+            [Diagnostic("X0601", item.message or "an assert does not hold", item.span, seen)],
+            plan.spec.sources,
+            exit_code=3,
+        )

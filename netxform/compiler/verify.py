@@ -1,0 +1,177 @@
+"""Claims measured on the user's own network, and the values that let anyone measure them again.
+
+    Network before, Network after, Claim ─measure→ Evidence
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, assert_never, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from netxform.core.edit import Claim, FrozenInTraining, SameOutputs, SameValue, Untouched
+from netxform.core.law import Evidence
+from netxform.core.network import Network, example
+from netxform.core.surgery import outputs
+
+SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Evidence, and what it was measured against: node → the value that must be found there (on the probe inputs)."""
+
+    evidence: Evidence
+    values: dict[str, Tensor]
+    tensors: tuple[str, ...] = ()
+    claim: Claim | None = None
+
+
+def probe(network: Network, seed: int) -> tuple[Tensor, ...]:
+    """Inputs to measure on: `SAMPLES` samples, normally distributed (integers: zeros), the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        batched = [i.shape[0] if i.shape else 1 for i in network.inputs]
+        return example(network, "cpu", SAMPLES if all(b == 1 for b in batched) else None)
+
+
+def measure(claim: Claim, before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int) -> Measured:
+    """Measure one claim. Bounds are 0: these contracts are bit for bit."""
+    return replace(_measure(claim, before, after, inputs, seed), claim=claim)
+
+
+def _measure(claim: Claim, before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int) -> Measured:
+    match claim:
+        case SameValue():
+            return _same(before, after, [claim.node], inputs, seed, "same value, bit for bit")
+        case SameOutputs():
+            kept = [n.name for n in outputs(before.module).values()]
+            return _same(before, after, kept, inputs, seed, "same outputs, bit for bit")
+        case FrozenInTraining():
+            return _frozen(after, claim, inputs, seed)
+        case Untouched():
+            return _untouched(before, after, claim.trained)
+        case _:
+            assert_never(claim)
+
+
+class _Watch(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, nodes: Iterable[str]) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self.wanted = set(nodes)
+        self.seen: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.wanted and isinstance(value, Tensor):
+            self.seen[n.name] = value.detach().clone()
+        return value
+
+
+def values_at(network: Network, nodes: Iterable[str], inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """The values of the named nodes, in eval mode."""
+    module = network.module
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    watch = _Watch(module, nodes)
+    try:
+        with torch.no_grad():
+            watch.run(*[t.clone() for t in inputs])
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    return watch.seen
+
+
+def distance(found: Tensor | None, wanted: Tensor) -> float:
+    """The largest difference; 0 for equal bits, infinite for another shape or a lost value."""
+    if found is None or found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return float("inf")
+    if torch.equal(found, wanted):
+        return 0.0
+    gap = (found.double() - wanted.double()).abs().max()
+    return float(gap) if bool(torch.isfinite(gap)) else float("inf")
+
+
+def _same(
+    before: Network, after: Network, nodes: list[str], inputs: tuple[Tensor, ...], seed: int, claim: str
+) -> Measured:
+    wanted = values_at(before, nodes, inputs)
+    found = values_at(after, nodes, inputs)
+    worst = max((distance(found.get(n), t) for n, t in wanted.items()), default=0.0)
+    dtype = str(next(iter(wanted.values())).dtype).removeprefix("torch.") if wanted else "float32"
+    count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
+    evidence = Evidence(claim, 0.0, worst, worst == 0.0, count, seed, dtype, {"nodes": sorted(wanted)})
+    return Measured(evidence, wanted)
+
+
+def _frozen(after: Network, claim: FrozenInTraining, inputs: tuple[Tensor, ...], seed: int) -> Measured:
+    """One step forward and backward in train mode, on a copy."""
+    import copy
+
+    module = copy.deepcopy(after.module).train()
+    before = {n: t.clone() for n, t in module.named_buffers(remove_duplicate=False) if n in set(claim.buffers)}
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        result: Any = module(*[t.clone() for t in inputs])
+        total = sum(
+            (t.float().square().mean() for t in _tensors(result) if t.requires_grad),
+            start=torch.zeros(()),
+        )
+        if total.requires_grad:
+            total.backward()
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    moved = sum(not torch.equal(dict(module.named_buffers(remove_duplicate=False))[n], t) for n, t in before.items())
+    moved += sum(parameters[n].grad is not None for n in claim.parameters if n in parameters)
+    detail = {"parameters": list(claim.parameters), "buffers": list(claim.buffers)}
+    evidence = Evidence("frozen in train() mode", 0.0, float(moved), moved == 0, SAMPLES, seed, "float32", detail)
+    return Measured(evidence, {})
+
+
+def _untouched(before: Network, after: Network, trained: tuple[str, ...]) -> Measured:
+    old, new = tensors(before.module), tensors(after.module)
+    names = tuple(n for n in old if n not in set(trained))
+    changed = [n for n in names if n not in new or not _same_bits(old[n], new[n])]
+    detail: dict[str, Any] = {"tensors": len(names), "digest": digest(before.module, names)}
+    if changed:
+        detail["changed"] = changed[:5]
+    evidence = Evidence("untouched tensors, bit for bit", 0.0, float(len(changed)), not changed, 0, 0, "bits", detail)
+    return Measured(evidence, {}, names)
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by name, further names of tied tensors included."""
+    every = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {n: t.detach() for n, t in every}
+
+
+def digest(module: nn.Module, names: Iterable[str]) -> str:
+    """A hash of the named tensors' bits."""
+    held = tensors(module)
+    out = hashlib.sha256()
+    for name in sorted(names):
+        out.update(name.encode())
+        out.update(tensor_hash(held[name]).encode() if name in held else b"?")
+    return out.hexdigest()
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """sha256 of shape, dtype and bytes."""
+    out = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    flat = tensor.detach().cpu().contiguous().flatten()
+    out.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return out.hexdigest()
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and tensor_hash(a) == tensor_hash(b)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    from torch.utils import _pytree as pytree
+
+    return [t for t in cast("list[Any]", pytree.tree_leaves(value)) if isinstance(t, Tensor)]
