@@ -1,1 +1,143 @@
-"""netxform."""
+"""netxform: declarative graph transformations for PyTorch models, verified.
+
+    import netxform as nx
+    result = nx.apply('cut at layer4; freeze body; attach head classes=10', model=model, example_inputs=(x,))
+
+The names below are the public ones. torch is imported when a function first needs it; `check` never does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
+from netxform.builder import Builder as Builder
+from netxform.builder import spec as spec
+from netxform.errors import Diagnostic as Diagnostic
+from netxform.errors import NetxformError as NetxformError
+from netxform.errors import Span as Span
+from netxform.syntax.format import format as format
+from netxform.syntax.parse import parse as parse
+
+if _TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from netxform.api import Result
+    from netxform.artifacts.bundle import Verdict
+    from netxform.compiler.check import Spec
+    from netxform.compiler.plan import Plan
+    from netxform.core.network import Network
+
+__version__ = "0.1.0"
+__all__ = [
+    "Builder",
+    "Diagnostic",
+    "NetxformError",
+    "Span",
+    "apply",
+    "capture",
+    "check",
+    "format",
+    "load",
+    "parse",
+    "plan",
+    "spec",
+    "verify",
+]
+
+
+def check(text: _Any, *, params: Mapping[str, _Any] | None = None, root: str | _Path | None = None) -> Spec:
+    """Check a spec by its text alone. Never imports torch.
+
+    `text`: the text, a builder, or a `pathlib.Path`. `params`: values of its parameters. `root`: the folder that its files
+    are named from. Raises NetxformError with every finding.
+    """
+    from netxform.compiler.check import check_source
+    from netxform.sources.trust import Trust
+
+    trust = Trust(_Path(root) if root is not None else text.parent if isinstance(text, _Path) else _Path.cwd())
+    return check_source(text, dict(params or {}), trust)
+
+
+def plan(spec: _Any, *, model: nn.Module | None = None, **more: _Any) -> Plan:
+    """Settle every statement on a weightless twin: targets, defaults and where they came from, cost before and after.
+
+    Takes what `apply` takes. Raises NetxformError.
+    """
+    from netxform import api
+
+    return api.plan_spec(spec, _inputs(spec, model, **more))
+
+
+def apply(
+    spec: _Any,
+    *,
+    model: nn.Module | None = None,
+    out: str | _Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: _Any = None,
+    **more: _Any,
+) -> Result:
+    """Carry a spec out, and measure what it promises.
+
+    `spec`: text, builder or `pathlib.Path`. `model`: the subject, where the spec declares none; never changed.
+    `example_inputs`: a tuple of tensors that the model takes. `data`: name → (x, y) or DataSet. `params`, `seed`, `root`;
+    `trust_code`, `trust_pickle`, `allow_outside`: what the spec may touch. `out`: the folder of the bundle.
+
+    Returns a result with `.model`, `.certificate`, `.plan`, `.estimators`. Raises NetxformError; then nothing has changed.
+    """
+    from netxform import api
+
+    folder = _Path(out) if out is not None else None
+    inputs = _inputs(spec, model, **more)
+    return api.apply_spec(spec, inputs, out=folder, overwrite=overwrite, resume=resume, progress=progress)
+
+
+def verify(folder: str | _Path) -> Verdict:
+    """Measure every claim of a bundle again, from the folder alone. Raises NetxformError where it is damaged."""
+    from netxform import api
+
+    return api.verify_bundle(folder)
+
+
+def load(folder: str | _Path) -> nn.Module:
+    """The model of a bundle, in eval mode. Nothing in the folder is run. Raises NetxformError where it is damaged."""
+    from netxform import api
+
+    return api.load_bundle(folder)
+
+
+def capture(model: nn.Module, *inputs: Tensor) -> Network:
+    """Capture a model as a graph: `.module` is a plain `torch.fx.GraphModule` with the names of the model."""
+    from netxform.core import capture as found
+
+    return found.capture(model, *inputs)
+
+
+def _inputs(
+    spec: _Any,
+    model: nn.Module | None,
+    *,
+    example_inputs: _Any = None,
+    data: _Any = None,
+    params: Mapping[str, _Any] | None = None,
+    seed: int | None = None,
+    root: str | _Path | None = None,
+    trust_code: bool = False,
+    trust_pickle: bool = False,
+    allow_outside: bool = False,
+) -> _Any:
+    from netxform import api
+    from netxform.sources.trust import Trust
+
+    folder = _Path(root) if root is not None else spec.parent if isinstance(spec, _Path) else _Path.cwd()
+    named = data if isinstance(data, dict) else {} if data is None else {"data": data}
+    example = example_inputs
+    if example is not None and not isinstance(example, tuple | list):
+        example = (example,)
+    trust = Trust(folder, trust_code, trust_pickle, allow_outside)
+    return api.Inputs(model, None if example is None else tuple(example), named, dict(params or {}), trust, seed)

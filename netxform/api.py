@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from netxform.artifacts import bundle
 from netxform.artifacts.graph import DTYPES
-from netxform.compiler.check import Spec, check
-from netxform.compiler.expand import expand
+from netxform.compiler.check import Spec, check, check_source
 from netxform.compiler.plan import Plan, Step
 from netxform.compiler.resolve import resolve
 from netxform.compiler.rewrite import Outcome, run
 from netxform.core.capture import capture
-from netxform.core.network import Network
+from netxform.core.network import Network, exit_nodes
+from netxform.core.selector import World, select
 from netxform.core.objective import Comparison, Fitting, Training
 from netxform.core.verb import DataInfo
 from netxform.errors import NOWHERE, NetxformError, fail
@@ -33,7 +33,7 @@ from netxform.sources.data import DataSet, check_python_data, describe, load_dat
 from netxform.sources.models import LoadedModel, check_finite, load_model
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
-from netxform.syntax.parse import parse
+from netxform.syntax.parse import parse_expression
 from netxform.training.estimators import Fitted, fit_estimator
 from netxform.training.fit import History, Progress, Quiet, fit
 
@@ -65,21 +65,7 @@ class Inputs:
 def check_spec(spec: Any, inputs: Inputs | None = None) -> Spec:
     """Parse, expand and check a spec: text, a Program, a builder, or a path to a file."""
     inputs = inputs or Inputs()
-    if isinstance(spec, Spec):
-        return spec
-    if isinstance(spec, Path):
-        try:
-            spec = parse(spec.read_text(encoding="utf-8"), str(spec))
-        except OSError as error:
-            raise fail("X0807", f"`{spec}` cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise fail("X0807", f"`{spec}` is no UTF-8 text") from error
-    program = parse(spec) if isinstance(spec, str) else spec if isinstance(spec, ast.Program) else spec.tree()
-    grown = expand(program, inputs.params, inputs.trust)
-    try:
-        return check(grown.program, grown.params, grown.sources, inputs.seed)
-    except NetxformError as error:
-        raise NetxformError(error.diagnostics, grown.sources, error.exit_code) from None
+    return check_source(spec, dict(inputs.params), inputs.trust, inputs.seed)
 
 
 def plan_spec(spec: Any, inputs: Inputs | None = None) -> Plan:
@@ -394,3 +380,35 @@ def saved_digest(path: Path) -> str:
     return digest
 
 
+
+
+def listing(spec: Spec, inputs: Inputs, selection: str) -> list[dict[str, Any]]:
+    """What a selection matches: name, type, parameters and output shape of each module; names and shapes of tensors."""
+    subject, loaded = _subject(spec, inputs)
+    network = capture(loaded.module, *_example(loaded, inputs))
+    names = {i.name: i.value for i in spec.items if isinstance(i, ast.Let)}
+    expression = parse_expression(selection, "<selection>")
+    try:
+        found = select(expression, World(network, names, {}, subject))
+    except NetxformError as error:
+        raise NetxformError(error.diagnostics, {"<selection>": selection}) from error
+    modules = dict(network.module.named_modules(remove_duplicate=False))
+    rows: list[dict[str, Any]] = []
+    for name in found.modules:
+        exits = exit_nodes(network, name)
+        shape = exits[0].meta.get("shape") if exits else None
+        count = sum(p.numel() for p in modules[name].parameters())
+        rows.append({"name": name, "type": type(modules[name]).__name__, "params": count, "output": _times(shape)})
+    held = dict(network.module.named_parameters(remove_duplicate=False))
+    held |= dict(network.module.named_buffers(remove_duplicate=False))
+    for name in found.tensors:
+        tensor = held[name]
+        rows.append({"name": name, "type": str(tensor.dtype), "params": tensor.numel(), "output": _times(tuple(tensor.shape))})
+    for name in found.ops:
+        node = next(n for n in network.module.graph.nodes if n.name == name)
+        rows.append({"name": name, "type": "op", "params": 0, "output": _times(node.meta.get("shape"))})
+    return rows
+
+
+def _times(shape: Any) -> str:
+    return " x ".join(str(n) for n in shape) if isinstance(shape, tuple) else ""

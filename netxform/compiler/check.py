@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from netxform import verbs as _verbs
-from netxform.compiler.expand import ParamValue
+from netxform.compiler.expand import ParamValue, expand, rebuild
 from netxform.core.values import Layer, Layers, Selection, convert, describe, invocation
 from netxform.core.verb import REGISTRY, Entry, Slot, Transform, slots_of
-from netxform.errors import Diagnostic, Findings, Label, NetxformError, Span, did_you_mean
+from netxform.errors import Diagnostic, Findings, Label, NetxformError, Span, did_you_mean, fail
 from netxform.sources.data import check_data_source
 from netxform.sources.models import check_model_source
+from netxform.sources.trust import Trust
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
+from netxform.syntax.parse import parse
+from netxform.syntax.quantity import measure
 
 _verbs.load()
 
@@ -109,6 +113,25 @@ def _walk(items: tuple[Item, ...]) -> Iterator[Item]:
             yield from _walk(item.otherwise)
 
 
+def check_source(source: Any, params: dict[str, Any], trust: Trust, seed: int | None = None) -> Spec:
+    """Parse, expand and check: a text, a Program, a builder, or the path of a file. No torch.
+
+    Raises NetxformError with every finding of the phase that stopped (X01xx … X04xx), X0807 for a file that cannot be read.
+    """
+    if isinstance(source, Spec):
+        return source
+    if isinstance(source, Path):
+        try:
+            source = parse(source.read_text(encoding="utf-8"), str(source))
+        except OSError as error:
+            raise fail("X0807", f"`{source}` cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise fail("X0807", f"`{source}` is no UTF-8 text") from error
+    program = parse(source) if isinstance(source, str) else source if isinstance(source, ast.Program) else source.tree()
+    grown = expand(program, params, trust)
+    return check(grown.program, grown.params, grown.sources, seed)
+
+
 def check(program: ast.Program, params: dict[str, ParamValue], sources: dict[str, str], seed: int | None = None) -> Spec:
     """Bind and type every statement. Raises NetxformError with all findings."""
     findings = Findings()
@@ -143,6 +166,7 @@ def check(program: ast.Program, params: dict[str, ParamValue], sources: dict[str
             _data_names(item, data, findings)
         elif isinstance(item, ast.Assert):
             check_condition(item.condition, models, findings)
+    findings.items.sort(key=lambda d: d.span)
     findings.raise_if_any(sources)
     return spec
 
@@ -212,8 +236,6 @@ def _items(statements: tuple[ast.Statement, ...], stage: str | None, findings: F
 
 def put(statement: Any, name: str, value: ast.Expr) -> Any:
     """The statement with every mention of `name` replaced (the variable of `each`)."""
-    from netxform.compiler.expand import rebuild
-
     def visit(node: Any) -> Any:
         if isinstance(node, ast.Path) and not node.quoted:
             if node.text == name:
@@ -506,8 +528,6 @@ def _quantity_name(expression: ast.Expr, findings: Findings) -> None:
 
 
 def _same_dimension(condition: ast.Compare, findings: Findings) -> None:
-    from netxform.syntax.quantity import measure
-
     left, right = condition.left, condition.right
     if not isinstance(left, ast.Path) or left.text not in (*COSTS, *METRICS):
         return

@@ -1,0 +1,134 @@
+"""Plans and certificates for people: tables in the terminal."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from netxform.artifacts.bundle import Verdict
+from netxform.compiler.plan import Check, Plan, Step
+from netxform.core.cost import Cost
+
+_HIDDEN = ("node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name")
+
+
+def plan_table(plan: Plan) -> Group:
+    """What will be done, statement by statement, with the cost after each and the origin of every default."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("", "right"), ("statement", "left"), ("contract", "left"), ("params", "right"), ("MACs", "right"), ("bytes", "right")):
+        table.add_column(name, justify=cast(Any, justify), no_wrap=name not in ("statement",), ratio=1 if name == "statement" else None)
+    table.add_row("", f"[dim]{escape(plan.subject)}[/dim]", "", *_cost(plan.base))
+    for item in plan.items:
+        if isinstance(item, Check):
+            verdict = {True: "holds", False: "fails", None: "after applying"}[item.held]
+            table.add_row(str(item.index + 1), escape(item.text), f"[dim]{verdict}[/dim]", "", "", "")
+            continue
+        after = _cost(item.after) if item.edit.operations and item.after != item.before else ("", "", "")
+        contract = "" if item.contract.value == "none" else item.contract.value
+        table.add_row(str(item.index + 1), escape(item.text), contract, *after)
+        for line in details(item):
+            table.add_row("", f"[dim]  {escape(line)}[/dim]", "", "", "", "")
+    parts: list[Any] = [table]
+    parts += [Text(f"note: {n}", style="dim") for n in plan.notes]
+    parts += [Text(f"warning: {w}", style="yellow") for w in plan.warnings]
+    change = _change(plan.base, plan.final)
+    parts.append(Text(f"capture: {plan.front_end}; seed {plan.spec.seed}; {change}", style="dim"))
+    return Group(*parts)
+
+
+def details(step: Step) -> list[str]:
+    """What was chosen, and where each value that the spec did not state came from."""
+    lines: list[str] = []
+    values = step.choice.values
+    if values.get("removes"):
+        removed = cast("list[str]", values["removes"])
+        lines.append(f"removes {', '.join(removed[:8])}{' …' if len(removed) > 8 else ''}")
+    if values.get("layers"):
+        made = cast("list[Any]", values["layers"])
+        lines.append("; ".join(f"{layer.name} = {layer.make}" for layer in made))
+    if "parameters" in values:
+        norms = values.get("norms") or ()
+        lines.append(f"{len(values['parameters'])} parameters" + (f", {len(norms)} BatchNorm" if norms else ""))
+    shown = [f"{k} {v}" for k, v in values.items() if k not in _HIDDEN]
+    if shown:
+        lines.append(", ".join(shown))
+    origins = [v if k.startswith("note") else f"{k}: {v}" for k, v in step.choice.origins.items()]
+    if origins:
+        lines.append(f"default: {'; '.join(origins)}")
+    lines += [f"warning: {w}" for w in step.choice.warnings]
+    return lines
+
+
+def certificate_table(certificate: dict[str, Any]) -> Group:
+    """What was promised and what was measured."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("statement", ratio=1)
+    table.add_column("contract", no_wrap=True)
+    table.add_column("measured")
+    for entry in certificate["statements"]:
+        if not entry["claims"] and not entry["metrics"]:
+            continue
+        rows = [f"{c['claim']}: {'held' if c['held'] else 'BROKEN'}" for c in entry["claims"]]
+        wanted = ("val_accuracy", "test_accuracy", "test_loss")
+        numbers = [f"{k.replace('_', ' ')} {entry['metrics'][k]:.3f}" for k in wanted if k in entry["metrics"]]
+        rows += [", ".join(numbers)] if numbers else []
+        table.add_row(escape(entry["statement"]), entry["contract"], "\n".join(rows))
+    parts: list[Any] = [table]
+    for found in certificate["comparisons"]:
+        parts.append(_comparison(found))
+    before, after = certificate["cost"]["before"], certificate["cost"]["after"]
+    parts.append(Text(f"params {before['params']:,} → {after['params']:,}; MACs {before['macs']:,} → {after['macs']:,}", style="dim"))
+    return Group(*parts)
+
+
+def _comparison(found: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"{found['metric']}, {len(found['seeds'])} seeds")
+    table.add_column("mean ± s.e.")
+    table.add_column("runs", style="dim")
+    for name, runs in found["runs"].items():
+        label = {"spec": "as written", "scratch": "from scratch", "random": "random weights"}[name]
+        mean, error = found["mean"][name], found["standard_error"][name]
+        table.add_row(label, f"{mean:.3f} ± {error:.3f}", " ".join(f"{r:.3f}" for r in runs))
+    return table
+
+
+def verdict_table(verdict: Verdict) -> Table:
+    """Every claim that was measured again."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "what", "claim", "allowed", "measured"):
+        table.add_column(name)
+    for what, evidence in verdict.lines:
+        mark = "[green]held[/green]" if evidence.held else "[red]BROKEN[/red]"
+        table.add_row(mark, escape(what), evidence.claim, f"{evidence.bound:.3g}", f"{evidence.measured:.3g}")
+    return table
+
+
+def show(thing: Any, width: int | None = None) -> None:
+    """Print to standard output; in a pipe, without colours and 120 wide."""
+    console = Console(highlight=False, width=width)
+    if not console.is_terminal and width is None:
+        console = Console(highlight=False, width=120)
+    console.print(thing)
+
+
+def _cost(cost: Cost) -> tuple[str, str, str]:
+    return _si(cost.params), _si(cost.macs), _si(cost.bytes)
+
+
+def _si(value: float) -> str:
+    for unit in ("", "k", "M", "G", "T"):
+        if abs(value) < 1000:
+            return f"{value:.3g}{unit}" if unit else f"{value:.0f}"
+        value /= 1000
+    return f"{value:.3g}P"
+
+
+def _change(before: Cost, after: Cost) -> str:
+    if before.params == after.params:
+        return f"{before.params:,} parameters"
+    return f"{before.params:,} → {after.params:,} parameters"
