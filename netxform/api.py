@@ -25,8 +25,8 @@ from netxform.compiler.resolve import resolve
 from netxform.compiler.rewrite import Outcome, run
 from netxform.core.capture import capture
 from netxform.core.network import Network, exit_nodes
-from netxform.core.selector import World, select
 from netxform.core.objective import Comparison, Fitting, Training
+from netxform.core.selector import World, select
 from netxform.core.verb import DataInfo
 from netxform.errors import NOWHERE, NetxformError, fail
 from netxform.sources.data import DataSet, check_python_data, describe, load_data
@@ -191,9 +191,7 @@ def apply_spec(
     progress = progress or Quiet()
     checked = check_spec(spec, inputs)
     if out is not None and out.exists() and not overwrite:
-        raise fail(
-            "X0818", f"`{out.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",)
-        )
+        raise fail("X0818", f"`{out.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",))
     plan, network, _ = _planned(checked, inputs)
     if expected is not None and plan.digest() != expected:
         raise fail(
@@ -378,8 +376,6 @@ def saved_digest(path: Path) -> str:
     if hashlib.sha256(text).hexdigest() != digest:
         raise fail("X0702", f"`{path.name}` was changed after it was saved")
     return digest
-
-
 
 
 def listing(spec: Spec, inputs: Inputs, selection: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ an expression of the language; `nx.builder.text("…")` is a quoted text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -68,7 +68,7 @@ class Builder:
         """`data NAME = SOURCE …`."""
         return self._add(ast.Data(name, expression(source), _options(options)))
 
-    def param(self, name: str, default: Any = None, *, type: str | None = None, domain: Any = None) -> Builder:  # noqa: A002
+    def param(self, name: str, default: Any = None, *, type: str | None = None, domain: Any = None) -> Builder:
         """`param NAME: type = default in [lo, hi]`."""
         limits = cast("ast.List | None", expression(list(domain)) if domain is not None else None)
         return self._add(ast.Param(name, type, None if default is None else expression(default), limits))
@@ -88,21 +88,21 @@ class Builder:
         return self._add(ast.Assert(statement.condition, message))
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Builder]:
+    def stage(self, name: str) -> Generator[Builder]:
         """`stage NAME { … }`, as a `with` block."""
         with self._block() as body:
             yield self
         self._add(ast.Stage(name, tuple(body)))
 
     @contextmanager
-    def each(self, name: str, selection: Any) -> Iterator[Builder]:
+    def each(self, name: str, selection: Any) -> Generator[Builder]:
         """`each NAME in SELECTION { … }`, as a `with` block."""
         with self._block() as body:
             yield self
         self._add(ast.Each(name, expression(selection), tuple(body)))
 
     @contextmanager
-    def _block(self) -> Iterator[list[ast.Statement]]:
+    def _block(self) -> Generator[list[ast.Statement]]:
         body: list[ast.Statement] = []
         self._open.append(body)
         try:

@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="netxform", description="Change trained networks by a spec, and verify it.", epilog=EXIT)
+    parser = argparse.ArgumentParser(
+        prog="netxform", description="Change trained networks by a spec, and verify it.", epilog=EXIT
+    )
     parser.add_argument("--version", action="store_true", help="print versions and exit")
     parser.set_defaults(run=_hello)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")

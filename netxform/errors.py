@@ -91,9 +91,7 @@ class NetxformError(Exception):
     `exit_code` is what the command line ends with: 1, or 3 where a contract or an assert fell short.
     """
 
-    def __init__(
-        self, diagnostics: Iterable[Diagnostic], sources: Mapping[str, str] | None = None, exit_code: int = 1
-    ) -> None:
+    def __init__(self, diagnostics: Iterable[Diagnostic], sources: Mapping[str, str] | None = None, exit_code: int = 1) -> None:
         self.diagnostics = tuple(diagnostics)
         self.sources = dict(sources or {})
         self.exit_code = exit_code
@@ -142,9 +140,7 @@ def _span_dict(span: Span) -> dict[str, Any] | None:
     }
 
 
-def _excerpt(
-    span: Span, label: str, mark: str, arrow: str, pad: str, sources: Mapping[str, str]
-) -> Sequence[str]:
+def _excerpt(span: Span, label: str, mark: str, arrow: str, pad: str, sources: Mapping[str, str]) -> Sequence[str]:
     head = f"{pad[:-1]} {arrow} {span.file}:{span.line}:{span.column}"
     text = sources.get(span.file)
     if text is None:

@@ -1,1 +1,1 @@
-
+"""What is written: bundles, standalone modules, reports."""

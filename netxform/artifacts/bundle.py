@@ -79,7 +79,9 @@ def certificate(plan: Plan, outcome: Outcome, held_out: HeldOut | None, comparis
                 flags = {n: p.requires_grad for n, p in network.module.named_parameters(remove_duplicate=False)}
                 force = not any(flags.get(n, True) for n in one.claim.parameters)
             kind = one.claim.kind if one.claim is not None else ""
-            claims.append(asdict(one.evidence) | {"kind": kind, "in_force": force, "tensors": list(one.tensors) if force else []})
+            claims.append(
+                asdict(one.evidence) | {"kind": kind, "in_force": force, "tensors": list(one.tensors) if force else []}
+            )
         statements.append(
             {
                 "index": entry.index,
@@ -144,9 +146,7 @@ def write(
 ) -> None:
     """Write the bundle. Raises NetxformError X0818 (folder in the way), X0819 (cannot be written), X0820 (not storable)."""
     if folder.exists() and not overwrite:
-        raise fail(
-            "X0818", f"`{folder.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",)
-        )
+        raise fail("X0818", f"`{folder.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",))
     if folder.exists() and any(folder.iterdir()) and not (folder / "certificate.json").exists():
         raise fail("X0818", f"`{folder.name}` is no bundle: it is not replaced", helps=("choose another name",))
     network = outcome.network

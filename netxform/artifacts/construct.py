@@ -91,7 +91,7 @@ def _arguments(module: nn.Module, cls: type[nn.Module]) -> dict[str, Any]:
         if name in _PRESENCE and not isinstance(getattr(module, name, None), bool):
             value: Any = getattr(module, _PRESENCE[name], getattr(module, "in_proj_bias", None)) is not None
             if isinstance(module, nn.MultiheadAttention) and name == "bias":
-                value = module.in_proj_bias is not None
+                value = cast(Any, module.in_proj_bias) is not None
         elif name == "_random_samples":
             continue
         elif hasattr(module, name):

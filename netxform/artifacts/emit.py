@@ -135,7 +135,9 @@ def _tree(held: dict[str, Any]) -> list[str]:
         lines.append(f"        self.{path} = {text}" if path.isidentifier() else f'        self.add_module("{path}", {text})')
     for path in opened:
         for child in children[path]:
-            lines.append(f'        self.get_submodule("{path}").add_module("{child.rpartition(".")[2]}", {show(child, "        ")})')
+            lines.append(
+                f'        self.get_submodule("{path}").add_module("{child.rpartition(".")[2]}", {show(child, "        ")})'
+            )
     for entry in held["tensors"]:
         owner, _, last = entry["path"].rpartition(".")
         place = f'self.get_submodule("{owner}")' if owner else "self"
@@ -183,8 +185,10 @@ def _forward(module: fx.GraphModule) -> tuple[str, dict[str, Any]]:
     # fx frees values as it goes (`x = None`); for a reader that is noise
     source = re.sub(r";  (\w+ = )+None", "", source)
     source = re.sub(r"[ \t]+# .*$", "", source, flags=re.M)
-    source = re.sub(r"(\w+) : (?:torch\.Tensor|Tensor|[\w.\[\], ]+?)(?=[,)=])", r"\1", source.split("\n")[0]) + "\n" + "\n".join(
-        source.split("\n")[1:]
+    source = (
+        re.sub(r"(\w+) : (?:torch\.Tensor|Tensor|[\w.\[\], ]+?)(?=[,)=])", r"\1", source.split("\n")[0])
+        + "\n"
+        + "\n".join(source.split("\n")[1:])
     )
     source = re.sub(r"\) -> .*:$", "):", source.split("\n")[0]) + "\n" + "\n".join(source.split("\n")[1:])
     return "\n".join("    " + line if line.strip() else "" for line in source.split("\n")), dict(code.globals)

@@ -121,9 +121,7 @@ def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network
                 owner, _, last = entry["path"].rpartition(".")
                 kind = entry["class"]
                 made = (
-                    nn.Module()
-                    if kind is None
-                    else class_of(kind, bool(entry.get("own")))(**_decode(entry["arguments"], {}))
+                    nn.Module() if kind is None else class_of(kind, bool(entry.get("own")))(**_decode(entry["arguments"], {}))
                 )
                 root.get_submodule(owner).add_module(last, made)
         for entry in held["tensors"]:
@@ -231,7 +229,9 @@ def _node(node: fx.Node) -> dict[str, Any]:
     entry = {"name": node.name, "op": node.op, "target": str(target)}
     entry |= {"args": _encode(node.args), "kwargs": _encode(node.kwargs)}
     if node.op != "output":
-        entry |= {k: node.meta.get(k, "") if k == "scope" else list(node.meta.get(k, ())) for k in ("scope", "exits", "entries")}
+        entry |= {
+            k: node.meta.get(k, "") if k == "scope" else list(node.meta.get(k, ())) for k in ("scope", "exits", "entries")
+        }
     return entry
 
 

@@ -19,8 +19,17 @@ _HIDDEN = ("node", "layers", "parameters", "norms", "buffers", "replace", "remov
 def plan_table(plan: Plan) -> Group:
     """What will be done, statement by statement, with the cost after each and the origin of every default."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("", "right"), ("statement", "left"), ("contract", "left"), ("params", "right"), ("MACs", "right"), ("bytes", "right")):
-        table.add_column(name, justify=cast(Any, justify), no_wrap=name not in ("statement",), ratio=1 if name == "statement" else None)
+    for name, justify in (
+        ("", "right"),
+        ("statement", "left"),
+        ("contract", "left"),
+        ("params", "right"),
+        ("MACs", "right"),
+        ("bytes", "right"),
+    ):
+        table.add_column(
+            name, justify=cast(Any, justify), no_wrap=name not in ("statement",), ratio=1 if name == "statement" else None
+        )
     table.add_row("", f"[dim]{escape(plan.subject)}[/dim]", "", *_cost(plan.base))
     for item in plan.items:
         if isinstance(item, Check):
@@ -81,7 +90,9 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
     for found in certificate["comparisons"]:
         parts.append(_comparison(found))
     before, after = certificate["cost"]["before"], certificate["cost"]["after"]
-    parts.append(Text(f"params {before['params']:,} → {after['params']:,}; MACs {before['macs']:,} → {after['macs']:,}", style="dim"))
+    parts.append(
+        Text(f"params {before['params']:,} → {after['params']:,}; MACs {before['macs']:,} → {after['macs']:,}", style="dim")
+    )
     return Group(*parts)
 
 

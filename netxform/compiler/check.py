@@ -1,6 +1,6 @@
 """The text alone: every statement is bound to its verb and typed; every error is found at once. No torch.
 
-    Program (expanded) ─check→ Spec
+Program (expanded) ─check→ Spec
 """
 
 from __future__ import annotations
@@ -236,6 +236,7 @@ def _items(statements: tuple[ast.Statement, ...], stage: str | None, findings: F
 
 def put(statement: Any, name: str, value: ast.Expr) -> Any:
     """The statement with every mention of `name` replaced (the variable of `each`)."""
+
     def visit(node: Any) -> Any:
         if isinstance(node, ast.Path) and not node.quoted:
             if node.text == name:
@@ -412,9 +413,7 @@ def _operand(
     )
 
 
-def _unknown(
-    message: str, word: str, known: list[str], span: Span, signature: str, findings: Findings
-) -> None:
+def _unknown(message: str, word: str, known: list[str], span: Span, signature: str, findings: Findings) -> None:
     helps = did_you_mean(word, known) or ((f"known: {', '.join(known)}",) if known else ())
     findings.add("X0404", message, span, "unknown here", notes=(f"form: {signature}",), helps=helps)
 

@@ -1,6 +1,6 @@
 """Text-level meaning: inclusion, parameters and macros are put in; what is left is statements about networks.
 
-    Program ─expand→ Program (no `use`, no `def`, no `$name`; `if` gone where the text alone decides it)
+Program ─expand→ Program (no `use`, no `def`, no `$name`; `if` gone where the text alone decides it)
 """
 
 from __future__ import annotations
@@ -211,9 +211,7 @@ def literal(value: Any) -> ast.Expr:
     raise TypeError(f"a parameter is a number, a text, a bool or a list of them, not {type(value).__name__}")
 
 
-def _include(
-    statement: ast.Use, state: _State, files: tuple[str, ...], calls: tuple[str, ...]
-) -> tuple[ast.Statement, ...]:
+def _include(statement: ast.Use, state: _State, files: tuple[str, ...], calls: tuple[str, ...]) -> tuple[ast.Statement, ...]:
     path = read_path(statement.file, state.trust, statement.span)
     name = str(path)
     if name in files:
@@ -251,9 +249,7 @@ def _namespace(statements: tuple[ast.Statement, ...], alias: str) -> tuple[ast.S
     return tuple(rebuild(s, visit) for s in statements)
 
 
-def _call(
-    statement: ast.Command, state: _State, files: tuple[str, ...], calls: tuple[str, ...]
-) -> tuple[ast.Statement, ...]:
+def _call(statement: ast.Command, state: _State, files: tuple[str, ...], calls: tuple[str, ...]) -> tuple[ast.Statement, ...]:
     macro = state.macros[statement.verb]
     if statement.verb in calls:
         state.findings.add(
@@ -264,9 +260,9 @@ def _call(
             secondary=(Label(macro.span, "defined here"),),
         )
         return ()
-    given = statement.operands[0].arguments if len(statement.operands) == 1 and isinstance(
-        statement.operands[0], ast.Call
-    ) else ()
+    given = (
+        statement.operands[0].arguments if len(statement.operands) == 1 and isinstance(statement.operands[0], ast.Call) else ()
+    )
     arguments = {a.key or macro.parameters[i]: a.value for i, a in enumerate(given) if i < len(macro.parameters)}
     wrong = set(arguments) ^ set(macro.parameters)
     if len(given) != len(macro.parameters) or wrong:

@@ -1,6 +1,6 @@
 """Statement by statement on the weightless twin: selections found, choices made, costs before and after.
 
-    Spec, Network ─resolve→ Plan
+Spec, Network ─resolve→ Plan
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class ResolveScope:
                 return node.all_input_nodes[0].name
         else:
             tops = self.modules(selection)
-            if len(tops) > 1:
+            if len(tops) != 1:
                 raise fail(
                     "X0301",
                     f"`{selection}` selects {len(tops)} modules; one place is needed",
@@ -122,9 +122,7 @@ class ResolveScope:
         known = self.state.data
         if name is not None:
             if name not in known:
-                raise fail(
-                    "X0302", f"no data set is called `{name}`", span, "not declared", helps=did_you_mean(name, known)
-                )
+                raise fail("X0302", f"no data set is called `{name}`", span, "not declared", helps=did_you_mean(name, known))
             return known[name]
         if len(known) == 1:
             return next(iter(known.values()))
@@ -197,9 +195,7 @@ def _items(items: tuple[Item, ...], state: _State, stage: str | None) -> None:
             case ast.Assert():
                 held, seen = judge(item.condition, state.current or state.base, state.base, {})
                 text = format_node(item)
-                state.items.append(
-                    Check(len(state.items), item.condition, item.message, text, held, seen, item.span, stage)
-                )
+                state.items.append(Check(len(state.items), item.condition, item.message, text, held, seen, item.span, stage))
 
 
 def _each(item: EachItem, state: _State, stage: str | None) -> None:
@@ -254,8 +250,7 @@ def _bound(item: Bound, state: _State) -> None:
 
 def _no_value(path: str, network: Network, selection: Selection) -> NetxformError:
     runs = any(
-        str(n.target).startswith(path + ".") or n.meta.get("scope", "").startswith(path)
-        for n in network.module.graph.nodes
+        str(n.target).startswith(path + ".") or n.meta.get("scope", "").startswith(path) for n in network.module.graph.nodes
     )
     inner = [p for p in ancestors(path)]
     why = "it does not return one tensor" if runs else "it never runs in eval mode"
@@ -278,9 +273,7 @@ def _fell_short(check: Check) -> Diagnostic:
     )
 
 
-def judge(
-    condition: ast.Condition, now: Cost, base: Cost, metrics: Mapping[str, float]
-) -> tuple[bool | None, str]:
+def judge(condition: ast.Condition, now: Cost, base: Cost, metrics: Mapping[str, float]) -> tuple[bool | None, str]:
     """Whether the condition holds, and the values seen; None where it needs a metric that is not known yet."""
     match condition:
         case ast.And() | ast.Or():

@@ -1,6 +1,6 @@
 """The plan carried out on the real network: Edits replayed, work done, every claim measured as it is made.
 
-    Plan, Network ─run→ Outcome
+Plan, Network ─run→ Outcome
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def run(plan: Plan, network: Network, workers: Workers, tell: Callable[[str], No
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
         workers.finished(item.stage, item.index, state.network)
-    return Outcome(
-        state.network, tuple(state.entries), tuple(state.measured), state.metrics, tuple(state.comparisons)
-    )
+    return Outcome(state.network, tuple(state.entries), tuple(state.measured), state.metrics, tuple(state.comparisons))
 
 
 def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: Any) -> None:

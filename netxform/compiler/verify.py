@@ -1,6 +1,6 @@
 """Claims measured on the user's own network, and the values that let anyone measure them again.
 
-    Network before, Network after, Claim ─measure→ Evidence
+Network before, Network after, Claim ─measure→ Evidence
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, assert_never, cast
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, fx, nn
@@ -97,9 +97,7 @@ def distance(found: Tensor | None, wanted: Tensor) -> float:
     return float(gap) if bool(torch.isfinite(gap)) else float("inf")
 
 
-def _same(
-    before: Network, after: Network, nodes: list[str], inputs: tuple[Tensor, ...], seed: int, claim: str
-) -> Measured:
+def _same(before: Network, after: Network, nodes: list[str], inputs: tuple[Tensor, ...], seed: int, claim: str) -> Measured:
     wanted = values_at(before, nodes, inputs)
     found = values_at(after, nodes, inputs)
     worst = max((distance(found.get(n), t) for n, t in wanted.items()), default=0.0)
@@ -174,4 +172,4 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 def _tensors(value: Any) -> list[Tensor]:
     from torch.utils import _pytree as pytree
 
-    return [t for t in cast("list[Any]", pytree.tree_leaves(value)) if isinstance(t, Tensor)]
+    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]

@@ -1,5 +1,6 @@
 """Layers that PyTorch lacks and that captured networks need. Each class stands alone: its source is written into the
-standalone module of an artifact."""
+standalone module of an artifact.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ class DropPath(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, …) → the same shape."""
+        """X (N, …) → the same shape."""
         if not self.training or self.p == 0.0:
             return x
         shape = [x.shape[0] if self.mode == "row" else 1] + [1] * (x.dim() - 1)
@@ -38,7 +39,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
     act: nn.Module
 
     def forward(self, input: Tensor) -> Tensor:
-        """input (N, C, H, W) → the same shape."""
+        """Input (N, C, H, W) → the same shape."""
         return self.act(self.drop(super().forward(input)))
 
 

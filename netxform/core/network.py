@@ -69,13 +69,9 @@ def twin(network: Network) -> Network:
     """The same network without weights: every tensor on the meta device."""
     empty: dict[int, Any] = {}
     for tensor in _tensors(network.module):
-        weightless = torch.empty_strided(
-            tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta", requires_grad=False
-        )
+        weightless = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta", requires_grad=False)
         empty[id(tensor)] = (
-            nn.Parameter(weightless, requires_grad=tensor.requires_grad)
-            if isinstance(tensor, nn.Parameter)
-            else weightless
+            nn.Parameter(weightless, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else weightless
         )
     return replace(network, module=copy.deepcopy(network.module, empty))
 

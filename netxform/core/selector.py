@@ -190,9 +190,7 @@ class _Evaluation:
             case ast.Var():
                 raise unbound(expression)
             case _:
-                raise fail(
-                    "X0401", f"`{format_node(expression)}` is not a selection", expression.span, "expected modules"
-                )
+                raise fail("X0401", f"`{format_node(expression)}` is not a selection", expression.span, "expected modules")
 
     def path(self, expression: ast.Path) -> Selected:
         text = expression.text
@@ -395,9 +393,7 @@ class _Evaluation:
                 if index is None:
                     index = int(number(positional[1]))
                 if not -len(tops) <= index < len(tops):
-                    raise fail(
-                        "X0203", f"there is no number {index} among {len(tops)}", expression.span, "counted from 0"
-                    )
+                    raise fail("X0203", f"there is no number {index} among {len(tops)}", expression.span, "counted from 0")
                 return Selected(under(self.network, [tops[index]]))
 
     def top(self, inner: Selected, count: int, by: ast.Expr) -> Selected:
@@ -405,9 +401,10 @@ class _Evaluation:
         if not isinstance(by, ast.Path) or by.text not in ("params", "bytes"):
             raise fail("X0208", "`top` ranks by `params` or `bytes`", by.span, "unknown measure")
 
+        sized = by.text == "bytes"
+
         def weight(path: str) -> int:
-            tensors = modules[path].parameters()
-            return sum(p.numel() * (p.element_size() if cast(ast.Path, by).text == "bytes" else 1) for p in tensors)
+            return sum(p.numel() * (p.element_size() if sized else 1) for p in modules[path].parameters())
 
         leaves = [p for p in inner.modules if not any(True for _ in modules[p].children())]
         chosen = sorted(leaves, key=weight, reverse=True)[:count]

@@ -144,7 +144,7 @@ def _writes(node: fx.Node) -> bool:
         return name.endswith("_") and not name.endswith("__")
     if node.op == "call_function":
         name = getattr(node.target, "__name__", "")
-        return node.target is operator.setitem or name.startswith("i") and node.target is getattr(operator, name, None)
+        return node.target is operator.setitem or (name.startswith("i") and node.target is getattr(operator, name, None))
     return False
 
 
@@ -286,9 +286,7 @@ def flattening(network: Network, node: str, pool: str) -> list[Layer]:
     return [Layer("flat", Invocation("Flatten"))]
 
 
-def settle_layers(
-    network: Network, node: str, wanted: Iterable[Layer], span: Span
-) -> tuple[tuple[Layer, ...], list[str]]:
+def settle_layers(network: Network, node: str, wanted: Iterable[Layer], span: Span) -> tuple[tuple[Layer, ...], list[str]]:
     """The layers with every `auto` settled, tried on the twin in turn; and notes on what was put between.
 
     Raises NetxformError X0312 (does not fit), X0410 (unknown layer), X0411 (bad arguments).
@@ -325,9 +323,7 @@ def settle_layers(
         try:
             module = build(made, torch.device("meta"), value.dtype)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise fail(
-                "X0411", f"`{made.make}` cannot be made: {_first_line(error)}", place, "bad arguments"
-            ) from None
+            raise fail("X0411", f"`{made.make}` cannot be made: {_first_line(error)}", place, "bad arguments") from None
         try:
             with torch.no_grad():
                 result: Any = module.eval()(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import types
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from netxform.errors import NOWHERE, Diagnostic, NetxformError, Span, closest, fail
 from netxform.syntax import ast
@@ -233,9 +233,7 @@ def compare(op: ast.CompareOp, left: Any, right: Any, span: Span = NOWHERE) -> b
             case "!=":
                 return left != right
     except TypeError:
-        raise fail(
-            "X0402", f"`{left}` and `{right}` cannot be compared by `{op}`", span, "of different kinds"
-        ) from None
+        raise fail("X0402", f"`{left}` and `{right}` cannot be compared by `{op}`", span, "of different kinds") from None
 
 
 def describe(want: Any) -> str:
@@ -264,6 +262,7 @@ def describe(want: Any) -> str:
 
 def _one_of(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
     literals = [o for o in options if get_origin(o) is Literal]
+    kept = _wrong(expression, "a value")
     for option in (*literals, *(o for o in options if o not in literals)):
         try:
             return convert(expression, option)
@@ -323,7 +322,7 @@ def _count(expression: ast.Expr) -> Count:
             "epochs or steps?",
             helps=(f"write `{format_node(expression)}epochs` or `{format_node(expression)}steps`",),
         )
-    raise cast(Exception, _wrong(expression, "a number of epochs or steps"))
+    raise _wrong(expression, "a number of epochs or steps")
 
 
 def _wrong(expression: ast.Expr, wanted: str) -> NetxformError:

@@ -74,10 +74,25 @@ class DataInfo:
 class Scope(Protocol):
     """What a verb may ask of its surroundings while it resolves."""
 
-    span: Span
-    seed: int
-    index: int
-    settings: Mapping[str, Any]
+    @property
+    def span(self) -> Span:
+        """The place of the statement."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of the spec."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """The number of the statement, from 0."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the stage, by their word."""
+        ...
 
     def modules(self, selection: Selection) -> tuple[str, ...]:
         """The paths of the selected modules, in the order of the network. Raises X02xx, X03xx."""

@@ -1,1 +1,1 @@
-
+"""Models and data sets by name, and what a spec may touch."""

@@ -1,6 +1,6 @@
 """Data sets by name: three disjoint parts (train, val, test), reproducible by seed.
 
-    ast.Data ─load_data→ DataSet
+ast.Data ─load_data→ DataSet
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ ARGUMENTS = ("classes", "per_class", "train", "val", "test", "size", "channels",
 @dataclass(frozen=True)
 class DataSet:
     """Three disjoint parts, each a map-style data set of (x, y). `classes` is the number of classes, None for targets that
-    are no classes; `shape` is that of one x; `digest` hashes what it was made of."""
+    are no classes; `shape` is that of one x; `digest` hashes what it was made of.
+    """
 
     name: str
     train: Any
@@ -220,7 +221,9 @@ def _build(
         val = _few(val, labels, kept, min(options.per_class, _fewest(val, labels, kept)), rng, name, span)
     if options.train is not None:
         if options.train > len(train):
-            raise fail("X0817", f"data `{name}`: {options.train} training samples asked for, {len(train)} there", span, "too many")
+            raise fail(
+                "X0817", f"data `{name}`: {options.train} training samples asked for, {len(train)} there", span, "too many"
+            )
         train = np.random.default_rng([seed, 18]).permutation(train)[: options.train]
     x = torch.from_numpy(np.ascontiguousarray(images[:, None].astype(np.float32)))
     y = torch.tensor([number.get(int(c), -1) for c in labels])
@@ -238,9 +241,7 @@ def _fewest(indices: np.ndarray, labels: np.ndarray, kept: list[int]) -> int:
     return min((int((labels[indices] == c).sum()) for c in kept), default=0)
 
 
-def _few(
-    indices: np.ndarray, labels: np.ndarray, kept: list[int], count: int, rng: Any, name: str, span: Span
-) -> np.ndarray:
+def _few(indices: np.ndarray, labels: np.ndarray, kept: list[int], count: int, rng: Any, name: str, span: Span) -> np.ndarray:
     import numpy as np
 
     out: list[np.ndarray] = []
@@ -258,7 +259,9 @@ def _prepare(x: Tensor, options: _Options) -> Tensor:
     import torch
 
     if options.size is not None and len(x):
-        x = torch.nn.functional.interpolate(x, (options.size, options.size), mode="bicubic", align_corners=False, antialias=True)
+        x = torch.nn.functional.interpolate(
+            x, (options.size, options.size), mode="bicubic", align_corners=False, antialias=True
+        )
         x = x.clamp(0, 1)
     if options.channels is not None and options.channels != x.shape[1]:
         x = x.expand(-1, options.channels, -1, -1).contiguous()
@@ -302,7 +305,7 @@ def _fashion(root: str | None, trust: Trust, span: Span) -> tuple[np.ndarray, np
                     f"Fashion-MNIST is not in `{folder}`: no {path.name}",
                     span,
                     "needed here",
-                    helps=("apt-get install dataset-fashion-mnist, or name its folder: `fashion_mnist(root=\"…\")`",),
+                    helps=('apt-get install dataset-fashion-mnist, or name its folder: `fashion_mnist(root="…")`',),
                 )
             with gzip.open(path) as file:
                 raw = np.frombuffer(file.read(), dtype=np.uint8, offset=head)

@@ -1,6 +1,6 @@
 """Models by name: libraries, the zoo, a bundle, a file. Weights are loaded without ever running what is in them.
 
-    ast.Model ─load_model→ LoadedModel
+ast.Model ─load_model→ LoadedModel
 """
 
 from __future__ import annotations
@@ -96,15 +96,17 @@ def parse_input(text: str, span: Span) -> tuple[tuple[tuple[int, ...], str], ...
         found = _INPUT.fullmatch(part.strip())
         if found is None:
             raise fail(
-                "X0401", f"`{part.strip()}` is no input shape", span, "cannot be read", helps=('write `input="1x3x224x224:f32"`',)
+                "X0401",
+                f"`{part.strip()}` is no input shape",
+                span,
+                "cannot be read",
+                helps=('write `input="1x3x224x224:f32"`',),
             )
         out.append((tuple(int(n) for n in found.group(1).split("x")), found.group(2) or "f32"))
     return tuple(out)
 
 
-def load_model(
-    model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[Path], nn.Module] | None = None
-) -> LoadedModel:
+def load_model(model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[Path], nn.Module] | None = None) -> LoadedModel:
     """The declared model, on the CPU, with its weights. Fresh weights are drawn under `seed`.
 
     Raises NetxformError X0211 (unknown), X0807 (missing file), X0808–X0812 (bad weights), X09xx (trust).
@@ -158,7 +160,7 @@ def _from_source(
             f"the weights of `{call.name}` could not be fetched: {error}",
             call.span,
             "no download",
-            helps=("check the connection, or give a local file: `weights=\"file.safetensors\"`",),
+            helps=('check the connection, or give a local file: `weights="file.safetensors"`',),
         ) from error
 
 
@@ -194,9 +196,7 @@ def _torchvision(name: str, call: Invocation) -> Any:
     models = _need("torchvision.models", "vision", call.span)
     known = models.list_models()
     if name not in known:
-        raise fail(
-            "X0211", f"torchvision has no model `{name}`", call.span, "unknown model", helps=did_you_mean(name, known)
-        )
+        raise fail("X0211", f"torchvision has no model `{name}`", call.span, "unknown model", helps=did_you_mean(name, known))
     keywords: dict[str, Any] = {"weights": None} | call.keywords
     if name in ("googlenet", "inception_v3") and keywords["weights"] is None:
         keywords.setdefault("init_weights", True)
@@ -217,7 +217,7 @@ def _timm(name: str, call: Invocation) -> Any:
 
 def _hf(name: str, call: Invocation) -> Any:
     transformers = _need("transformers", "text", call.span)
-    cls = getattr(transformers, name, None)
+    cls: Any = getattr(transformers, name, None)
     if cls is None or not inspect.isclass(cls) or not hasattr(cls, "from_pretrained"):
         raise fail("X0211", f"transformers has no model class `{name}`", call.span, "unknown model")
     module = cls.from_pretrained(*call.arguments, **{"trust_remote_code": False} | call.keywords)
@@ -293,9 +293,17 @@ def load_weights(module: nn.Module, path: Path, trust: Trust, span: Span, by_pos
         state = dict(zip(wanted, state.values(), strict=True))
     missing = [k for k in wanted if k not in state]
     extra = [k for k in state if k not in wanted]
-    wrong = [f"{k}: {_times(state[k].shape)}, not {_times(wanted[k].shape)}" for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    wrong = [
+        f"{k}: {_times(state[k].shape)}, not {_times(wanted[k].shape)}"
+        for k in wanted
+        if k in state and state[k].shape != wanted[k].shape
+    ]
     if missing or extra or wrong:
-        notes = [f"{what}: {_few(names)}" for what, names in (("missing", missing), ("not in the model", extra), ("wrong shape", wrong)) if names]
+        notes = [
+            f"{what}: {_few(names)}"
+            for what, names in (("missing", missing), ("not in the model", extra), ("wrong shape", wrong))
+            if names
+        ]
         raise fail(
             "X0809",
             f"the weights in `{path.name}` do not fit the model",
@@ -341,7 +349,7 @@ def read_tensors(path: Path, trust: Trust, span: Span) -> dict[str, Tensor]:
         found = torch.load(path, weights_only=False, map_location="cpu")
     if isinstance(found, dict) and "state_dict" in found:
         found = cast("dict[str, Any]", found)["state_dict"]
-    state = cast("dict[str, Any]", found.state_dict() if hasattr(found, "state_dict") else found)
+    state: Any = cast(Any, found).state_dict() if hasattr(cast(Any, found), "state_dict") else found
     return {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
 
 

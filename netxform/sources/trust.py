@@ -11,7 +11,8 @@ from netxform.errors import NOWHERE, Span, closest, fail
 @dataclass(frozen=True, slots=True)
 class Trust:
     """`root` is the folder of the spec. `code`: Python named by the spec may run. `pickle`: pickled models may be loaded.
-    `outside`: files outside `root` may be read."""
+    `outside`: files outside `root` may be read.
+    """
 
     root: Path = field(default_factory=Path.cwd)
     code: bool = False
@@ -83,5 +84,3 @@ def need_pickle(text: str, trust: Trust, span: Span) -> None:
             "would be unpickled",
             helps=("store the weights as safetensors; or, if you trust the file, add `--trust-pickle`",),
         )
-
-

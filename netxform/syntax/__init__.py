@@ -1,1 +1,1 @@
-
+"""The text: tree, parser, quantities, canonical form. Nothing here imports torch."""

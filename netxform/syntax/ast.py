@@ -66,7 +66,7 @@ class Maybe(Node):
 
 @dataclass(frozen=True, slots=True)
 class Regex(Node):
-    """`/layer[12]\\..*/`, matched against the whole path."""
+    r"""`/layer[12]\..*/`, matched against the whole path."""
 
     pattern: str
 
@@ -375,9 +375,7 @@ class Command(Line):
     verb_span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
-Statement: TypeAlias = (
-    Model | Data | Param | Let | Use | Def | Each | If | Stage | Assert | Binding | Command
-)
+Statement: TypeAlias = Model | Data | Param | Let | Use | Def | Each | If | Stage | Assert | Binding | Command
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,16 @@ from typing import assert_never, cast
 
 from netxform.syntax import ast
 
-_PLAIN = re.compile(r"\.?(\*\*|(?!\d)(?:[\w*]|\{[\w*.,]+\}|(?<=\w)-(?=[A-Za-z]))+|(?<=\.)\d+)(\.(?:[\w*]|\{[\w*.,]+\}|(?<=\w)-(?=[A-Za-z]))+)*")
+_PLAIN = re.compile(
+    r"\.?(\*\*|(?!\d)(?:[\w*]|\{[\w*.,]+\}|(?<=\w)-(?=[A-Za-z]))+|(?<=\.)\d+)(\.(?:[\w*]|\{[\w*.,]+\}|(?<=\w)-(?=[A-Za-z]))+)*"
+)
 RESERVED = frozenset(
     "model data param let use def each if else stage assert xform in of as and or not at after before to from into with "
     "within using by until where over expect keep via for on against regularize".split()
 )
 
 
-def format(program: ast.Program) -> str:  # noqa: A001 - the language calls it so
+def format(program: ast.Program) -> str:
     """The canonical text of a program: one statement a line, blocks indented by two, blank lines kept as single ones."""
     lines: list[str] = []
     if program.edition is not None:

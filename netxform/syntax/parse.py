@@ -262,9 +262,7 @@ def _comments(
             beside = [j for j in between(item.span.end, follow) if places.span(offsets[j], offsets[j]).line == row]
             for j in beside[:1]:
                 taken[j] = True
-            out.append(
-                replace(item, comments=tuple(texts[j] for j in above), trailing=texts[beside[0]] if beside else None)
-            )
+            out.append(replace(item, comments=tuple(texts[j] for j in above), trailing=texts[beside[0]] if beside else None))
             start = item.span.end
         return tuple(out)
 
@@ -390,9 +388,7 @@ class _Builder(Transformer[Token, Any]):
         block = rest.pop() if rest and isinstance(rest[-1], tuple) else None
         clauses = tuple(i for i in rest if isinstance(i, ast.Preposition | ast.Option | ast.Factor))
         operands = tuple(i for i in rest if not isinstance(i, ast.Preposition | ast.Option | ast.Factor))
-        return ast.Command(
-            str(verb), operands, clauses, cast(Any, block), span=self.at(meta), verb_span=self.token(verb)
-        )
+        return ast.Command(str(verb), operands, clauses, cast(Any, block), span=self.at(meta), verb_span=self.token(verb))
 
     @_spanned
     def invocation(self, meta: Meta, items: list[Any]) -> ast.Command:

@@ -48,7 +48,9 @@ def unit(text: str) -> tuple[int | float, str]:
             return table[text[: -len(name)]], dimension
     if text in _PREFIX:
         return _PREFIX[text], "number"
-    raise fail("X0402", f"`{text}` is no unit", helps=("units: %, x, k/M/G/T, params, macs, flops, B, iB, epochs, steps, ms, bits",))
+    raise fail(
+        "X0402", f"`{text}` is no unit", helps=("units: %, x, k/M/G/T, params, macs, flops, B, iB, epochs, steps, ms, bits",)
+    )
 
 
 def measure(node: ast.Quantity | ast.Number) -> Measure:

@@ -87,7 +87,7 @@ def scan(text: str, places: Places) -> Scanned:
         current[-1] = _Open(end + 1)
 
     def clean_so_far(start: int, end: int) -> bool:
-        return bool(text[start:end].strip()) and not text[start:end].lstrip(" \t\r").startswith("#") or bool(
+        return (bool(text[start:end].strip()) and not text[start:end].lstrip(" \t\r").startswith("#")) or bool(
             current[-1].blocks
         )
 

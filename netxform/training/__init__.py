@@ -1,1 +1,1 @@
-
+"""Objectives interpreted: the training loop, losses, classifiers."""

@@ -26,8 +26,15 @@ SHORT: dict[str, tuple[str, str]] = {
     "knn": ("sklearn.neighbors", "KNeighborsClassifier"),
     "naive_bayes": ("sklearn.naive_bayes", "GaussianNB"),
 }
-_FIRST = {"random_forest": "n_estimators", "extra_trees": "n_estimators", "knn": "n_neighbors", "svm": "C", "ridge": "alpha"}
-_FIRST |= {"logistic_regression": "C", "gradient_boosting": "max_iter"}
+_FIRST = {
+    "random_forest": "n_estimators",
+    "extra_trees": "n_estimators",
+    "knn": "n_neighbors",
+    "svm": "C",
+    "ridge": "alpha",
+    "logistic_regression": "C",
+    "gradient_boosting": "max_iter",
+}
 _DEFAULTS: dict[str, dict[str, Any]] = {"logistic_regression": {"max_iter": 2000}}
 
 

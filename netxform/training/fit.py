@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -109,7 +109,7 @@ def fit(
     rank, world = _process()
     copied = detached(network)
     device = device_of(work.device)
-    run = _prepare(copied.module.to(device), work, device, len(cast(Any, data.train)))
+    run = _prepare(copied.module.to(device), work, device, len(data.train))
     train_samples, val_samples = data.train, data.val
     per_epoch = batch_count(train_samples, work.batch)
     epochs = work.length if work.unit == "epochs" else math.ceil(work.length / per_epoch)
@@ -149,9 +149,7 @@ def fit(
         epoch = engine.state.epoch
         torch.manual_seed((seed * 7_919 + epoch) % (2**63))
         sums["loss"] = sums["count"] = 0.0
-        source = batches(
-            train_samples, work.batch, shuffle=(seed, epoch), rank=rank, world=world, drop_single=True
-        )
+        source = batches(train_samples, work.batch, shuffle=(seed, epoch), rank=rank, world=world, drop_single=True)
         engine.set_data(source)
         _modes(run.module, work)
 
@@ -161,9 +159,9 @@ def fit(
             engine.terminate()
 
     def end(engine: Engine) -> None:
-        row = {"epoch": float(engine.state.epoch), "train_loss": _mean(sums, world)}
-        row["lr"] = run.scheduler.get_last_lr()[0]
-        if len(cast(Any, val_samples)):
+        row: dict[str, float] = {"epoch": float(engine.state.epoch), "train_loss": _mean(sums, world)}
+        row["lr"] = float(run.scheduler.get_last_lr()[0])
+        if len(val_samples):
             seen = evaluate(run.module, val_samples, run.loss, work, device)
             row |= {"val_loss": seen[0], "val_accuracy": seen[1]}
         run.rows.append(row)
@@ -185,6 +183,8 @@ def fit(
         try:
             if not finished:
                 engine.run([None], max_epochs=epochs, epoch_length=per_epoch)
+                if len(run.rows) < engine.state.epoch:  # stopped by steps in the middle of an epoch
+                    end(engine)
         except (RuntimeError, ValueError) as error:
             raise _misfit(error, data) from error
         finally:
@@ -199,7 +199,7 @@ def fit(
     metrics = dict(run.rows[(best or len(run.rows)) - 1]) if run.rows else {}
     metrics.pop("epoch", None)
     metrics.pop("lr", None)
-    if len(cast(Any, data.test)):
+    if len(data.test):
         seen = evaluate(run.module, data.test, loss_of(work.loss), work, device)
         metrics |= {"test_loss": seen[0], "test_accuracy": seen[1]}
     home = next((t.device for t in (*network.module.parameters(), *network.module.buffers())), torch.device("cpu"))
@@ -220,9 +220,7 @@ def pick(output: Any, names: tuple[str, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(
-    module: nn.Module, samples: Samples, loss: Loss, work: Training, device: torch.device
-) -> tuple[float, float]:
+def evaluate(module: nn.Module, samples: Samples, loss: Loss, work: Training, device: torch.device) -> tuple[float, float]:
     """Mean loss and accuracy (share of hits) in eval mode. The module's modes are as before afterwards."""
     modes = {m: m.training for m in module.modules()}
     module.eval()
@@ -296,9 +294,7 @@ def _optimizer(work: Training, groups: list[dict[str, Any]]) -> torch.optim.Opti
         raise fail("X0409", f"`{work.optimizer}`: {error}", work.optimizer.span, "bad settings") from None
 
 
-def _schedule(
-    work: Training, optimizer: torch.optim.Optimizer, total: int
-) -> torch.optim.lr_scheduler.LRScheduler:
+def _schedule(work: Training, optimizer: torch.optim.Optimizer, total: int) -> torch.optim.lr_scheduler.LRScheduler:
     warmup = work.warmup
 
     def share(step: int) -> float:
@@ -376,9 +372,7 @@ def _load(run: _Run, path: Path, engine: Engine, per_epoch: int) -> None:
     run.scheduler.last_epoch = state["scheduler"]["last_epoch"]
     run.scaler.load_state_dict(state["scaler"])
     run.rows, run.best, run.stale = state["rows"], state["best"], state["stale"]
-    engine.load_state_dict(
-        {"epoch_length": per_epoch, "max_epochs": None, "epoch": len(run.rows)}
-    )
+    engine.load_state_dict({"epoch_length": per_epoch, "max_epochs": None, "epoch": len(run.rows)})
 
 
 def _mean(sums: dict[str, float], world: int) -> float:
@@ -396,14 +390,14 @@ def _cast(work: Training, device: torch.device) -> contextlib.AbstractContextMan
 
 
 @contextlib.contextmanager
-def _seeded() -> Iterator[None]:
+def _seeded() -> Generator[None]:
     """Leave the caller's random state as it was."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         yield
 
 
 @contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
+def _deterministic() -> Generator[None]:
     """Same bytes out on the same machine."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -47,9 +47,7 @@ class Attach:
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """A head is layers or a classifier, not both."""
         if self.name is None and self.estimator is None:
-            yield Diagnostic(
-                "X0408", "`attach` needs a name or a classifier", span, "what?", helps=("write `attach head`",)
-            )
+            yield Diagnostic("X0408", "`attach` needs a name or a classifier", span, "what?", helps=("write `attach head`",))
         if self.estimator is not None and self.block is not None:
             yield Diagnostic("X0404", "a classifier takes no block of layers", self.block.span, "not here")
 
@@ -121,11 +119,13 @@ class Attach:
         return info.classes
 
     def _classifier(self, network: Network, scope: Scope) -> Choice:
+        from netxform.core.fits import input_fits
         from netxform.core.surgery import flattening
 
         assert self.estimator is not None
         node, loose = self._point(scope)
         data = scope.data(self.on.text if self.on else None, scope.span)
+        input_fits(network, data, scope.span)
         name = self.name.text if self.name is not None else "head"
         more = tuple(flattening(network, node, "avg"))
         seed = scope.seed + scope.index if self.seed is None else self.seed
@@ -146,9 +146,7 @@ class Attach:
             return Edit()
         name = choice.values.get("name", choice.targets[0])
         loose = choice.work is not None
-        return Edit(
-            (Append(name, choice.values["node"], layers_, choice.values["replace"], loose, choice.values["seed"]),)
-        )
+        return Edit((Append(name, choice.values["node"], layers_, choice.values["replace"], loose, choice.values["seed"]),))
 
     def law(self, choice: Choice) -> tuple[Claim, ...]:
         """Earlier outputs are as before."""

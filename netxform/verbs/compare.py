@@ -43,9 +43,7 @@ class Compare:
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Nothing to settle."""
         work = Comparison(self.to, self.seeds, self.metric)
-        return Choice(
-            targets=self.to, values={"seeds": self.seeds, "metric": self.metric}, work=work
-        )
+        return Choice(targets=self.to, values={"seeds": self.seeds, "metric": self.metric}, work=work)
 
     def rewrite(self, network: Network, choice: Choice) -> Edit:
         """No change of structure."""

@@ -36,7 +36,7 @@ class Train:
     Frozen tensors stay frozen, whatever is selected. Modules outside the selection keep their parameters *and* their
     running statistics. Optimizers: adamw, adam, sgd, rmsprop, adagrad, nadam, radam, with PyTorch's arguments. In a block,
     `group SELECTION lr=1e-5` gives some parameters settings of their own (discriminative learning rates). `batch` is the
-    global batch over all processes; `schedule` runs from the given rate to 0 (`cosine`, `linear`) or up and down
+    global batch over all processes; `output` names the head that is trained, where there are several; `schedule` runs from the given rate to 0 (`cosine`, `linear`) or up and down
     (`onecycle`), after `warmup` steps; `clip` bounds the norm of the gradient; `patience` stops after so many epochs
     without a better validation loss; `keep best by …` in the stage puts the best epoch back.
 
@@ -61,6 +61,7 @@ class Train:
     patience: int | None = key(None)
     label_smoothing: float = key(0.0)
     device: str = key("auto")
+    output: str | None = key(None)
     seed: int | None = key(None)
     groups: tuple[Rates, ...] = lines("group", Rates)
     contract: ClassVar[Contract] = Contract.TRAINING
@@ -85,7 +86,8 @@ class Train:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Name the tensors that will change, and settle every setting."""
-        from netxform.core.surgery import frozen_norms
+        from netxform.core.fits import classes_fit, input_fits
+        from netxform.core.surgery import frozen_norms, modules_in_training
 
         chosen = set(scope.tensors(self.selection))
         named = dict(network.module.named_parameters(remove_duplicate=False))
@@ -108,13 +110,13 @@ class Train:
             if n in chosen and n.rpartition(".")[0] not in still
         )
         data = scope.data(self.on.text if self.on else None, scope.span)
+        input_fits(network, data, scope.span)
+        output = None
+        if self.loss == "cross_entropy" or self.output is not None:
+            output = classes_fit(network, data, self.output, scope.span)
         keep = scope.settings.get("keep")
         seed = scope.seed + scope.index if self.seed is None else self.seed
-        using = Invocation(
-            self.using.name, (), {"lr": OPTIMIZERS[self.using.name]} | self.using.keywords, self.using.span
-        )
-        from netxform.core.surgery import modules_in_training
-
+        using = Invocation(self.using.name, (), {"lr": OPTIMIZERS[self.using.name]} | self.using.keywords, self.using.span)
         work = Training(
             parameters=parameters,
             buffers=buffers,
@@ -126,6 +128,7 @@ class Train:
             loss=self.loss,
             batch=self.batch,
             seed=seed,
+            outputs=() if output is None else (output,),
             groups=self._groups(scope, set(parameters)),
             schedule=self.schedule,
             warmup=self.warmup,

@@ -15,7 +15,7 @@ def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Seq
 
 
 class SmallCNN(nn.Module):
-    """conv1, conv2, conv3 and a block `layer4`, then `avgpool` and two dense layers `fc1`, `fc`. x (N, C, H, W) → (N, classes)."""
+    """conv1, conv2, conv3 and a block `layer4`, then `avgpool` and two dense layers `fc1`, `fc`."""
 
     def __init__(self, classes: int = 10, channels: int = 1, width: int = 32) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class SmallCNN(nn.Module):
         self.fc = nn.Linear(2 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) → logits (N, classes)."""
+        """X (N, C, H, W) → logits (N, classes)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.relu(self.bn3(self.conv3(x)))
@@ -43,7 +43,8 @@ class SmallCNN(nn.Module):
 
 class Sentence(nn.Module):
     """The model of the one-line spec: `fc1` (512 → 512, applied at every position) lies before `layer4`, so that cutting at
-    `layer4` leaves conv1 … conv3, fc1 and layer4 to be factorized, pruned and widened."""
+    `layer4` leaves conv1 … conv3, fc1 and layer4 to be factorized, pruned and widened.
+    """
 
     def __init__(self, classes: int = 10, channels: int = 1) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class Sentence(nn.Module):
         self.fc = nn.Linear(128, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) → logits (N, classes)."""
+        """X (N, C, H, W) → logits (N, classes)."""
         x = self.relu(self.conv1(x))
         x = self.relu(self.conv2(x))
         x = self.relu(self.conv3(x))
@@ -77,7 +78,7 @@ class VGGSmall(nn.Module):
         self.classifier = nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) → logits (N, classes)."""
+        """X (N, C, H, W) → logits (N, classes)."""
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
@@ -97,7 +98,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, inputs, H, W) → (N, outputs, H / stride, W / stride)."""
+        """X (N, inputs, H, W) → (N, outputs, H / stride, W / stride)."""
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
@@ -117,7 +118,7 @@ class ResNetSmall(nn.Module):
         self.fc = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) → logits (N, classes)."""
+        """X (N, C, H, W) → logits (N, classes)."""
         x = self.layer3(self.layer2(self.layer1(self.relu(self.bn1(self.conv1(x))))))
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
@@ -132,7 +133,7 @@ class DenseLayer(nn.Module):
         self.conv = nn.Conv2d(inputs, growth, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, inputs, H, W) → (N, inputs + growth, H, W)."""
+        """X (N, inputs, H, W) → (N, inputs + growth, H, W)."""
         return torch.cat([x, self.conv(self.relu(self.norm(x)))], 1)
 
 
@@ -153,7 +154,7 @@ class DenseNetSmall(nn.Module):
         self.classifier = nn.Linear(last, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) → logits (N, classes)."""
+        """X (N, C, H, W) → logits (N, classes)."""
         x = self.block2(self.transition(self.block1(self.conv0(x))))
         return self.classifier(torch.flatten(self.avgpool(self.relu(self.norm(x))), 1))
 
@@ -169,7 +170,7 @@ class Inception(nn.Module):
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), _conv(inputs, each, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, inputs, H, W) → (N, 4 * each, H, W)."""
+        """X (N, inputs, H, W) → (N, 4 * each, H, W)."""
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
 
 
@@ -187,7 +188,7 @@ class InceptionSmall(nn.Module):
         self.fc = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """x (N, C, H, W) → logits (N, classes); in training also those of the auxiliary head."""
+        """X (N, C, H, W) → logits (N, classes); in training also those of the auxiliary head."""
         middle = self.pool(self.inception3(self.conv1(x)))
         out = self.fc(torch.flatten(self.avgpool(self.inception4(middle)), 1))
         if self.training:

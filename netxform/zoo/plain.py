@@ -18,7 +18,7 @@ class MLP(nn.Module):
         self.fc = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) → logits (N, classes)."""
+        """X (N, C, H, W) → logits (N, classes)."""
         return self.fc(F.relu(self.fc2(F.relu(self.fc1(self.flat(x))))))
 
 
@@ -38,7 +38,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, T, D) → (N, T, D)."""
+        """X (N, T, D) → (N, T, D)."""
         n, t, d = x.shape
         y = self.norm1(x)
         q, k, v = (f(y).view(n, t, self.heads, d // self.heads).transpose(1, 2) for f in (self.q, self.k, self.v))
@@ -59,7 +59,7 @@ class ViTSmall(nn.Module):
         self.fc = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, size, size) → logits (N, classes)."""
+        """X (N, C, size, size) → logits (N, classes)."""
         x = self.patch(x).flatten(2).transpose(1, 2) + self.position
         return self.fc(self.norm(self.blocks(x)).mean(1))
 
@@ -73,7 +73,7 @@ class GRUSmall(nn.Module):
         self.fc = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, 1, T, inputs) → logits (N, classes)."""
+        """X (N, 1, T, inputs) → logits (N, classes)."""
         y, _ = self.gru(x.squeeze(1))
         return self.fc(y[:, -1])
 
