@@ -43,6 +43,7 @@ CODES: dict[str, tuple[str, str]] = {
     "X0121": ("the statement should end", "One statement a line, or `;` between them."),
     "X0122": ("an arm is missing", "`a | b`, `a & b`, `a - b`: a selection on both sides."),
     "X0123": ("half a comparison", "A condition compares two sides: `params < 30Mparams`."),
+    "X0124": ("`else` without an `if`", "`if COND { … } else { … }`: `else` stands on the line of the closing brace."),
     "X0125": ("a list is not finished", "`[a, b]`."),
     "X0126": ("a call is not finished", "`name(a, key=b)`."),
     "X0203": (

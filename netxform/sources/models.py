@@ -6,7 +6,6 @@ ast.Model ─load_model→ LoadedModel
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import json
 import re
 import zipfile
@@ -218,7 +217,7 @@ def _timm(name: str, call: Invocation) -> Any:
 def _hf(name: str, call: Invocation) -> Any:
     transformers = _need("transformers", "text", call.span)
     cls: Any = getattr(transformers, name, None)
-    if cls is None or not inspect.isclass(cls) or not hasattr(cls, "from_pretrained"):
+    if cls is None or not callable(getattr(cls, "from_pretrained", None)):
         raise fail("X0211", f"transformers has no model class `{name}`", call.span, "unknown model")
     module = cls.from_pretrained(*call.arguments, **{"trust_remote_code": False} | call.keywords)
     return module, (((1, 16), "i64"),), {"source": call.name}

@@ -380,11 +380,21 @@ class _Builder(Transformer[Token, Any]):
 
     @_spanned
     def binding(self, meta: Meta, items: list[Any]) -> ast.Binding:
-        return ast.Binding(str(items[0]), items[1], span=self.at(meta))
+        key = cast(Token, items[0])
+        if str(key) in KEYWORDS:
+            repair = f"write `{key} NAME = …`"
+            found = Diagnostic("X0119", "a declaration needs a name", self.token(key), "no name follows", helps=(repair,))
+            raise NetxformError([found])
+        return ast.Binding(str(key), items[1], span=self.at(meta))
 
     @_spanned
     def command(self, meta: Meta, items: list[Any]) -> ast.Command:
         verb, rest = cast(Token, items[0]), items[1:]
+        if str(verb) == "xform":
+            raise NetxformError([Diagnostic("X0101", "`xform 1` stands on the first line", self.at(meta), "not first")])
+        if str(verb) == "else":
+            repair = "write `if COND { … } else { … }`, with `else` on the line of the `}`"
+            raise NetxformError([Diagnostic("X0124", "`else` without an `if`", self.token(verb), "no `if`", helps=(repair,))])
         block = rest.pop() if rest and isinstance(rest[-1], tuple) else None
         clauses = tuple(i for i in rest if isinstance(i, ast.Preposition | ast.Option | ast.Factor))
         operands = tuple(i for i in rest if not isinstance(i, ast.Preposition | ast.Option | ast.Factor))

@@ -34,11 +34,13 @@ class Train:
     """Train the selected parameters: `train SELECTION for 5epochs on DATA using adamw(lr=1e-3)`.
 
     Frozen tensors stay frozen, whatever is selected. Modules outside the selection keep their parameters *and* their
-    running statistics. Optimizers: adamw, adam, sgd, rmsprop, adagrad, nadam, radam, with PyTorch's arguments. In a block,
-    `group SELECTION lr=1e-5` gives some parameters settings of their own (discriminative learning rates). `batch` is the
-    global batch over all processes; `output` names the head that is trained, where there are several; `schedule` runs from the given rate to 0 (`cosine`, `linear`) or up and down
-    (`onecycle`), after `warmup` steps; `clip` bounds the norm of the gradient; `patience` stops after so many epochs
-    without a better validation loss; `keep best by …` in the stage puts the best epoch back.
+    running statistics. Optimizers: adamw, adam, sgd, rmsprop, adagrad, nadam, radam, with PyTorch's arguments. In a
+    block, `group SELECTION lr=1e-5` gives some parameters settings of their own (discriminative learning rates).
+
+    `batch` is the global batch, over all processes. `output` names the head that is trained, where there are several.
+    `schedule` runs from the given rate to 0 (`cosine`, `linear`) or up and down (`onecycle`), after `warmup` steps. `clip`
+    bounds the norm of the gradient. `patience` stops after so many epochs without a better validation loss.
+    `keep best by …` in the stage puts the best epoch back.
 
     Example: model net = zoo.smallcnn(); data d = sklearn.digits(); train ** for 1epochs on d using adamw(lr=1e-3)
 

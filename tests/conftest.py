@@ -1,0 +1,24 @@
+"""Options of the test run: `pytest --fuzz 10000` tries that many random and mutated texts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.load_profile("default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", type=int, default=600, help="how many random and mutated texts the parser is tried on")
+
+
+@pytest.fixture
+def fuzz(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--fuzz"))
+
+
+@pytest.fixture(autouse=True)
+def same_seed() -> None:
+    torch.manual_seed(0)
