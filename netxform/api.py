@@ -47,6 +47,7 @@ class Result:
     plan: Plan
     estimators: dict[str, Any] = field(default_factory=dict[str, Any])
     histories: tuple[tuple[str, History], ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
     folder: Path | None = None
 
 
@@ -213,7 +214,7 @@ def apply_spec(
             bundle.write(out, plan, outcome, certificate, held, curves, list(workers.fitted), overwrite)
         estimators = {f.name: f.estimator for f in workers.fitted}
         model = copy.deepcopy(outcome.network.module)
-        result = Result(model, certificate, plan, estimators, tuple(workers.histories), out)
+        result = Result(model, certificate, plan, estimators, tuple(workers.histories), outcome.metrics, out)
     except NetxformError as error:
         raise NetxformError(error.diagnostics, checked.sources | error.sources, error.exit_code) from error
     if keep is not None:

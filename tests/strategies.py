@@ -14,8 +14,7 @@ from netxform.syntax import ast
 
 SPECS = sorted((Path(__file__).parent.parent / "specs").glob("*.xform"))
 ONE_LINE = (
-    "cut at layer4; freeze body; attach head; factorize fc1 rank=256; prune saliency<1e-3; widen conv3 x2; "
-    "distill from teacher"
+    "cut at layer4; freeze body; attach head; factorize fc1 rank=256; prune saliency<1e-3; widen conv3 x2; distill from teacher"
 )
 
 # --- trees -----------------------------------------------------------------------------------------------------------
@@ -36,10 +35,12 @@ def paths(draw: st.DrawFn) -> ast.Path:
     return ast.Path(text, quoted=text in RESERVED)
 
 
-numbers = st.one_of(
-    st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False, width=32).map(float)
-).map(ast.Number)
-units = st.sampled_from(["%", "x", "k", "M", "params", "Mparams", "Gflops", "macs", "MiB", "kB", "epochs", "steps", "ms", "bits"])
+numbers = st.one_of(st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False, width=32).map(float)).map(
+    ast.Number
+)
+units = st.sampled_from(
+    ["%", "x", "k", "M", "params", "Mparams", "Gflops", "macs", "MiB", "kB", "epochs", "steps", "ms", "bits"]
+)
 quantities = st.builds(ast.Quantity, st.one_of(st.integers(0, 999), st.sampled_from([0.5, 1.25])), units)
 strings = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12).map(ast.String)
 regexes = st.sampled_from([r"layer[12]\..*", "a.b", "a/b", r"\d+"]).map(ast.Regex)
@@ -74,7 +75,9 @@ def _grow(inner: st.SearchStrategy[ast.Expr]) -> st.SearchStrategy[ast.Expr]:
 
 
 def conditions(operands: st.SearchStrategy[ast.Expr]) -> st.SearchStrategy[ast.Condition]:
-    compare = st.builds(ast.Compare, st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), operands, st.one_of(numbers, quantities))
+    compare = st.builds(
+        ast.Compare, st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), operands, st.one_of(numbers, quantities)
+    )
     base = st.one_of(compare, st.builds(ast.Member, operands, st.lists(numbers, max_size=3).map(tuple).map(ast.List)))
 
     def grow(inner: st.SearchStrategy[ast.Condition]) -> st.SearchStrategy[ast.Condition]:
@@ -151,7 +154,15 @@ programs = st.builds(
 def mutated(seed: int) -> str:
     """A sample text with a few random changes, or noise; the same for the same seed."""
     rng = random.Random(seed)
-    pieces = list(' \n;{}()[]"`#/:,.=<>|&-?$%*xX019aé\t\r\x00\ufeff') + ["model", "stage", "train", " for ", "5epochs", "::", "**"]
+    pieces = list(' \n;{}()[]"`#/:,.=<>|&-?$%*xX019aé\t\r\x00\ufeff') + [
+        "model",
+        "stage",
+        "train",
+        " for ",
+        "5epochs",
+        "::",
+        "**",
+    ]
     if seed % 5 == 0:
         return "".join(rng.choice(pieces) for _ in range(rng.randrange(60)))
     text = rng.choice([ONE_LINE, *(p.read_text() for p in SPECS)])
@@ -184,7 +195,13 @@ class Branches(nn.Module):
         parts: list[nn.Module] = []
         for kind, size in plan:
             wide = width + size if kind == "cat" else width
-            parts.append(nn.Sequential(nn.Conv2d(width, wide - width if kind == "cat" else width, 1), nn.BatchNorm2d(wide - width if kind == "cat" else width), nn.ReLU()))
+            parts.append(
+                nn.Sequential(
+                    nn.Conv2d(width, wide - width if kind == "cat" else width, 1),
+                    nn.BatchNorm2d(wide - width if kind == "cat" else width),
+                    nn.ReLU(),
+                )
+            )
             width = wide
         self.parts = nn.ModuleList(parts)
         self.scale = nn.Parameter(torch.ones(width, 1, 1))

@@ -103,7 +103,7 @@ def test_training_changes_what_is_selected_and_nothing_else(model: nn.Module, se
 
 
 def test_same_seed_same_bits() -> None:
-    text = "model net = zoo.smallcnn() input=\"1x1x8x8\"\ndata d = sklearn.digits(train=100)\ntrain ** for 2epochs"
+    text = 'model net = zoo.smallcnn() input="1x1x8x8"\ndata d = sklearn.digits(train=100)\ntrain ** for 2epochs'
     first, second, other = (nx.apply(text, seed=s).model for s in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), other.state_dict().values(), strict=True))

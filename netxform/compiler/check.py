@@ -22,6 +22,7 @@ from netxform.syntax import ast
 from netxform.syntax.format import format_node
 from netxform.syntax.parse import parse
 from netxform.syntax.quantity import measure
+from netxform.syntax.scan import Places
 
 _verbs.load()
 
@@ -139,6 +140,8 @@ def check(program: ast.Program, params: dict[str, ParamValue], sources: dict[str
         findings.add(
             "X0108",
             f"edition {program.edition} of the language is not known",
+            Places(program.source, program.file).span(0, len(program.source.split("\n")[0])),
+            "unknown edition",
             helps=("this version reads `xform 1`",),
         )
     models: dict[str, ast.Model] = {}

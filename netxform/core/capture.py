@@ -246,6 +246,9 @@ def _finish(
     specs = tuple(Input(n, tuple(t.shape), t.dtype) for n, t in zip(names, inputs, strict=True))
     with torch.random.fork_rng(devices=[]):
         annotate(module, inputs)
+    for node in module.graph.nodes:
+        if node.meta.get("dtype") is None and node.op != "output":  # a tuple or a number is no value to cut at
+            node.meta |= {"exits": (), "entries": ()}
     called = {str(n.target) for n in module.graph.nodes if n.op == "call_module"}
     read = {str(n.target).rpartition(".")[0] for n in module.graph.nodes if n.op == "get_attr"}
     idle = [

@@ -175,7 +175,7 @@ def fit(
     engine.add_event_handler(Events.ITERATION_COMPLETED, advance)
     engine.add_event_handler(Events.EPOCH_COMPLETED, end)
     if checkpoint is not None and checkpoint.exists():
-        _load(run, checkpoint, engine, per_epoch)
+        _load(run, checkpoint, engine, per_epoch, epochs)
     progress.start(title, total)
     finished = len(run.rows) >= epochs or (work.patience is not None and run.stale >= work.patience)
     with _seeded(), _deterministic():
@@ -365,14 +365,14 @@ def _save(run: _Run, path: Path) -> None:
     os.replace(part, path)
 
 
-def _load(run: _Run, path: Path, engine: Engine, per_epoch: int) -> None:
+def _load(run: _Run, path: Path, engine: Engine, per_epoch: int, epochs: int) -> None:
     state = torch.load(path, map_location=run.device, weights_only=True)
     run.module.load_state_dict(state["module"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.scheduler.last_epoch = state["scheduler"]["last_epoch"]
     run.scaler.load_state_dict(state["scaler"])
     run.rows, run.best, run.stale = state["rows"], state["best"], state["stale"]
-    engine.load_state_dict({"epoch_length": per_epoch, "max_epochs": None, "epoch": len(run.rows)})
+    engine.load_state_dict({"epoch_length": per_epoch, "max_epochs": epochs, "epoch": len(run.rows)})
 
 
 def _mean(sums: dict[str, float], world: int) -> float:

@@ -29,7 +29,7 @@ class Attach:
     A call in place of a name puts a scikit-learn classifier on the (flat) output: `random_forest(500)`,
     `logistic_regression()`, `svm()`, `knn(5)`, `gradient_boosting()` or `sklearn.ensemble.ExtraTreesClassifier(200)`.
 
-    Example: model net = zoo.smallcnn(); cut at layer4; attach head { drop = Dropout(0.2); out = Linear(auto, 10) }
+    Example: model net = zoo.smallcnn(); cut at layer4; attach head { pool = AdaptiveAvgPool2d(1); out = Linear(auto, 10) }
 
     Contract: exact. Outputs that existed before (loose ends apart) are bit-equal.
     Refused: a head that does not fit what arrives; a name that is taken; an unknown number of classes.
