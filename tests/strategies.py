@@ -154,7 +154,8 @@ programs = st.builds(
 def mutated(seed: int) -> str:
     """A sample text with a few random changes, or noise; the same for the same seed."""
     rng = random.Random(seed)
-    pieces = list(' \n;{}()[]"`#/:,.=<>|&-?$%*xX019aé\t\r\x00\ufeff') + [
+    pieces = [
+        *list(' \n;{}()[]"`#/:,.=<>|&-?$%*xX019aé\t\r\x00\ufeff'),
         "model",
         "stage",
         "train",

@@ -14,7 +14,13 @@ from netxform.cli import main
 from netxform.sources.trust import write_path
 from netxform.zoo import build
 
-CODE = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nfrom netxform.zoo import build as _b\ndef build():\n    return _b('mlp')\n"
+CODE = """
+from pathlib import Path
+from netxform.zoo import build as make
+Path(__file__).with_name("ran").touch()
+def build():
+    return make("mlp")
+"""
 
 
 class Evil:
