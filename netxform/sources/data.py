@@ -136,8 +136,8 @@ def _options(data: ast.Data) -> tuple[str, _Options]:
         raise fail("X0406", f"`per_class` is a whole number from 1, not {options.per_class}", data.span, "per_class")
     for key in ("val", "test"):
         share = getattr(options, key)
-        if not 0 <= share < 1:
-            raise fail("X0406", f"`{key}` is a share in [0, 1), not {share}", data.span, key)
+        if not (0 <= share < 1 or (isinstance(share, int) and share > 1)):
+            raise fail("X0406", f"`{key}` is a share in [0, 1) or a number of samples, not {share}", data.span, key)
     if options.classes is not None and len(set(options.classes)) < 2:
         raise fail("X0406", "a classification needs two different classes", data.span, "classes")
     return name, options
@@ -205,10 +205,14 @@ def _build(
 
     split_seed = options.seed if options.seed is not None else 0
     if official is None:
-        train, val, test = _split(labels, options.val, options.test, split_seed)
+        train, val, test = _split(labels, _share(options.val), _share(options.test), split_seed)
     else:
-        train, val, _ = _split(labels[:official], options.val, 0.0, split_seed)
+        train, val, _ = _split(labels[:official], _share(options.val), 0.0, split_seed)
         test = np.arange(official, len(labels))
+    if isinstance(options.val, int) and options.val > 1:
+        val = val[: options.val]
+    if isinstance(options.test, int) and options.test > 1:
+        test = np.random.default_rng([split_seed, 19]).permutation(test)[: options.test]
     kept = list(range(10)) if options.classes is None else list(options.classes)
     absent = [c for c in kept if c not in set(labels.tolist())]
     if absent:
@@ -235,6 +239,11 @@ def _build(
     digest = hashlib.sha256(images.tobytes() + labels.tobytes() + repr(options).encode()).hexdigest()
     shape = tuple(parts[0].tensors[0].shape[1:])
     return DataSet(name, parts[0], parts[1], parts[2], len(kept), shape, digest, tuple(str(c) for c in kept))
+
+
+def _share(value: float) -> float:
+    """A share as it is; for a number of samples, the share that they are taken from."""
+    return 0.2 if isinstance(value, int) and value > 1 else value
 
 
 def _fewest(indices: np.ndarray, labels: np.ndarray, kept: list[int]) -> int:
@@ -341,7 +350,7 @@ def _folder(data: ast.Data, options: _Options, trust: Trust, seed: int) -> DataS
     except (FileNotFoundError, RuntimeError) as error:
         raise fail("X0817", f"`{options.path}` is no folder of images: {error}", data.span, "no images") from error
     labels = np.array(images.targets)
-    train, val, test = _split(labels, options.val, options.test, options.seed or 0)
+    train, val, test = _split(labels, _share(options.val), _share(options.test), options.seed or 0)
     if options.per_class is not None:
         rng = np.random.default_rng([seed, 17])
         train = _few(train, labels, sorted(set(labels.tolist())), options.per_class, rng, data.name, data.span)
