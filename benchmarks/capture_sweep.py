@@ -40,7 +40,9 @@ def tiny(name: str) -> Any:
     }  # fmt: skip
     cls = getattr(transformers, f"{name}Config")
     known = cls().to_dict() | {k: None for k in dir(cls())}
-    config = cls(**{k: v for k, v in small.items() if k in known and not (name in ("Swin", "ConvNext", "ResNet") and k != "image_size")})
+    config = cls(
+        **{k: v for k, v in small.items() if k in known and not (name in ("Swin", "ConvNext", "ResNet") and k != "image_size")}
+    )
     return getattr(transformers, f"{name}Model")(config)
 
 
@@ -156,7 +158,11 @@ def apart(kind: str, name: str) -> dict[str, Any]:
     try:
         return {"kind": kind, "name": name} | json.loads(done.stdout.strip().split("\n")[-1])
     except (ValueError, IndexError):
-        return {"kind": kind, "name": name, "error": (done.stderr.strip().split("\n") or [""])[-1][:160] or str(done.returncode)}
+        return {
+            "kind": kind,
+            "name": name,
+            "error": (done.stderr.strip().split("\n") or [""])[-1][:160] or str(done.returncode),
+        }
 
 
 def main() -> None:
@@ -178,7 +184,9 @@ def main() -> None:
                 rows.append(row)
                 print(row, flush=True)
         mine = [r for r in rows if r["kind"] == kind]
-        head = "| model | front-end | nodes | equal | batch 2 | same keys | standalone | s |\n|---|---|---|---|---|---|---|---|\n"
+        head = (
+            "| model | front-end | nodes | equal | batch 2 | same keys | standalone | s |\n|---|---|---|---|---|---|---|---|\n"
+        )
         lines = [
             f"| {r['name']} | {r['front_end']} | {r['nodes']} | {r['equal']} | {r['batch']} | {r['keys']} | {r['emits']} | {r['seconds']:.2f} |"
             if "error" not in r

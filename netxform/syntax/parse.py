@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from lark import Lark, Token, Transformer, v_args
@@ -58,9 +59,17 @@ def parse_expression(text: str, file: str = "<value>") -> ast.Expr:
         raise NetxformError([_diagnose(error, "operand", scanned.clean, places, 0)], {file: text}) from None
 
 
+def _grammar(name: str) -> str:
+    """A file of the grammar: from the installed package, or from a checkout that is run in place."""
+    try:
+        return files("netxform.grammar").joinpath(name).read_text(encoding="utf-8")
+    except ModuleNotFoundError:
+        return (Path(__file__).parents[2] / "grammar" / name).read_text(encoding="utf-8")
+
+
 @lru_cache(maxsize=4)
 def _lark(start: str) -> Lark:
-    source = files("netxform.grammar").joinpath("xform.lark").read_text(encoding="utf-8")
+    source = _grammar("xform.lark")
     return Lark(
         source,
         parser="lalr",
@@ -141,7 +150,7 @@ def _diagnose(error: Exception, start: str, text: str, places: Places, base: int
 @lru_cache(maxsize=1)
 def _mistakes() -> dict[tuple[str, str, str], list[str]]:
     """`mistakes.xform`: for each kind of mistake (code, message, repair) the texts that make it."""
-    source = files("netxform.grammar").joinpath("mistakes.xform").read_text(encoding="utf-8")
+    source = _grammar("mistakes.xform")
     kinds: dict[tuple[str, str, str], list[str]] = {}
     current: list[str] = []
     for line in source.split("\n"):

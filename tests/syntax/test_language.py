@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.resources import files
 
 import lark
 import pytest
@@ -14,7 +13,7 @@ import netxform as nx
 from netxform.codes import CODES
 from netxform.syntax import ast
 from netxform.syntax.format import format as format_text
-from netxform.syntax.parse import _mistakes, parse
+from netxform.syntax.parse import _grammar, _mistakes, parse
 from netxform.syntax.quantity import measure
 from tests.strategies import ONE_LINE, SPECS, mutated, programs
 
@@ -60,7 +59,7 @@ def test_any_text_gives_a_tree_or_diagnostics(fuzz: int) -> None:
 
 
 def test_the_grammar_has_no_conflict() -> None:
-    source = files("netxform.grammar").joinpath("xform.lark").read_text()
+    source = _grammar("xform.lark")
     lark.Lark(source, parser="lalr", lexer="contextual", strict=True)
 
 
