@@ -107,7 +107,7 @@ def one(kind: str, name: str) -> dict[str, Any]:
     return row
 
 
-def ByName(model: Any, names: tuple[str, ...]) -> Any:  # noqa: N802
+def ByName(model: Any, names: tuple[str, ...]) -> Any:
     """A model whose inputs are given by position."""
     from torch import nn
 
