@@ -62,7 +62,7 @@ def _methods() -> frozenset[str]:
     barred = {"numpy", "tolist", "register_hook", "apply_", "map_", "map2_", "backward", "share_memory_", "to_dlpack"}
     found = {f.__name__ for f in get_overridable_functions()[torch.Tensor] if hasattr(f, "__name__")}
     names = {n for n in dir(torch.Tensor) if callable(getattr(torch.Tensor, n, None))}
-    arithmetic = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
+    arithmetic = "add sub mul div truediv floordiv mod pow matmul and or xor lshift rshift".split()
     dunders = {f"__{side}{n}__" for n in arithmetic for side in ("", "r", "i")}
     dunders |= {f"__{n}__" for n in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "invert", "abs")}
     return frozenset(n for n in found | names if not n.startswith("_") and n not in barred) | dunders
