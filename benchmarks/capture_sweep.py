@@ -24,6 +24,13 @@ HF = (
 ).split()
 
 
+def usable(name: str, key: str) -> bool:
+    """Whether a model's configuration takes this key at the small size."""
+    if name in ("Swin", "ConvNext", "ResNet"):
+        return key == "image_size"
+    return (name, key) not in (("Funnel", "num_hidden_layers"), ("Falcon", "head_dim"))
+
+
 def tiny(name: str) -> Any:
     """A transformers model with random weights, made small by its configuration."""
     import transformers
@@ -41,7 +48,7 @@ def tiny(name: str) -> Any:
     cls = getattr(transformers, f"{name}Config")
     known = cls().to_dict() | {k: None for k in dir(cls())}
     config = cls(
-        **{k: v for k, v in small.items() if k in known and not (name in ("Swin", "ConvNext", "ResNet") and k != "image_size")}
+        **{k: v for k, v in small.items() if k in known and usable(name, k)}
     )
     return getattr(transformers, f"{name}Model")(config)
 

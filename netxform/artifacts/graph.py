@@ -52,6 +52,15 @@ def _functions() -> dict[str, Any]:
     return known
 
 
+def _function(name: str) -> Any:
+    """The function of that name, or None where a stored graph may not call it. Exported programs call aten operators."""
+    space, _, rest = name.rpartition("torch.ops.aten.")
+    operation, _, overload = rest.partition(".")
+    if not space and rest and operation not in ("from_file", "_print", "save"):
+        return getattr(getattr(torch.ops.aten, operation, None), overload, None)
+    return _functions().get(name)
+
+
 @lru_cache(maxsize=1)
 def _names() -> dict[Any, str]:
     return {f: n for n, f in reversed(_functions().items())}
@@ -216,7 +225,8 @@ def _tensor(tensor: torch.Tensor) -> dict[str, Any]:
 def _node(node: fx.Node) -> dict[str, Any]:
     target: Any = node.target
     if node.op == "call_function":
-        name = _names().get(target)
+        aten = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"  # pyright: ignore[reportPrivateUsage]
+        name = f"torch.ops.{str(target)}" if aten else _names().get(target)
         if name is None:
             raise fail(
                 "X0820",
@@ -239,11 +249,11 @@ def _make(graph: fx.Graph, entry: dict[str, Any], nodes: dict[str, fx.Node]) -> 
     op, target = entry["op"], entry["target"]
     args, kwargs = _decode(entry["args"], nodes), _decode(entry["kwargs"], nodes)
     if op == "call_function":
-        if target not in _functions():
+        if _function(target) is None:
             raise fail("X0904", f"`{target}` is no function that a bundle may call")
         if target == "builtins.getattr" and args[1] not in _ATTRIBUTES:
             raise fail("X0904", f"attribute `{args[1]}` may not be read by a bundle")
-        target = _functions()[target]
+        target = _function(target)
     elif op == "call_method" and target not in _methods():
         raise fail("X0904", f"`{target}` is no method that a bundle may call")
     elif op not in ("placeholder", "output", "get_attr", "call_module", "call_method"):

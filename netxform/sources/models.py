@@ -240,8 +240,17 @@ def _from_file(source: ast.String, trust: Trust, bundle: Callable[[Path], nn.Mod
         need_pickle(text, trust, span)
         import torch
 
-        program = cast(Any, torch.export.load(path))
-        return program.module(check_guards=False), None, {"source": text}
+        try:
+            program: Any = torch.export.load(path)
+        except Exception as error:
+            message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise fail("X0808", f"`{text}` cannot be read: {message}", span, "damaged, or no exported program") from error
+        shapes = tuple(_placeholder(n) for n in program.graph_signature.user_inputs for n in [_find(program.graph, n)])
+        module = torch.export.unflatten(program)
+        for part in module.modules():  # what export noted on its nodes cannot be copied, and nothing here reads it
+            for node in getattr(part, "graph", torch.fx.Graph()).nodes:
+                node.meta.clear()
+        return module, shapes, {"source": text}
     if path.suffix == ".safetensors":
         raise fail(
             "X0815",
@@ -261,6 +270,18 @@ def _from_file(source: ast.String, trust: Trust, bundle: Callable[[Path], nn.Mod
             raise fail("X0815", f"`{text}` holds a {type(found).__name__}, not a model", span, "not a model")
         return found, None, {"source": text}
     raise fail("X0815", f"`{text}` is no kind of file that holds a model", span, "unknown kind of file")
+
+
+def _find(graph: Any, name: str) -> Any:
+    return next(n for n in graph.nodes if n.name == name)
+
+
+def _placeholder(node: Any) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of an exported program's input; a dynamic size counts as it was traced."""
+    names = {"torch.float32": "f32", "torch.float64": "f64", "torch.float16": "f16", "torch.bfloat16": "bf16"}
+    names |= {"torch.int64": "i64", "torch.int32": "i32"}
+    held = node.meta["val"]
+    return tuple(int(s) if isinstance(s, int) else int(s.node.hint) for s in held.shape), names[str(held.dtype)]
 
 
 def _python(path: Path, function: str, span: Span) -> nn.Module:

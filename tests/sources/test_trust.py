@@ -87,6 +87,20 @@ def test_exported_programs_need_trust(tmp_path: Path) -> None:
     assert code_of(text, tmp_path) == "X0903"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_program_is_a_subject_under_trust(tmp_path: Path) -> None:
+    model, x = build("smallcnn").eval(), torch.randn(3, 1, 28, 28)
+    dynamic = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    torch.export.save(torch.export.export(model, (x,), dynamic_shapes=dynamic), tmp_path / "m.pt2")
+    text = 'model net = "m.pt2"\ncut at layer4\nfreeze conv1'
+    result = nx.apply(text, root=tmp_path, trust_pickle=True, out=tmp_path / "b")
+    wanted = nx.apply("cut at layer4", model=model, example_inputs=x).model
+    assert torch.allclose(result.model(x), wanted(x), atol=1e-5)
+    assert torch.equal(nx.load(tmp_path / "b")(x), result.model(x))
+    (tmp_path / "m.pt2").write_bytes((tmp_path / "m.pt2").read_bytes()[:500])
+    assert code_of(text, tmp_path, trust_pickle=True) == "X0808"
+
+
 def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("w/data.pkl", pickle.dumps({}))
