@@ -47,9 +47,7 @@ def tiny(name: str) -> Any:
     }  # fmt: skip
     cls = getattr(transformers, f"{name}Config")
     known = cls().to_dict() | {k: None for k in dir(cls())}
-    config = cls(
-        **{k: v for k, v in small.items() if k in known and usable(name, k)}
-    )
+    config = cls(**{k: v for k, v in small.items() if k in known and usable(name, k)})
     return getattr(transformers, f"{name}Model")(config)
 
 

@@ -54,11 +54,12 @@ def _functions() -> dict[str, Any]:
 
 def _function(name: str) -> Any:
     """The function of that name, or None where a stored graph may not call it. Exported programs call aten operators."""
-    space, _, rest = name.rpartition("torch.ops.aten.")
-    operation, _, overload = rest.partition(".")
-    if not space and rest and operation not in ("from_file", "_print", "save"):
-        return getattr(getattr(torch.ops.aten, operation, None), overload, None)
-    return _functions().get(name)
+    if not name.startswith("torch.ops.aten."):
+        return _functions().get(name)
+    operation, _, overload = name.removeprefix("torch.ops.aten.").partition(".")
+    if operation == "from_file" or operation.startswith("_print"):
+        return None
+    return getattr(getattr(torch.ops.aten, operation, None), overload, None)
 
 
 @lru_cache(maxsize=1)
@@ -226,7 +227,7 @@ def _node(node: fx.Node) -> dict[str, Any]:
     target: Any = node.target
     if node.op == "call_function":
         aten = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"  # pyright: ignore[reportPrivateUsage]
-        name = f"torch.ops.{str(target)}" if aten else _names().get(target)
+        name = f"torch.ops.{target!s}" if aten else _names().get(target)
         if name is None:
             raise fail(
                 "X0820",
