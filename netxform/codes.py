@@ -89,6 +89,12 @@ CODES: dict[str, tuple[str, str]] = {
     "X0317": ("classes do not match", "The data has another number of classes than the output of the network."),
     "X0318": ("data does not fit the input", "The samples have other channels or another rank than the network takes."),
     "X0319": ("several outputs", "A network with several heads: `output=NAME` says which one is meant."),
+    "X0320": (
+        "an axis that may not be changed",
+        "Every dimension has a type, found by running the network once without data. An axis is locked where a change could\n"
+        "not be sound: `netxform ls SPEC --axes` shows each with its reason, `netxform explain locks` explains the reasons.",
+    ),
+    "X0321": ("code that cannot follow", "A size is written in code that is kept whole, or computed in it. Nothing was changed."),
     "X0401": ("wrong kind of value", "The clause takes another kind of value."),
     "X0402": ("wrong unit", "Quantities keep their unit, and only like is compared with like."),
     "X0403": ("unknown parameter", "`param NAME = …` declares, `$NAME` uses, `-p NAME=…` sets."),

@@ -15,6 +15,7 @@ from netxform.errors import fail
 OWN: dict[str, type[nn.Module]] = {
     c.__name__: c
     for c in (
+        layers.Attention,
         layers.DropPath,
         layers.BatchNormAct2d,
         layers.FrozenBatchNormAct2d,

@@ -50,3 +50,109 @@ class FrozenBatchNormAct2d(BatchNormAct2d):
         """Stay in eval mode, whatever `mode` says."""
         super().train(False)
         return self
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al., 2017) whose widths are free of each other: `nn.MultiheadAttention` without the
+    rule that heads times width is the embedding. Same tensors under the same names, same call.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        head_dim: int,
+        value_dim: int,
+        kdim: int,
+        vdim: int,
+        scale: float,
+        dropout: float = 0.0,
+        bias: bool = True,
+        packed: bool = True,
+        batch_first: bool = False,
+        qdim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.embed_dim, self.num_heads, self.head_dim, self.value_dim = embed_dim, num_heads, head_dim, value_dim
+        self.qdim = embed_dim if qdim is None else qdim
+        self.kdim, self.vdim, self.scale, self.dropout = kdim, vdim, scale, dropout
+        self.bias, self.packed, self.batch_first = bias, packed, batch_first
+        rows = (num_heads * head_dim, num_heads * head_dim, num_heads * value_dim)
+        if packed:
+            self.in_proj_weight = nn.Parameter(torch.empty(sum(rows), self.qdim))
+        else:
+            self.q_proj_weight = nn.Parameter(torch.empty(rows[0], self.qdim))
+            self.k_proj_weight = nn.Parameter(torch.empty(rows[1], kdim))
+            self.v_proj_weight = nn.Parameter(torch.empty(rows[2], vdim))
+        if bias:
+            self.in_proj_bias = nn.Parameter(torch.empty(sum(rows)))
+        self.out_proj = nn.Linear(rows[2], embed_dim, bias=bias)
+        self.bias_k = None
+        self.add_zero_attn = False
+
+    @classmethod
+    def of(cls, other: nn.MultiheadAttention) -> Attention:
+        """The same attention with the tensors of `other`, whatever their sizes now are."""
+        packed = other.in_proj_weight is not None
+        with torch.device("meta"):
+            made = cls(
+                other.embed_dim, other.num_heads, other.head_dim, other.head_dim, other.kdim, other.vdim,
+                float(other.head_dim) ** -0.5, other.dropout, other.in_proj_bias is not None, packed, other.batch_first,
+            )  # fmt: skip
+        for name, tensor in other._parameters.items():
+            if tensor is not None:
+                made._parameters[name] = tensor
+        made._parameters = {n: made._parameters[n] for n in other._parameters if n in made._parameters}
+        made.out_proj.weight, made.out_proj.bias = other.out_proj.weight, other.out_proj.bias
+        made.measure()
+        return made.train(other.training)
+
+    def measure(self) -> None:
+        """Read the sizes of inputs and output off the tensors."""
+        self.embed_dim = self.out_proj.out_features = self.out_proj.weight.shape[0]
+        self.out_proj.in_features = self.out_proj.weight.shape[1]
+        if self.packed:
+            self.qdim = self.kdim = self.vdim = self.in_proj_weight.shape[1]
+        else:
+            self.qdim, self.kdim, self.vdim = (w.shape[1] for w in (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight))
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Query (L, N, E) or, with `batch_first`, (N, L, E) → the same shape, and the weights (N, L, S) where asked for."""
+        if not self.batch_first:
+            query, key, value = query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)
+        sizes = [self.num_heads * self.head_dim, self.num_heads * self.head_dim, self.num_heads * self.value_dim]
+        if self.packed:
+            weights = self.in_proj_weight.split(sizes)
+        else:
+            weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        biases = self.in_proj_bias.split(sizes) if self.bias else (None, None, None)
+        q, k, v = (
+            nn.functional.linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for x, w, b in zip((query, key, value), weights, biases)
+        )
+        scores = q @ k.transpose(-2, -1) * self.scale
+        if attn_mask is not None:
+            mask = attn_mask if attn_mask.dim() == 2 else attn_mask.unflatten(0, (-1, self.num_heads))
+            scores = scores.masked_fill(mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+        if key_padding_mask is not None:
+            gone = key_padding_mask[:, None, None, :]
+            scores = scores.masked_fill(gone, float("-inf")) if gone.dtype == torch.bool else scores + gone
+        chances = scores.softmax(-1)
+        if self.training and self.dropout:
+            chances = nn.functional.dropout(chances, self.dropout)
+        out = self.out_proj((chances @ v).transpose(1, 2).flatten(2))
+        if not self.batch_first:
+            out = out.transpose(0, 1)
+        if not need_weights:
+            return out, None
+        return out, chances.mean(1) if average_attn_weights else chances

@@ -7,15 +7,22 @@ Every node carries in `meta`: `scope` (the innermost module in which it runs), `
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from netxform.errors import fail
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from netxform.core.infer import Types
+    from netxform.core.reindex import Axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,29 @@ class Network:
     front_end: str
     islands: tuple[Island, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def types(self) -> Types:
+        """The axis types: of every tensor of the module and of every value of the graph."""
+        from netxform.core.infer import infer
+
+        return infer(self)
+
+    @cached_property
+    def atoms(self) -> tuple[Axis, ...]:
+        """The index sets of the network's tensors: each with its size, why it is locked, what mixes it, and where it occurs."""
+        from netxform.core.reindex import axes_of
+
+        return axes_of(self.types)
+
+    def reindex(self, maps: Mapping[Axis | str, Sequence[int]], optimizer: Optimizer | None = None) -> Network:
+        """The network with new[i] = old[maps[atom][i]] along each atom, wherever it occurs (see `core.reindex`).
+
+        Raises NetxformError X0320 (unknown or locked atom, bad index), X0321 (code that cannot follow).
+        """
+        from netxform.core.reindex import reindex
+
+        return reindex(self, maps, optimizer)
 
 
 def exit_nodes(network: Network, path: str) -> list[fx.Node]:
