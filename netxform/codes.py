@@ -95,6 +95,11 @@ CODES: dict[str, tuple[str, str]] = {
         "not be sound: `netxform ls SPEC --axes` shows each with its reason, `netxform explain locks` explains the reasons.",
     ),
     "X0321": ("code that cannot follow", "A size is written in code that is kept whole, or computed in it. Nothing was changed."),
+    "X0322": (
+        "not exact",
+        "The function would change: a norm runs over the axis and its indices are not repeated equally often, a softmax or a\n"
+        "sum runs over it, a tied tensor is both produced and summed over, or the size is no whole number.",
+    ),
     "X0401": ("wrong kind of value", "The clause takes another kind of value."),
     "X0402": ("wrong unit", "Quantities keep their unit, and only like is compared with like."),
     "X0403": ("unknown parameter", "`param NAME = …` declares, `$NAME` uses, `-p NAME=…` sets."),

@@ -29,7 +29,7 @@ from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, ties, to_json
 from netxform.compiler.plan import Plan, totals
 from netxform.compiler.rewrite import Outcome
-from netxform.compiler.verify import digest, distance, measure, probe, tensor_hash, tensors, values_at
+from netxform.compiler.verify import digest, distance, measure, probe, same_function, tensor_hash, tensors, values_at
 from netxform.core.edit import FrozenInTraining
 from netxform.core.law import Evidence
 from netxform.core.network import Network
@@ -73,6 +73,9 @@ def certificate(plan: Plan, outcome: Outcome, held_out: HeldOut | None, comparis
             if one.values:
                 now = values_at(network, one.values, inputs)
                 force = all(distance(now.get(n), t) == 0.0 for n, t in one.values.items())
+            elif one.reference:
+                again = same_function(one.reference, network, inputs, plan.spec.seed)
+                force = again.evidence.held
             elif one.tensors:
                 force = digest(network.module, one.tensors) == one.evidence.detail["digest"]
             elif isinstance(one.claim, FrozenInTraining):
@@ -199,6 +202,10 @@ def _write_files(
     wanted = {n for s in certificate_["statements"] for c in s["claims"] if c["in_force"] for n in c["detail"].get("nodes", ())}
     for name, value in values_at(network, wanted | ends, inputs).items():
         evidence[f"value.{name}"] = value
+    for i, several in enumerate(outcome.measured):
+        for j, one in enumerate(several):
+            if one.reference and certificate_["statements"][i]["claims"][j]["in_force"]:
+                evidence |= {f"reference.{i}.{j}.{k}": t for k, t in enumerate(one.reference)}
     if held_out is not None:
         evidence |= {"held_out.x": held_out.x, "held_out.y": held_out.y}
     save_file({n: t.contiguous().clone() for n, t in evidence.items()}, part / "evidence.safetensors")
@@ -269,11 +276,16 @@ def verify(folder: Path) -> Verdict:
     scale = max((float(stored[f"value.{n.name}"].abs().max()) for n in outputs(network.module).values()), default=1.0)
     bound = 0.0 if held["versions"] == environment() else 1e-5 * max(scale, 1.0)
     lines.append(("outputs", Evidence("outputs on the probe inputs", bound, worst, worst <= bound, count)))
-    for statement in held["statements"]:
-        for claim in statement["claims"]:
+    for i, statement in enumerate(held["statements"]):
+        for j, claim in enumerate(statement["claims"]):
             if not claim["in_force"]:
                 continue
-            lines.append((statement["statement"], _again(claim, network, values, stored, bound)))
+            if claim["kind"] == "same function":
+                wanted = tuple(stored[n] for n in sorted((n for n in stored if n.startswith(f"reference.{i}.{j}.")), key=len))
+                evidence = same_function(wanted, network, inputs, claim["seed"]).evidence
+            else:
+                evidence = _again(claim, network, values, stored, bound)
+            lines.append((statement["statement"], evidence))
     if held["held_out"] is not None and "held_out.x" in stored:
         now = _score(network, HeldOut(stored["held_out.x"], stored["held_out.y"]))
         gap = abs((now or {"right": 0})["right"] - held["held_out"]["right"])

@@ -5,6 +5,7 @@ Network before, Network after, Claim ─measure→ Evidence
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.core.edit import Claim, FrozenInTraining, SameOutputs, SameValue, Untouched
+from netxform.core.edit import Claim, FrozenInTraining, SameFunction, SameOutputs, SameValue, Untouched
 from netxform.core.law import Evidence
 from netxform.core.network import Network, example
 from netxform.core.surgery import outputs
@@ -29,6 +30,7 @@ class Measured:
     values: dict[str, Tensor]
     tensors: tuple[str, ...] = ()
     claim: Claim | None = None
+    reference: tuple[Tensor, ...] = ()
 
 
 def probe(network: Network, seed: int) -> tuple[Tensor, ...]:
@@ -51,6 +53,8 @@ def _measure(claim: Claim, before: Network, after: Network, inputs: tuple[Tensor
         case SameOutputs():
             kept = [n.name for n in outputs(before.module).values()]
             return _same(before, after, kept, inputs, seed, "same outputs, bit for bit")
+        case SameFunction():
+            return same_function(results(before, inputs), after, inputs, seed, claim.noise)
         case FrozenInTraining():
             return _frozen(after, claim, inputs, seed)
         case Untouched():
@@ -107,10 +111,65 @@ def _same(before: Network, after: Network, nodes: list[str], inputs: tuple[Tenso
     return Measured(evidence, wanted)
 
 
+# A double-precision copy of a network with more parameters than this is not made; float32 is compared instead.
+_LARGE = 400_000_000
+
+
+def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The floating-point outputs on the inputs, in eval mode and in float64 (in the network's precision for a huge one)."""
+    small = sum(p.numel() for p in network.module.parameters()) <= _LARGE
+    module = copy.deepcopy(network.module).double() if small else network.module
+    given = [t.double() if small and t.is_floating_point() else t.clone() for t in inputs]
+    modes = {m: m.training for m in module.modules()}
+    try:
+        with torch.no_grad():
+            found = _tensors(module.eval()(*given))
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    return tuple(t for t in found if t.is_floating_point())
+
+
+def same_function(
+    wanted: tuple[Tensor, ...], after: Network, inputs: tuple[Tensor, ...], seed: int, noise: float = 0.0
+) -> Measured:
+    """Compare outputs in float64: 1e-10 of the largest value is a thousand times the worst rounding seen in a right edit.
+
+    In float32 the allowance is ten times the network's own rounding noise: what permuting its free axes changes.
+    """
+    found = results(after, inputs)
+    double = all(t.dtype == torch.float64 for t in wanted)
+    if noise:
+        bound = float("inf")
+    else:
+        bound = 1e-10 if double else 10 * max(_rounding(after, inputs, seed), 1e-7)
+    gap = relative(found, wanted)
+    name = "same function" + (f", up to noise of {noise:g}" if noise else "")
+    count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
+    evidence = Evidence(name, bound, gap, gap <= bound, count, seed, "float64" if double else "float32")
+    return Measured(evidence, {}, reference=wanted)
+
+
+def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
+    """max |found − wanted| / max |wanted| over all outputs; infinite for other shapes or for NaN."""
+    if [t.shape for t in found] != [t.shape for t in wanted]:
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(found, wanted, strict=True):
+        if b.numel():
+            gap = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-300))
+            worst = max(worst, gap if gap == gap else float("inf"))
+    return worst
+
+
+def _rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    maps = {a: torch.randperm(a.size, generator=generator).tolist() for a in network.atoms if a.locked is None}
+    return relative(results(network.reindex(maps), inputs), results(network, inputs))
+
+
 def _frozen(after: Network, claim: FrozenInTraining, inputs: tuple[Tensor, ...], seed: int) -> Measured:
     """One step forward and backward in train mode, on a copy."""
-    import copy
-
     module = copy.deepcopy(after.module).train()
     before = {n: t.clone() for n, t in module.named_buffers(remove_duplicate=False) if n in set(claim.buffers)}
     with torch.random.fork_rng(devices=[]), torch.enable_grad():

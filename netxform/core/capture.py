@@ -35,6 +35,13 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
     """
     if isinstance(model, fx.GraphModule) and all("exits" in n.meta for n in model.graph.nodes if n.op != "output"):
         return _finish(copy.deepcopy(model), inputs, "graph", (), model)
+    taken = [n for n, _ in model.named_children() if hasattr(fx.GraphModule, n)]
+    if taken:
+        raise fail(
+            "X0802",
+            f"a submodule is called `{taken[0]}`, a name that torch.fx needs for itself",
+            helps=("rename the submodule, or wrap the model in another module",),
+        )
     tried: list[str] = []
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -29,6 +29,6 @@ def cost(network: Network) -> Cost:
     shadow.module.eval()
     batch = next((i.shape[0] for i in network.inputs if i.shape), 1)
     counter: Any = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), torch.device("meta"), counter:
         shadow.module(*example(shadow))
     return Cost(params, counter.get_total_flops() // 2 // max(batch, 1), held)

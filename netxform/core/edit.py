@@ -48,7 +48,54 @@ class Trainable:
     norms: tuple[str, ...] = ()
 
 
-Operation: TypeAlias = Truncate | Append | Trainable
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Multiply slices of a tensor: slice i along `axis` by factors[i]."""
+
+    tensor: str
+    axis: int
+    factors: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Draw slices of a tensor (the given positions along `axis`) from the normal distribution, as wide as the tensor.
+
+    With `noise`, what is there is kept and noise of that relative width is added.
+    """
+
+    tensor: str
+    axis: int
+    positions: tuple[int, ...]
+    seed: int
+    noise: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reindex:
+    """Apply index maps to atoms (by name): everything of their type is gathered; then fill, then scale."""
+
+    maps: tuple[tuple[str, tuple[int, ...]], ...]
+    scales: tuple[Scale, ...] = ()
+    fills: tuple[Fill, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Put `layers` in sequence behind the value of `node`, in a new module `name`, for all who read it.
+
+    `start` says how the new tensors begin: as the identity, or as drawn with the last scale zero (a residual branch,
+    whose result is added to the value).
+    """
+
+    name: str
+    node: str
+    layers: tuple[Layer, ...]
+    start: Literal["identity", "branch"]
+    seed: int
+
+
+Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +122,14 @@ class SameOutputs:
 
 
 @dataclass(frozen=True, slots=True)
+class SameFunction:
+    """Claim: the outputs are the same in real arithmetic, up to what `noise` (a relative width) was added."""
+
+    noise: float = 0.0
+    kind: Literal["same function"] = "same function"
+
+
+@dataclass(frozen=True, slots=True)
 class FrozenInTraining:
     """Claim: in `train()` mode these buffers do not move, and these parameters get no gradient."""
 
@@ -91,7 +146,7 @@ class Untouched:
     kind: Literal["untouched"] = "untouched"
 
 
-Claim: TypeAlias = SameValue | SameOutputs | FrozenInTraining | Untouched
+Claim: TypeAlias = SameValue | SameOutputs | SameFunction | FrozenInTraining | Untouched
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from netxform.core.axes import ONE, Atom, Dim, Lock, atoms, fresh, lock, normal, size, unify
+from netxform.core.axes import Dim, Lock, Mix, fresh, lock, mix, size, unify
 from netxform.core.layer_rules import LAYERS
 from netxform.core.network import Network
-from netxform.core.rules import RULES, VIEWS, Int, Positions, Real, Typed, Uncovered, locked
+from netxform.core.rules import RULES, Int, Positions, Real, Typed, Uncovered, locked
 
 
 @dataclass(slots=True)
@@ -70,6 +70,7 @@ class Types:
     stated: list[Stated] = field(default_factory=list[Stated])
     parts: list[Parts] = field(default_factory=list[Parts])
     contractions: list[Contraction] = field(default_factory=list[Contraction])
+    mixes: list[tuple[Mix, Dim]] = field(default_factory=list["tuple[Mix, Dim]"])
     uses: dict[str, int] = field(default_factory=dict[str, int])
     scaled: list[tuple[str, Dim]] = field(default_factory=list["tuple[str, Dim]"])
     uncovered: dict[str, str] = field(default_factory=dict[str, str])
@@ -144,6 +145,11 @@ class _Inference:
         if right.dims[j]:
             self.types.contractions.append(Contraction(self.at, sides[0], sides[1], right.dims[j], self.path if self.inside else None))
 
+    def mix(self, dim: Dim, kind: str) -> None:
+        mix(dim, Mix(kind, self.at))
+        if dim:
+            self.types.mixes.append((Mix(kind, self.at), dim))
+
     def inner_product(self, dim: Dim) -> None:
         self.types.contractions.append(Contraction(self.at, None, None, dim, self.path))
 
@@ -152,9 +158,6 @@ class _Inference:
             lock(tensor.of, Lock("position", self.at))
         if tensor.source is not None:
             self.types.uses[tensor.source] = self.types.uses.get(tensor.source, 0) + 1
-
-    def more_use(self, tensor: Typed) -> None:
-        pass
 
     def scaled_by_size(self, dim: Dim) -> bool:
         if self.inside:
@@ -553,11 +556,3 @@ def _plain(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return made
 
     return marked(result)
-
-
-def touched_once(types: Types) -> dict[str, int]:
-    """How often each tensor of the module is used."""
-    return dict(types.uses)
-
-
-__all__ = ["ONE", "VIEWS", "Atom", "Contraction", "Parts", "Stated", "Types", "atoms", "infer", "normal", "op_name"]

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from torch import nn
 
-from netxform.core.axes import Dim, Lock, Mix, concat, fresh, lock, mix, unify
+from netxform.core.axes import Dim, Lock, concat, fresh, lock, unify
 from netxform.core.rules import RULES, Context, Typed, Uncovered, batch_norm, convolve, group_norm, locked, lookup, pool
 
 LayerRule = Callable[..., Any]
@@ -132,7 +132,7 @@ def _batch_norm_act(t: LayerContext, module: nn.Module, input: Typed) -> Typed:
 def _instance_norm(t: LayerContext, module: nn.Module, input: Typed) -> Typed:
     held = [v for n in ("weight", "bias", "running_mean", "running_var") if (v := t.tensor(n)) is not None]
     for dim in input.dims[2:]:
-        mix(dim, Mix("batch_norm", t.at))
+        t.mix(dim, "batch_norm")
     made = batch_norm(t, input, held, False)
     t.attribute("num_features", input.dims[1])
     return cast(Typed, made)
@@ -145,7 +145,7 @@ def _layer_norm(t: LayerContext, module: nn.Module, input: Typed) -> Typed:
     last = input.dims[len(input.dims) - len(sizes) :]
     kind = "layer_norm" if isinstance(module, nn.LayerNorm) else "rms_norm"
     for i, dim in enumerate(last):
-        mix(dim, Mix(kind, t.at))
+        t.mix(dim, kind)
         t.attribute("normalized_shape", dim, item=i)
     for name in ("weight", "bias"):
         tensor = t.tensor(name)
@@ -324,7 +324,6 @@ def _attention(
         unify(packed.dims[0], concat(rows), t.at)
         for operand in (query, key, value):
             t.contract(operand, 2, packed, 1)
-            cast(Any, t).more_use(packed)
     else:
         for name, operand, dim in zip("qkv", (query, key, value), rows, strict=True):
             weight = _need(t.tensor(f"{name}_proj_weight"))
@@ -347,7 +346,7 @@ def _attention(
     batch, first, second = (query.dims[0], query.dims[1], key.dims[1])
     if not own.batch_first:
         batch, first, second = query.dims[1], query.dims[0], key.dims[0]
-    mix(second, Mix("softmax", t.at))
+    t.mix(second, "softmax")
     unify(second, value.dims[1 if own.batch_first else 0], t.at)
     for mask in (key_padding_mask, attn_mask):
         if isinstance(mask, Typed):
@@ -357,7 +356,7 @@ def _attention(
     if not need_weights:
         return (out, None)
     if average_attn_weights:
-        mix(heads, Mix("mean", t.at)) if 1 in cast(Any, t).read_items() else None
+        t.mix(heads, "mean") if 1 in cast(Any, t).read_items() else None
         return (out, Typed([batch, first, second], t.shape[1]))
     return (out, Typed([batch, heads, first, second], t.shape[1]))
 

@@ -6,6 +6,7 @@ Every node carries in `meta`: `scope` (the innermost module in which it runs), `
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -157,8 +158,10 @@ def annotate(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
     """Run the graph node by node in eval mode and note the shape and dtype of every value."""
     modes = {m: m.training for m in module.modules()}
     module.eval()
+    # tensors that the code makes on the default device must meet the others where they are
+    device = torch.device("meta") if any(t.is_meta for t in inputs) else contextlib.nullcontext()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), device:
             _Shapes(module, garbage_collect_values=True).run(*inputs)
     finally:
         for part, mode in modes.items():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
-from netxform.core.axes import ONE, Dim, Lock, Mix, concat, fresh, is_locked, lock, mirrored, mix, normal, regroup, size, split, unify
+from netxform.core.axes import ONE, Dim, Lock, concat, fresh, is_locked, lock, mirrored, normal, regroup, size, split, unify
 
 Shape = tuple[int, ...]
 
@@ -53,6 +53,7 @@ class Context(Protocol):
 
     at: str
     shape: Any
+    inside: bool
 
     def state(self, number: Any, *dims: Dim) -> None:
         """The number in the code is the sum of the sizes of these dimensions, and must follow them."""
@@ -60,6 +61,10 @@ class Context(Protocol):
 
     def contract(self, left: Typed, i: int, right: Typed, j: int) -> None:
         """Dimension i of `left` and j of `right` are the same and are summed over."""
+        ...
+
+    def mix(self, dim: Dim, kind: str) -> None:
+        """Something is computed across the dimension."""
         ...
 
     def touch(self, tensor: Typed) -> None:
@@ -107,11 +112,11 @@ def _same(t: Context, x: Typed, dims: list[Dim] | None = None) -> Typed:
 
 POINTWISE = """add sub mul div true_divide floor_divide floordiv truediv radd rsub rmul rdiv rtruediv multiply subtract divide
     remainder fmod relu relu6 silu gelu sigmoid tanh hardswish hardsigmoid hardtanh leaky_relu elu selu celu exp exp2 expm1 neg
-    negative rsqrt sqrt pow rpow clamp clip clamp_min clamp_max masked_fill ne eq lt gt le ge where maximum minimum max_of min_of abs
+    negative rsqrt sqrt pow rpow clamp clip clamp_min clamp_max masked_fill ne eq lt gt le ge where maximum minimum abs
     log log2 log10 log1p sin cos tan atan2 addcmul addcdiv bitwise_not bitwise_and bitwise_or logical_not logical_and logical_or
     logical_xor mish softplus softsign tanhshrink hardshrink softshrink threshold logsigmoid erf erfc reciprocal square floor ceil
-    round sign sgn frac trunc lerp isnan isinf isfinite nan_to_num invert and or xor rrelu relu_ fill zero erfinv sinh cosh asin
-    acos atan hypot float_power heaviside copysign deg2rad polar view_as_complex_never lerp_scalar log_sigmoid_forward pos positive
+    round sign sgn frac trunc lerp isnan isinf isfinite nan_to_num invert and or xor rrelu fill zero erfinv sinh cosh asin
+    acos atan hypot float_power heaviside copysign deg2rad polar  log_sigmoid_forward pos positive
     lift lift_fresh native_dropout fused_dropout dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout
     feature_dropout bernoulli"""
 
@@ -122,7 +127,7 @@ def _pointwise(t: Context, *args: Any, **kwargs: Any) -> Any:
     operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Typed)]
     for number in (*args, *kwargs.values()):
         for dim in getattr(number, "dims", ()) if isinstance(number, Int | Real) else ():
-            mix(dim, Mix("size", t.at))
+            t.mix(dim, "size")
     several = isinstance(t.shape, list) or (bool(t.shape) and not isinstance(t.shape[0], int))
     shape = cast("Shape", t.shape[0] if several else t.shape)
     result = _broadcast(t, operands, shape)
@@ -150,7 +155,7 @@ def _broadcast(t: Context, operands: Sequence[Typed], shape: Shape) -> Typed:
 
 @rule(
     """clone alias detach to _to_copy contiguous float double half bfloat16 type requires_grad_ cpu cuda data identity lift_fresh_copy
-    detach_copy alias_copy long int bool type_as view_as_real_never conj resolve_conj resolve_neg""",
+    detach_copy alias_copy long int bool type_as conj resolve_conj resolve_neg""",
     view=True,
 )
 def _identity(t: Context, x: Typed, *args: Any, **kwargs: Any) -> Typed:
@@ -288,9 +293,9 @@ def _einsum(t: Context, equation: str, *operands: Any) -> Typed:
             where.setdefault(letter, (operand, i))
     for letter, (operand, i) in where.items():
         if letter not in right and letters.count(letter) == 1:
-            mix(operand.dims[i], Mix("sum", t.at))
+            t.mix(operand.dims[i], "sum")
         elif letter not in right and letters.count(letter) > 2:
-            mix(operand.dims[i], Mix("product", t.at))
+            t.mix(operand.dims[i], "product")
     return Typed([where[c][0].dims[where[c][1]] if c in where else ONE for c in right], t.shape, given[0].dtype)
 
 
@@ -317,9 +322,9 @@ def _attention(t: Context, query: Typed, key: Typed, value: Typed, attn_mask: An
         t.touch(operand)
     t.contract(query, len(query.shape) - 1, key, len(key.shape) - 1)
     if kwargs.get("scale") is None and not t.scaled_by_size(query.dims[-1]):
-        mix(query.dims[-1], Mix("size", t.at))
+        t.mix(query.dims[-1], "size")
     unify(key.dims[-2], value.dims[-2], t.at)
-    mix(key.dims[-2], Mix("softmax", t.at))
+    t.mix(key.dims[-2], "softmax")
     heads = query.dims[:-2]
     for other in (key, value):
         for i in range(len(shape) - 2):
@@ -517,7 +522,7 @@ def batch_norm(t: Context, x: Typed, tensors: Sequence[Typed], batch_statistics:
     if batch_statistics:
         for i, dim in enumerate(x.dims):
             if i != 1:
-                mix(dim, Mix("batch_norm", t.at))
+                t.mix(dim, "batch_norm")
     if t.shape and not isinstance(t.shape[0], int):
         rest = [Typed([x.dims[1]], s) if s == (x.shape[1],) else locked(s, "unknown") for s in t.shape[1:]]
         return (Typed(list(x.dims), x.shape, x.dtype), *rest)
@@ -531,7 +536,7 @@ def _instance_norm(
 ) -> Typed:  # fmt: skip
     """Statistics over positions, for every channel by itself."""
     for dim in input.dims[2:]:
-        mix(dim, Mix("batch_norm", t.at))
+        t.mix(dim, "batch_norm")
     return batch_norm(t, input, [a for a in (running_mean, running_var, weight, bias) if isinstance(a, Typed)], False)
 
 
@@ -544,7 +549,7 @@ def _layer_norm(
     count = len(normalized_shape)
     last = input.dims[len(input.dims) - count :]
     for number, dim in zip(normalized_shape, last, strict=True):
-        mix(dim, Mix("layer_norm" if bias is not None or weight is None or eps is not None else "rms_norm", t.at))
+        t.mix(dim, "layer_norm")
         t.state(number, dim)
     for tensor in (weight, bias):
         if isinstance(tensor, Typed):
@@ -572,9 +577,9 @@ def group_norm(t: Context, x: Typed, tensors: Sequence[Typed], groups: int) -> T
         lock(x.dims[1], Lock("shape", t.at))
     else:
         t.state(groups, parts[0])
-        mix(parts[1], Mix("group_norm", t.at))
+        t.mix(parts[1], "group_norm")
     for dim in x.dims[2:]:
-        mix(dim, Mix("group_norm", t.at))
+        t.mix(dim, "group_norm")
     return _typed(x)
 
 
@@ -600,7 +605,7 @@ def _weight_norm(t: Context, v: Typed, g: Typed, dim: int = 0) -> Any:
         if i == dim and g.shape and g.shape[i] == v.shape[i]:
             unify(d, g.dims[i], t.at)
         elif i != dim:
-            mix(d, Mix("norm", t.at))
+            t.mix(d, "norm")
     if t.shape and not isinstance(t.shape[0], int):
         return (_typed(v), locked(t.shape[1], "unknown"))
     return _typed(v)
@@ -631,7 +636,7 @@ def _reduce(t: Context, x: Typed, kind: str, name: str, *args: Any, **kwargs: An
     if over is not None and not isinstance(over, int) and not axes:
         axes = list(range(len(x.shape)))
     for i in axes:
-        mix(x.dims[i], Mix(kind, t.at))
+        t.mix(x.dims[i], kind)
 
     def made(shape: Shape) -> Typed:
         if len(shape) == len(x.shape):
@@ -668,7 +673,7 @@ class Positions(Typed):
 def _softmax(t: Context, x: Typed, dim: Any = -1, *args: Any, **kwargs: Any) -> Typed:
     """Normalised along one dimension."""
     t.touch(x)
-    mix(x.dims[_axis(x, dim)], Mix("softmax", t.at))
+    t.mix(x.dims[_axis(x, dim)], "softmax")
     return _typed(x)
 
 
@@ -676,7 +681,7 @@ def _softmax(t: Context, x: Typed, dim: Any = -1, *args: Any, **kwargs: Any) -> 
 def _normalize(t: Context, x: Typed, p: Any = 2.0, dim: int = 1, *args: Any, **kwargs: Any) -> Typed:
     """Divided by a norm along one dimension."""
     t.touch(x)
-    mix(x.dims[_axis(x, dim)], Mix("norm", t.at))
+    t.mix(x.dims[_axis(x, dim)], "norm")
     return _typed(x)
 
 
@@ -792,7 +797,7 @@ def _permute(t: Context, x: Typed, *order: Any, dims: Any = None, **kwargs: Any)
     return _rearranged(x, [_axis(x, i) for i in given], t)
 
 
-@rule("transpose swapaxes swapdims t T mT H mH adjoint numpy_T transpose_copy", view=True)
+@rule("transpose swapaxes swapdims t T mT H mH adjoint transpose_copy", view=True)
 def _transpose(t: Context, x: Typed, *two: Any, dim0: Any = None, dim1: Any = None, **kwargs: Any) -> Typed:
     """Two dimensions exchanged."""
     order = list(range(len(x.shape)))
@@ -897,6 +902,9 @@ def piece(t: Context, x: Typed, i: int, start: Any, stop: Any, step: Any = 1) ->
         if isinstance(stop, int) and 0 < stop < 1 << 40:
             t.state(stop, x.dims[i])
         return x.dims[i]
+    varying = any(isinstance(b, Int) and b.dims and all(is_locked(d) for d in b.dims) for b in (start, stop))
+    if varying or (t.inside and x.source is not None):  # what is read depends on the input, or cannot be told to
+        lock(x.dims[i], Lock("position", t.at))
     if is_locked(x.dims[i]) or count == 0:
         return fresh(count, Lock("position", t.at))
     if stride != 1:

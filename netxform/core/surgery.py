@@ -17,9 +17,10 @@ from typing import Any, assert_never, cast
 import torch
 from torch import fx, nn
 
-from netxform.core.edit import Append, Edit, Trainable, Truncate
+from netxform.core.edit import Append, Edit, Fill, Insert, Reindex, Trainable, Truncate
 from netxform.core.frozen import FROZEN, THAWED
 from netxform.core.network import Network, clone, refresh
+from netxform.core.reindex import apply_maps, put, replace_tensors
 from netxform.core.values import AUTO, Invocation, Layer
 from netxform.errors import Span, closest, fail
 
@@ -44,6 +45,10 @@ def perform(network: Network, edit: Edit) -> Network:
                 _append(changed.module, operation)
             case Trainable():
                 _trainable(changed.module, operation)
+            case Reindex():
+                changed = _reindex(changed, operation)
+            case Insert():
+                _insert(changed.module, operation)
             case _:
                 assert_never(operation)
     if any(not isinstance(o, Trainable) for o in edit.operations):
@@ -361,6 +366,141 @@ def _shape(network: Network, node: str) -> tuple[int, ...]:
     return cast("tuple[int, ...]", shape)
 
 
+# --- index maps ------------------------------------------------------------------------------------------------------
+
+
+def _reindex(network: Network, edit: Reindex) -> Network:
+    named = {a.name: a.atom for a in network.atoms}
+    changed = apply_maps(network, {named[n]: list(m) for n, m in edit.maps})
+    makers: dict[str, list[Any]] = {}
+    for fill in edit.fills:
+        makers.setdefault(fill.tensor, []).append(lambda t, f=fill: _filled(t, f))
+    for scale in edit.scales:
+        makers.setdefault(scale.tensor, []).append(lambda t, s=scale: _along(t, s.axis, s.factors) * t)
+
+    def apply(tensor: torch.Tensor, steps: list[Any]) -> torch.Tensor:
+        for step in steps:
+            tensor = step(tensor.detach())
+        return tensor
+
+    replace_tensors(changed.module, {n: lambda t, s=s: apply(t, s) for n, s in makers.items()}, network.types)
+    return changed
+
+
+def _along(tensor: torch.Tensor, axis: int, values: Iterable[float]) -> torch.Tensor:
+    """A vector in the tensor's precision, shaped to act along one axis."""
+    vector = torch.tensor(list(values), dtype=tensor.dtype, device=tensor.device)
+    return vector.reshape([-1 if i == axis else 1 for i in range(tensor.dim())])
+
+
+def _filled(tensor: torch.Tensor, fill: Fill) -> torch.Tensor:
+    if tensor.is_meta:
+        return tensor
+    index = torch.tensor(fill.positions, device=tensor.device)
+    generator = torch.Generator().manual_seed(fill.seed)
+    old = tensor.index_select(fill.axis, index)
+    drawn = torch.randn(old.shape, generator=generator, dtype=torch.float64) * float(tensor.double().std())
+    drawn = drawn.to(tensor)
+    return tensor.index_copy(fill.axis, index, drawn if fill.noise is None else old + fill.noise * drawn)
+
+
+# --- inserting -------------------------------------------------------------------------------------------------------
+
+
+def _insert(module: fx.GraphModule, edit: Insert) -> None:
+    """The layers between a value and all who read it; as a branch, their result is added to the value."""
+    source = find(module, edit.node)
+    device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    readers = list(source.users)
+    holder = nn.Module()
+    holder.train(module.training)
+    owner, _, last = edit.name.rpartition(".")
+    module.get_submodule(owner).add_module(last, holder)
+    made: list[nn.Module] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(edit.seed)
+        made = [build(layer, device, source.meta.get("dtype")) for layer in edit.layers]
+    if edit.start == "identity":
+        for part in made:
+            start_as_identity(part)
+    else:
+        start_as_nothing([m for m in made if list(m.parameters())][-1])
+    value = source
+    after = source
+    for layer, part in zip(edit.layers, made, strict=True):
+        part.train(module.training)
+        holder.add_module(layer.name, part)
+        path = f"{edit.name}.{layer.name}"
+        value.meta["entries"] = (*value.meta.get("entries", ()), *((path, edit.name) if value is source else (path,)))
+        with module.graph.inserting_after(after):
+            value = module.graph.call_module(path, (value,))
+        after = value
+        value.meta |= {"scope": edit.name, "exits": (path,), "entries": ()}
+    if edit.start == "branch":
+        with module.graph.inserting_after(after):
+            value = module.graph.call_function(operator.add, (source, value))
+        value.meta |= {"scope": edit.name, "exits": (), "entries": ()}
+    for reader in readers:
+        reader.replace_input_with(source, value)
+    # the new end is the output of whatever the old one was the output of, but for the layer itself
+    own = source.target if source.op == "call_module" else None
+    moved = tuple(p for p in source.meta.get("exits", ()) if p != own)
+    source.meta["exits"] = tuple(p for p in source.meta.get("exits", ()) if p == own)
+    kept = tuple(p for p in source.meta.get("entries", ()) if p.startswith(edit.name))
+    value.meta["entries"] = tuple(p for p in source.meta.get("entries", ()) if not p.startswith(edit.name))
+    source.meta["entries"] = kept
+    value.meta["exits"] = (*value.meta.get("exits", ()), edit.name, *moved)
+
+
+def identity_obstacle(part: nn.Module) -> str | None:
+    """Why the layer cannot start as the identity, or None (for activations: where the value is already activated by it)."""
+    if isinstance(part, nn.Linear):
+        return None if part.in_features == part.out_features else "it changes the number of features"
+    if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if part.in_channels != part.out_channels:
+            return "it changes the number of channels"
+        if any(k % 2 == 0 for k in part.kernel_size):
+            return "its kernel has no middle"
+        if any(s != 1 for s in part.stride):
+            return "its stride is not 1"
+        same = [d * (k - 1) // 2 for k, d in zip(part.kernel_size, part.dilation, strict=True)]
+        if part.padding != "same" and list(cast("tuple[int, ...]", part.padding)) != same:
+            return "its padding does not keep the size"
+        return None
+    if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        return None if part.affine and part.track_running_stats else "it has no scale or no running statistics"
+    if isinstance(part, IDEMPOTENT | nn.Identity | nn.Dropout):
+        return None
+    return f"{type(part).__name__} changes what passes through it"
+
+
+# applied twice, they do what they do once
+IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
+
+
+def start_as_identity(part: nn.Module) -> None:
+    """Set a layer that `identity_obstacle` admits to compute its input (Net2DeeperNet; Chen et al., 2016)."""
+    with torch.no_grad():
+        if isinstance(part, nn.Linear):
+            part.weight.copy_(torch.eye(part.out_features, dtype=part.weight.dtype, device=part.weight.device))
+        elif isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            nn.init.dirac_(part.weight, part.groups)
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            part.weight.copy_((part.running_var + part.eps).sqrt())
+            part.bias.copy_(part.running_mean)
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and part.bias is not None:
+            part.bias.zero_()
+
+
+def start_as_nothing(part: nn.Module) -> None:
+    """Set scale and shift of the last layer of a branch to zero."""
+    with torch.no_grad():
+        for parameter in part.parameters():
+            parameter.zero_()
+
+
 # --- freezing --------------------------------------------------------------------------------------------------------
 
 
@@ -399,7 +539,7 @@ def _trainable(module: fx.GraphModule, edit: Trainable) -> None:
     for part in module.modules():
         for name, tensor in list(part._parameters.items()):  # pyright: ignore[reportPrivateUsage]
             if tensor is not None and id(tensor) in new:
-                part._parameters[name] = new[id(tensor)]  # pyright: ignore[reportPrivateUsage]
+                put(part, name, new[id(tensor)])
     swap = THAWED if edit.value else FROZEN
     for name in edit.norms:
         norm = module.get_submodule(name)

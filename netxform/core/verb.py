@@ -41,6 +41,11 @@ def prep(word: str, default: Any = None) -> Any:
     return _slot(Slot("prep", word), default)
 
 
+def factor(default: Any = None) -> Any:
+    """The field is a factor: `x2`, `x1.5`."""
+    return _slot(Slot("factor"), default)
+
+
 def key(default: Any = MISSING) -> Any:
     """The field is an option under its own name: `rank=256`."""
     return _slot(Slot("key"), default)
@@ -229,7 +234,7 @@ def slots_of(cls: type) -> tuple[dict[str, Slot], dict[str, Any], frozenset[str]
     for item in dataclasses.fields(cls):
         slot = item.metadata.get("slot")
         if slot is None:
-            raise TypeError(f"{cls.__name__}.{item.name} has no slot: use operand(), prep(), key(), layers() or lines()")
+            raise TypeError(f"{cls.__name__}.{item.name} has no slot: use operand(), prep(), factor(), key(), layers() or lines()")
         slots[item.name] = slot
         if item.default is MISSING:
             required.add(item.name)

@@ -1,0 +1,221 @@
+"""deepen: more layers, the same function (Net2DeeperNet)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from netxform.core.edit import Choice, Claim, Edit, Insert, SameFunction
+from netxform.core.law import Contract
+from netxform.core.values import Invocation, Layer, Layers, Name, Selection
+from netxform.core.verb import Scope, key, layers, operand, verb
+from netxform.errors import Diagnostic, Span, fail
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from netxform.core.network import Network
+
+
+@verb("deepen")
+@dataclass(frozen=True)
+class Deepen:
+    """Put a layer behind each selected Linear or convolution, such that the network computes the same function.
+
+    `start=identity` (the default where it is possible): identity matrix or Dirac kernel, a BatchNorm that undoes itself
+    if the layer has one behind it, and the layer's activation again if doing it twice is doing it once (ReLU, ReLU6,
+    Hardtanh). `start=branch`: two layers with the activation between, added to the value, the last scale zero: for
+    GELU, SiLU, LeakyReLU and blocks of any kind. A block in braces is taken as written, and must be the identity at birth.
+
+    Example: model net = zoo.smallcnn(); deepen conv3
+
+    Contract: exact in eval mode, measured in float64. In training mode a new BatchNorm uses batch statistics, as all do;
+    `start=branch` is exact there too.
+    Refused: a block that changes shape or value at birth; a value that is not one tensor.
+    Paper: Chen, Goodfellow, Shlens, "Net2Net: accelerating learning via knowledge transfer", ICLR 2016.
+    """
+
+    selection: Selection = operand()
+    start: Literal["identity", "branch"] | None = key(None)
+    kernel: int | None = key(None)
+    name: Name | None = key(None)
+    block: Layers | None = layers(None)
+    contract: ClassVar[Contract] = Contract.EXACT
+
+    def validate(self, span: Span) -> Iterator[Diagnostic]:
+        """A kernel with a middle."""
+        if self.kernel is not None and self.kernel % 2 == 0:
+            yield Diagnostic("X0406", "`kernel` must be odd", span, "an even kernel has no middle")
+
+    def resolve(self, network: Network, scope: Scope) -> Choice:
+        """For each selected layer: behind which node, and which layers."""
+        from netxform.core.surgery import IDEMPOTENT, settle_layers
+
+        modules = dict(network.module.named_modules(remove_duplicate=False))
+        targets = self._targets(network, scope, modules)
+        inserts: list[dict[str, Any]] = []
+        taken = {n for n in modules}
+        for path in targets:
+            node, norm, activation = _tail(network, scope, path, modules, self.selection)
+            start = self.start
+            idempotent = activation is None or isinstance(activation, IDEMPOTENT)
+            if self.block is not None:
+                start = start or "identity"
+                wanted: tuple[Layer, ...] = self.block.items
+            else:
+                start = start or ("identity" if idempotent else "branch")
+                wanted = tuple(self._layers(modules[path], norm, activation, start))
+                if start == "identity" and not idempotent:
+                    wanted = tuple(w for w in wanted if w.name != "act")
+            settled, _ = settle_layers(network, node.name, wanted, scope.span)
+            self._check(network, node, settled, start, activation, scope)
+            name = _free(self.name.text if self.name is not None else f"{path}_deeper", taken)
+            taken.add(name)
+            inserts.append({"name": name, "node": node.name, "layers": settled, "start": start})
+        return Choice(
+            targets=(str(self.selection),),
+            values={
+                "inserts": inserts,
+                "new": [f"{i['name']} ({', '.join(s.make.name for s in i['layers'])})" for i in inserts],
+                "start": sorted({i["start"] for i in inserts}),
+                "seed": scope.seed + scope.index,
+            },
+            origins={} if self.start is not None else {"start": "the activation allows it"},
+        )
+
+    def _targets(self, network: Network, scope: Scope, modules: dict[str, Any]) -> list[str]:
+        from torch import nn
+
+        paths = scope.modules(self.selection)
+        if self.block is not None:
+            return [p for p in paths if not any(p.startswith(q + ".") for q in paths)]
+        kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        found = [p for p in paths if isinstance(modules[p], kinds)]
+        if not found:
+            raise fail(
+                "X0322",
+                f"`{self.selection}` holds no Linear and no convolution",
+                self.selection.span,
+                "nothing to put a layer behind",
+                helps=("give a block in braces: `deepen SELECTION { a = Linear(auto, 64) }`",),
+            )
+        return found
+
+    def _layers(self, layer: Any, norm: Any, activation: Any, start: str) -> Iterator[Layer]:
+        """One layer like the selected one, from its outputs to as many; a second one for a branch."""
+        from torch import nn
+
+        def one(suffix: str) -> Iterator[Layer]:
+            if isinstance(layer, nn.Linear):
+                yield Layer(f"linear{suffix}", Invocation("Linear", (layer.out_features, layer.out_features)))
+            else:
+                k = self.kernel or next((n for n in layer.kernel_size if n % 2), 3)
+                size = int(layer.out_channels)
+                kind = type(layer).__name__
+                yield Layer(f"conv{suffix}", Invocation(kind, (size, size), {"kernel_size": k, "padding": k // 2, "bias": norm is None}))
+            if norm is not None:
+                yield Layer(f"norm{suffix}", Invocation(type(norm).__name__.removeprefix("Frozen"), (norm.num_features,), {"eps": norm.eps}))
+
+        if start == "identity":
+            yield from one("")
+            if activation is not None:
+                yield Layer("act", Invocation(type(activation).__name__))
+        else:
+            yield from one("1")
+            yield Layer("act", Invocation(type(activation).__name__ if activation is not None else "ReLU"))
+            yield from one("2")
+
+    def _check(self, network: Network, node: fx.Node, made: tuple[Layer, ...], start: str, activation: Any, scope: Scope) -> None:
+        """Shape kept, and the identity at birth. Raises NetxformError X0322."""
+        import torch
+
+        from netxform.core.surgery import IDEMPOTENT, build, identity_obstacle
+
+        meta = torch.device("meta")
+        parts = [build(m, meta, node.meta.get("dtype")).eval() for m in made]
+        value = torch.empty(node.meta["shape"], device="meta", dtype=node.meta["dtype"])
+        with torch.no_grad():
+            for part in parts:
+                value = part(value)
+        if not isinstance(value, torch.Tensor) or value.shape != node.meta["shape"]:
+            raise fail("X0322", "the block changes the shape of what passes through it", scope.span, f"behind `{node.name}`")
+        if start == "branch":
+            if not any(list(p.parameters()) for p in parts):
+                raise fail("X0322", "a branch needs a layer with weights, to begin at zero", scope.span, "no weights here")
+            last = max(i for i, p in enumerate(parts) if list(p.parameters()))
+            after = [p for p in parts[last + 1 :] if float(p(torch.zeros(1, device="cpu")).abs().max()) != 0.0]
+            if after:
+                raise fail("X0322", f"{type(after[0]).__name__} of zero is not zero: the branch would not begin as nothing", scope.span, "at the end of the branch")
+            return
+        seen = activation
+        for layer, part in zip(made, parts, strict=True):
+            obstacle = identity_obstacle(part)
+            if obstacle is None and isinstance(part, IDEMPOTENT):
+                same = seen is not None and type(seen) is type(part)
+                obstacle = None if same else f"the value is not already activated by {type(part).__name__}"
+            if obstacle is not None:
+                raise fail(
+                    "X0322",
+                    f"`{layer.name} = {layer.make}` cannot begin as the identity: {obstacle}",
+                    layer.make.span if layer.make.span.line else scope.span,
+                    "not the identity at birth",
+                    helps=("write `start=branch`: the block is added to the value, its last scale zero",),
+                )
+
+    def rewrite(self, network: Network, choice: Choice) -> Edit:
+        """One insertion for each layer."""
+        seed = choice.values["seed"]
+        made = [Insert(i["name"], i["node"], tuple(i["layers"]), i["start"], seed + k) for k, i in enumerate(choice.values["inserts"])]
+        return Edit(tuple(made))
+
+    def law(self, choice: Choice) -> tuple[Claim, ...]:
+        """The same function."""
+        return (SameFunction(),)
+
+
+def _tail(network: Network, scope: Scope, path: str, modules: dict[str, Any], selection: Selection) -> tuple[Any, Any, Any]:
+    """The last node of layer, norm and activation as they follow each other; the norm and the activation, if there are."""
+    import torch
+    from torch import nn
+
+    from netxform.core.infer import op_name
+    from netxform.core.network import exit_nodes
+    from netxform.core.surgery import find
+
+    several = exit_nodes(network, path)
+    if len(several) != 1:
+        node = find(network.module, scope.point(selection, "after"))  # says what is wrong, or which value it is
+    else:
+        node = several[0]
+    norm: Any = None
+    activation: Any = None
+    functions = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardtanh": nn.Hardtanh, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh,
+                 "sigmoid": nn.Sigmoid, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "hardswish": nn.Hardswish}  # fmt: skip
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        part = modules.get(str(user.target)) if user.op == "call_module" else None
+        if norm is None and activation is None and isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            norm = part
+        elif activation is None and part is not None and type(part).__name__ in {c.__name__ for c in functions.values()}:
+            activation = part
+        elif activation is None and user.op in ("call_function", "call_method") and op_name(user) in functions:
+            activation = functions[op_name(user)]()
+        else:
+            break
+        node = user
+        if activation is not None:
+            break
+    if not isinstance(node.meta.get("dtype"), torch.dtype):
+        raise fail("X0313", f"the value behind `{path}` is not one tensor", selection.span)
+    return node, norm, activation
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    name, count = wanted, 2
+    while name in taken:
+        name = f"{wanted}{count}"
+        count += 1
+    return name
+
+
