@@ -29,7 +29,7 @@ from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, ties, to_json
 from netxform.compiler.plan import Plan, totals
 from netxform.compiler.rewrite import Outcome
-from netxform.compiler.verify import digest, distance, measure, probe, same_function, tensor_hash, tensors, values_at
+from netxform.compiler.verify import digest, distance, measure, probe, same_again, tensor_hash, tensors, values_at
 from netxform.core.edit import FrozenInTraining
 from netxform.core.law import Evidence
 from netxform.core.network import Network
@@ -74,8 +74,7 @@ def certificate(plan: Plan, outcome: Outcome, held_out: HeldOut | None, comparis
                 now = values_at(network, one.values, inputs)
                 force = all(distance(now.get(n), t) == 0.0 for n, t in one.values.items())
             elif one.reference:
-                again = same_function(one.reference, network, inputs, plan.spec.seed)
-                force = again.evidence.held
+                force = same_again(one.reference, network, inputs, asdict(one.evidence)).held
             elif one.tensors:
                 force = digest(network.module, one.tensors) == one.evidence.detail["digest"]
             elif isinstance(one.claim, FrozenInTraining):
@@ -282,7 +281,7 @@ def verify(folder: Path) -> Verdict:
                 continue
             if claim["kind"] == "same function":
                 wanted = tuple(stored[n] for n in sorted((n for n in stored if n.startswith(f"reference.{i}.{j}.")), key=len))
-                evidence = same_function(wanted, network, inputs, claim["seed"]).evidence
+                evidence = same_again(wanted, network, inputs, claim)
             else:
                 evidence = _again(claim, network, values, stored, bound)
             lines.append((statement["statement"], evidence))

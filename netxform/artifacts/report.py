@@ -13,7 +13,9 @@ from netxform.artifacts.bundle import Verdict
 from netxform.compiler.plan import Check, Plan, Step
 from netxform.core.cost import Cost
 
-_HIDDEN = ("node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name")
+_HIDDEN = (
+    "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts", "seed",
+)  # fmt: skip
 
 
 def plan_table(plan: Plan) -> Group:
@@ -62,7 +64,7 @@ def details(step: Step) -> list[str]:
     if "parameters" in values:
         norms = values.get("norms") or ()
         lines.append(f"{len(values['parameters'])} parameters" + (f", {len(norms)} BatchNorm" if norms else ""))
-    shown = [f"{k} {v}" for k, v in values.items() if k not in _HIDDEN]
+    shown = [f"{k} {_text(v)}" for k, v in values.items() if k not in _HIDDEN and v not in (0.0, None)]
     if shown:
         lines.append(", ".join(shown))
     origins = [v if k.startswith("note") else f"{k}: {v}" for k, v in step.choice.origins.items()]
@@ -70,6 +72,12 @@ def details(step: Step) -> list[str]:
         lines.append(f"default: {'; '.join(origins)}")
     lines += [f"warning: {w}" for w in step.choice.warnings]
     return lines
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(v, str) for v in cast("list[Any]", value)):
+        return ", ".join(cast("list[str]", value))
+    return str(value)
 
 
 def certificate_table(certificate: dict[str, Any]) -> Group:

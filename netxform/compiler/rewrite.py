@@ -84,7 +84,7 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
         metrics = workers.fit(after, work, item)
     elif isinstance(work, Comparison):
         state.comparisons.append((item, work))
-    measured = tuple(measure(c, before, after, inputs, plan.spec.seed) for c in item.claims)
+    measured = tuple(measure(c, before, after, inputs, plan.spec.seed, item.edit) for c in item.claims)
     broken = [m.evidence for m in measured if not m.evidence.held]
     if broken:
         raise NetxformError(

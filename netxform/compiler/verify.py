@@ -14,10 +14,10 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.core.edit import Claim, FrozenInTraining, SameFunction, SameOutputs, SameValue, Untouched
+from netxform.core.edit import Claim, Edit, FrozenInTraining, SameFunction, SameOutputs, SameValue, Untouched
 from netxform.core.law import Evidence
-from netxform.core.network import Network, example
-from netxform.core.surgery import outputs
+from netxform.core.network import Network, example, refresh
+from netxform.core.surgery import outputs, perform
 
 SAMPLES = 8
 
@@ -41,12 +41,16 @@ def probe(network: Network, seed: int) -> tuple[Tensor, ...]:
         return example(network, "cpu", SAMPLES if all(b == 1 for b in batched) else None)
 
 
-def measure(claim: Claim, before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int) -> Measured:
-    """Measure one claim. Bounds are 0: these contracts are bit for bit."""
-    return replace(_measure(claim, before, after, inputs, seed), claim=claim)
+def measure(
+    claim: Claim, before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int, edit: Edit | None = None
+) -> Measured:
+    """Measure one claim. `edit` is what was done: a claim about the function makes it once more in float64."""
+    return replace(_measure(claim, before, after, inputs, seed, edit or Edit()), claim=claim)
 
 
-def _measure(claim: Claim, before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int) -> Measured:
+def _measure(
+    claim: Claim, before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int, edit: Edit
+) -> Measured:
     match claim:
         case SameValue():
             return _same(before, after, [claim.node], inputs, seed, "same value, bit for bit")
@@ -54,7 +58,7 @@ def _measure(claim: Claim, before: Network, after: Network, inputs: tuple[Tensor
             kept = [n.name for n in outputs(before.module).values()]
             return _same(before, after, kept, inputs, seed, "same outputs, bit for bit")
         case SameFunction():
-            return same_function(results(before, inputs), after, inputs, seed, claim.noise)
+            return _same_function(before, after, edit, inputs, seed, claim.noise)
         case FrozenInTraining():
             return _frozen(after, claim, inputs, seed)
         case Untouched():
@@ -111,15 +115,23 @@ def _same(before: Network, after: Network, nodes: list[str], inputs: tuple[Tenso
     return Measured(evidence, wanted)
 
 
-# A double-precision copy of a network with more parameters than this is not made; float32 is compared instead.
-_LARGE = 400_000_000
+# Of a network with more parameters than this no double-precision copy is made; float32 alone is compared.
+_LARGE = 150_000_000
+_EXACT = 1e-10
+
+
+def doubled(network: Network) -> Network | None:
+    """A copy of the network in float64; None for a huge one."""
+    if sum(p.numel() for p in network.module.parameters()) > _LARGE:
+        return None
+    inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
+    return refresh(replace(network, module=copy.deepcopy(network.module).double(), inputs=inputs))
 
 
 def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The floating-point outputs on the inputs, in eval mode and in float64 (in the network's precision for a huge one)."""
-    small = sum(p.numel() for p in network.module.parameters()) <= _LARGE
-    module = copy.deepcopy(network.module).double() if small else network.module
-    given = [t.double() if small and t.is_floating_point() else t.clone() for t in inputs]
+    """The floating-point outputs on the inputs, in eval mode and in the network's own precision."""
+    module = network.module
+    given = [t.to(i.dtype) for t, i in zip(inputs, network.inputs, strict=True)]
     modes = {m: m.training for m in module.modules()}
     try:
         with torch.no_grad():
@@ -130,24 +142,30 @@ def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(t for t in found if t.is_floating_point())
 
 
-def same_function(
-    wanted: tuple[Tensor, ...], after: Network, inputs: tuple[Tensor, ...], seed: int, noise: float = 0.0
+def _same_function(
+    before: Network, after: Network, edit: Edit, inputs: tuple[Tensor, ...], seed: int, noise: float
 ) -> Measured:
-    """Compare outputs in float64: 1e-10 of the largest value is a thousand times the worst rounding seen in a right edit.
-
-    In float32 the allowance is ten times the network's own rounding noise: what permuting its free axes changes.
+    """The edit made on a float64 copy: 1e-10 is a thousand times the worst rounding seen in a right edit. And the network as
+    it is stored: ten times its own rounding noise, which is what permuting its free axes changes.
     """
-    found = results(after, inputs)
-    double = all(t.dtype == torch.float64 for t in wanted)
-    if noise:
-        bound = float("inf")
-    else:
-        bound = 1e-10 if double else 10 * max(_rounding(after, inputs, seed), 1e-7)
-    gap = relative(found, wanted)
+    copied = doubled(before)
+    wanted = results(copied or before, inputs)
+    stored = relative(results(after, inputs), wanted)
+    allowed = float("inf") if noise else 10 * max(_rounding(after, inputs, seed), 1e-7)
+    exact = relative(results(perform(copied, edit), inputs), wanted) if copied is not None else stored
+    bound = float("inf") if noise else _EXACT if copied is not None else allowed
     name = "same function" + (f", up to noise of {noise:g}" if noise else "")
-    count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
-    evidence = Evidence(name, bound, gap, gap <= bound, count, seed, "float64" if double else "float32")
+    held = exact <= bound and stored <= allowed
+    detail = {"as stored": stored, "allowed as stored": allowed}
+    dtype = "float64" if copied is not None else "float32"
+    evidence = Evidence(name, bound, exact, held, inputs[0].shape[0] if inputs and inputs[0].dim() else 0, seed, dtype, detail)
     return Measured(evidence, {}, reference=wanted)
+
+
+def same_again(wanted: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...], claim: dict[str, Any]) -> Evidence:
+    """The stored network against the outputs that it must have."""
+    gap, allowed = relative(results(network, inputs), wanted), float(claim["detail"]["allowed as stored"])
+    return Evidence(f"{claim['claim']}, as stored", allowed, gap, gap <= allowed, claim["samples"], claim["seed"])
 
 
 def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:

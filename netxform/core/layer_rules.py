@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from torch import nn
 
 from netxform.core.axes import Dim, Lock, concat, fresh, lock, unify
-from netxform.core.rules import RULES, Context, Typed, Uncovered, batch_norm, convolve, group_norm, locked, lookup, pool
+from netxform.core.rules import RULES, Context, Typed, Uncovered, batch_norm, convolve, group_norm, lookup, pool
 
 LayerRule = Callable[..., Any]
 LAYERS: dict[str, LayerRule] = {}
@@ -296,11 +296,11 @@ def _recurrent(t: LayerContext, module: nn.Module, input: Typed, hx: Any = None)
 
     read = cast(Any, t).read_items()
     if hidden is not None:
-        return (out, last(hidden, final) if 1 in read else locked(hidden, "unknown", t.at))
+        return (out, last(hidden, final) if 1 in read else None)
     pair = shapes[1]
     if 1 in read:
         return (out, (last(pair[0], final), last(pair[1], cells)))
-    return (out, (locked(pair[0], "unknown", t.at), locked(pair[1], "unknown", t.at)))
+    return (out, None)
 
 
 @layer("MultiheadAttention Attention")

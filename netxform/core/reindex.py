@@ -197,7 +197,10 @@ def _write_attributes(module: fx.GraphModule, path: str, values: Mapping[tuple[A
         usual = named["embed_dim"] == named["num_heads"] * named["head_dim"] and named["head_dim"] == named["value_dim"]
         if usual and part.head_dim == named["head_dim"] and _fits(part):
             part.num_heads, part.embed_dim = named["num_heads"], named["embed_dim"]
-            part.kdim = part.vdim = part.embed_dim if part.in_proj_weight is not None else part.kdim
+            own = cast(Any, part)
+            packed = part.in_proj_weight is not None
+            part.kdim, part.vdim = (part.embed_dim,) * 2 if packed else (own.k_proj_weight.shape[1], own.v_proj_weight.shape[1])
+            part.out_proj.in_features = part.out_proj.out_features = part.embed_dim
             return
         part = Attention.of(part)
         owner, _, last = path.rpartition(".")
@@ -221,7 +224,8 @@ def _fits(part: nn.MultiheadAttention) -> bool:
     own: Any = part
     inner = int(own.out_proj.weight.shape[1])
     square = int(own.out_proj.weight.shape[0]) == inner
-    return square and (packed is None or tuple(packed.shape) == (3 * inner, inner))
+    columns = packed.shape if packed is not None else own.q_proj_weight.shape
+    return square and int(columns[1]) == inner
 
 
 def _write_argument(node: fx.Node, path: tuple[Any, ...], value: int) -> None:

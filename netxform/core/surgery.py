@@ -469,7 +469,7 @@ def identity_obstacle(part: nn.Module) -> str | None:
         return None
     if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
         return None if part.affine and part.track_running_stats else "it has no scale or no running statistics"
-    if isinstance(part, IDEMPOTENT | nn.Identity | nn.Dropout):
+    if isinstance(part, (*IDEMPOTENT, nn.Identity, nn.Dropout)):
         return None
     return f"{type(part).__name__} changes what passes through it"
 

@@ -31,6 +31,8 @@ class Widen:
     training). Without `mode`: zero, or copy where a norm runs over the axis. Where an axis is a product (heads · width),
     `along=outer` or `along=inner` says which factor; without it, the one that can be widened exactly.
 
+    An attention layer is widened by heads, with `along=inner` within its heads.
+
     Example: model net = zoo.smallcnn(); widen conv3 x2
 
     Contract: exact, measured in float64 (with `noise=`, bounded by what the noise does).
@@ -63,6 +65,7 @@ class Widen:
         for path in scope.modules(self.selection):
             if self._is_top(path, scope.modules(self.selection)):
                 self._choose(network, path, chosen)
+        _one_size(network, chosen)
         chosen = {a: n for a, n in chosen.items() if n != a.size}
         rng = random.Random(scope.seed if self.seed is None else self.seed)
         axes = {a.atom: a for a in network.atoms}
@@ -202,6 +205,24 @@ class Widen:
         return (SameFunction(choice.values["noise"]),)
 
 
+def _one_size(network: Network, chosen: dict[Atom, int]) -> None:
+    """A layer that has one attribute for the sizes of several index sets (a recurrent one) gets them all widened."""
+    from netxform.core.axes import Atom, normal
+
+    shared: dict[tuple[str, Any], list[Atom]] = {}
+    for stated in network.types.stated:
+        if stated.layer is not None and stated.path is not None and len(stated.dims) == 1:
+            only = normal(stated.dims[0])
+            if len(only) == 1 and isinstance(only[0], Atom):
+                shared.setdefault((stated.layer, stated.path), []).append(only[0])
+    for group in shared.values():
+        sizes = {chosen[a] for a in group if a in chosen}
+        if len(sizes) == 1:
+            for atom in group:
+                if atom.locked is None:
+                    chosen.setdefault(atom, min(sizes))
+
+
 def _locked(dim: Dim) -> bool:
     from netxform.core.axes import is_locked
 
@@ -222,6 +243,11 @@ def _output(network: Network, path: str) -> list[Dim]:
     module = network.module.get_submodule(path)
     if not any(True for _ in module.parameters()):
         return []
+    if hasattr(module, "num_heads") and hasattr(module, "out_proj"):  # attention: what the heads compute, not what they write to
+        names = network.types.names
+        name = names.get(f"{path}.in_proj_weight") or names.get(f"{path}.q_proj_weight")
+        if name is not None:
+            return [network.types.tensors[name][0]]
     for node in exit_nodes(network, path):
         value = network.types.values.get(node.name)
         if isinstance(value, list | tuple) and value and isinstance(value[0], Typed):
