@@ -24,9 +24,11 @@ from netxform.compiler.plan import Plan, Step
 from netxform.compiler.resolve import resolve
 from netxform.compiler.rewrite import Outcome, run
 from netxform.core.capture import capture
+from netxform.core.coupling import drawing, groups
 from netxform.core.network import Network, exit_nodes
 from netxform.core.objective import Comparison, Fitting, Training
-from netxform.core.selector import World, select
+from netxform.core.reindex import shown
+from netxform.core.selector import Selected, World, select
 from netxform.core.verb import DataInfo
 from netxform.errors import NOWHERE, NetxformError, fail
 from netxform.sources.data import DataSet, check_python_data, describe, load_data
@@ -381,14 +383,7 @@ def saved_digest(path: Path) -> str:
 
 def listing(spec: Spec, inputs: Inputs, selection: str) -> list[dict[str, Any]]:
     """What a selection matches: name, type, parameters and output shape of each module; names and shapes of tensors."""
-    subject, loaded = _subject(spec, inputs)
-    network = capture(loaded.module, *_example(loaded, inputs))
-    names = {i.name: i.value for i in spec.items if isinstance(i, ast.Let)}
-    expression = parse_expression(selection, "<selection>")
-    try:
-        found = select(expression, World(network, names, {}, subject))
-    except NetxformError as error:
-        raise NetxformError(error.diagnostics, {"<selection>": selection}) from error
+    network, found = _selected(spec, inputs, selection)
     modules = dict(network.module.named_modules(remove_duplicate=False))
     rows: list[dict[str, Any]] = []
     for name in found.modules:
@@ -405,6 +400,46 @@ def listing(spec: Spec, inputs: Inputs, selection: str) -> list[dict[str, Any]]:
         node = next(n for n in network.module.graph.nodes if n.name == name)
         rows.append({"name": name, "type": "op", "params": 0, "output": _times(node.meta.get("shape"))})
     return rows
+
+
+def _selected(spec: Spec, inputs: Inputs, selection: str) -> tuple[Network, Selected]:
+    subject, loaded = _subject(spec, inputs)
+    network = capture(loaded.module, *_example(loaded, inputs))
+    names = {i.name: i.value for i in spec.items if isinstance(i, ast.Let)}
+    expression = parse_expression(selection, "<selection>")
+    try:
+        return network, select(expression, World(network, names, {}, subject))
+    except NetxformError as error:
+        raise NetxformError(error.diagnostics, {"<selection>": selection}) from error
+
+
+def axes(spec: Spec, inputs: Inputs, selection: str) -> tuple[dict[str, Any], str]:
+    """The axis types of the selected modules or tensors, the groups of coupled axes and the locks; and all as a drawing."""
+    network, found = _selected(spec, inputs, selection)
+    wanted = [
+        n
+        for n, dims in network.types.tensors.items()
+        if dims and (n in found.tensors or (not found.tensors and n.rpartition(".")[0] in found.modules))
+    ]
+    every = groups(network)
+    near = [g for g in every if any(n in wanted for n, _ in g.axis.sites)]
+    free = [
+        {"name": g.axis.name, "size": g.axis.size, "carried by": g.carriers, "read by": g.readers, "coupled by": g.couplers,
+         "mixed": g.axis.mixed} for g in near if g.axis.locked is None
+    ]  # fmt: skip
+    locked: dict[str, list[str]] = {}
+    for group in near:
+        if group.axis.locked is not None:
+            places = [f"{n}[{d}]" for n, d in group.axis.sites if n in wanted]
+            locked.setdefault(group.axis.locked.partition(" (")[0], []).extend(places)
+    types = {n: shown(network, n) for n in wanted}
+    return {"types": types, "free": free, "locked": locked}, drawing(network, spec_title(network))
+
+
+def spec_title(network: Network) -> str:
+    """The name of the network and how much of it is free."""
+    free = [a for a in network.atoms if a.locked is None]
+    return f"{network.module._get_name()}: {len(free)} free of {len(network.atoms)} axes"  # pyright: ignore[reportPrivateUsage]
 
 
 def _times(shape: Any) -> str:

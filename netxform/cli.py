@@ -68,13 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     ls = _command(commands, "ls", _ls, "list the modules of a model, or those of a selection")
     ls.add_argument("spec", help="a spec with a model, or a model source such as zoo.smallcnn()")
     ls.add_argument("selection", nargs="?", default="**", help="for example 'layer{1..4}.**:Conv2d'")
+    ls.add_argument("--axes", action="store_true", help="show axis types, what is coupled, and what is locked and why")
+    ls.add_argument("--svg", type=Path, metavar="FILE", help="draw the coupled axes")
     _trusts(ls)
     fmt = _command(commands, "fmt", _fmt, "print a spec in canonical form")
     fmt.add_argument("spec", type=Path)
     fmt.add_argument("-w", "--write", action="store_true", help="write it back")
     fmt.add_argument("--check", action="store_true", help="exit with 1 where the file is not canonical")
     explain = _command(commands, "explain", _explain, "the page of a verb or of an error code")
-    explain.add_argument("what", nargs="?", help="a verb, or a code such as X0203")
+    explain.add_argument("what", nargs="?", help="a verb, a code such as X0203, or `locks`")
     return parser
 
 
@@ -243,6 +245,8 @@ def _ls(options: Any) -> int:
 
     declared = tuple(s for s in program.statements if isinstance(s, ast.Model | ast.Param | ast.Let))
     spec = check_source(replace(program, statements=declared), {}, _trust(options))
+    if options.axes or options.svg:
+        return _axes(options, spec)
     rows = api.listing(spec, api.Inputs(trust=_trust(options)), options.selection)
     if options.json:
         print(json.dumps(rows, indent=1))
@@ -251,6 +255,22 @@ def _ls(options: Any) -> int:
     kind = max((len(r["type"]) for r in rows), default=0)
     for row in rows:
         print(f"{row['name'] or '(root)':{max(width, 6)}}  {row['type']:{kind}}  {row['params']:>12,}  {row['output']}")
+    return 0
+
+
+def _axes(options: Any, spec: Any) -> int:
+    from netxform import api
+
+    found, picture = api.axes(spec, api.Inputs(trust=_trust(options)), options.selection)
+    if options.svg:
+        options.svg.write_text(picture, encoding="utf-8")
+        print(f"drawn to {options.svg}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    elif options.axes:
+        from netxform.artifacts.report import axes_text
+
+        print(axes_text(found))
     return 0
 
 
@@ -279,6 +299,15 @@ def _explain(options: Any) -> int:
     if options.what in REGISTRY:
         entry = REGISTRY[options.what]
         print(f"{entry.signature()}\n\n{entry.doc}")
+        return 0
+    if options.what in ("locks", "lock"):
+        from netxform.core.axes import LOCKS, MIXES
+
+        print("An axis is locked where a change could not be sound:\n")
+        print("\n".join(f"  {text}" for text in LOCKS.values()))
+        print("\nAn axis is mixed where something is computed across it. A permutation is exact; so are copies of every index,")
+        print("equally often, where it says so; what removes indices changes the function:\n")
+        print("\n".join(f"  {text}{' (equal copies are exact)' if equal else ''}" for text, equal in MIXES.values()))
         return 0
     found = page(options.what.upper())
     if found is None:

@@ -56,7 +56,10 @@ CODES: dict[str, tuple[str, str]] = {
     "X0205": ("a name with two meanings", "A selection of the spec and a module have the same name: `.name` means the module."),
     "X0206": ("not a regular expression", "`/…/` holds a regular expression of Python, matched against the whole path."),
     "X0207": ("unknown attribute", "`sel[attribute == value]`: no module of the selection has such an attribute."),
-    "X0208": ("unknown function of selections", "between, upstream, downstream, first, last, nth, top."),
+    "X0208": ("unknown function of selections", 
+        "between(a, b), upstream(a), downstream(a): along the data flow. coupled(a): the layers that carry an index set of a's\n"
+        "outputs, and change with it. blocks(a): the repeated parts in a. first(a), last(a), nth(a, 3), top(a, 3, by=params).",
+    ),
     "X0209": (
         "modules and tensors mixed",
         "A selection is of modules, of tensors (`sel::weight`) or of operations (`op:relu`).",

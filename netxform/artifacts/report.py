@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from rich.console import Console, Group
@@ -114,6 +115,28 @@ def _comparison(found: dict[str, Any]) -> Table:
         mean, error = found["mean"][name], found["standard_error"][name]
         table.add_row(label, f"{mean:.3f} ± {error:.3f}", " ".join(f"{r:.3f}" for r in runs))
     return table
+
+
+def axes_text(found: dict[str, Any]) -> str:
+    """Axis types, groups and locks, for a terminal."""
+    width = max((len(n) for n in found["types"]), default=0)
+    lines = [f"{name:{width}}  {text}" for name, text in found["types"].items()]
+    lines += ["", "free axes"] if found["free"] else []
+    for group in found["free"]:
+        lines.append(f"  {group['name']}:{group['size']}  {_names(group['carried by'])}")
+        if group["read by"]:
+            lines.append(f"      read by {_names(group['read by'])}")
+        if group["coupled by"]:
+            lines.append(f"      coupled by {_names(group['coupled by'])}")
+        lines += [f"      mixed: {m}" for m in group["mixed"][:4]]
+    lines += ["", "locked axes"] if found["locked"] else []
+    for why, places in found["locked"].items():
+        lines.append(f"  {why}: {_names(list(dict.fromkeys(places)))}")
+    return "\n".join(lines)
+
+
+def _names(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
 
 
 def verdict_table(verdict: Verdict) -> Table:

@@ -351,6 +351,8 @@ class _Evaluation:
             "between": 2,
             "upstream": 1,
             "downstream": 1,
+            "coupled": 1,
+            "blocks": 1,
             "first": 1,
             "last": 1,
             "nth": 2,
@@ -377,6 +379,12 @@ class _Evaluation:
         match expression.name:
             case "upstream" | "downstream":
                 return Selected(dataflow.reach(self.network, inner.modules, expression.name))
+            case "coupled" | "blocks":
+                from netxform.core import coupling
+
+                if expression.name == "coupled":
+                    return Selected(coupling.coupled(self.network, inner.modules))
+                return Selected(under(self.network, coupling.blocks(self.network, inner.modules)))
             case "between":
                 other = self.strict(positional[1])
                 ahead = set(dataflow.reach(self.network, inner.modules, "downstream"))
