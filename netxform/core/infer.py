@@ -30,7 +30,8 @@ from netxform.core.rules import RULES, Int, Positions, Real, Typed, Uncovered, l
 class Stated:
     """A number that must follow the sizes of dimensions: an argument of a node (`path`) or an attribute of a layer.
 
-    Without a place it stands in code that is kept whole: it cannot be written, only checked.
+    Without a place it stands in code that is kept whole: it cannot be written, only checked. `computed`: the graph computes
+    it from the sizes of these dimensions; a number is written in its place where one of them changes.
     """
 
     node: str
@@ -38,6 +39,7 @@ class Stated:
     dims: tuple[Dim, ...]
     value: int
     layer: str | None = None
+    computed: tuple[Dim, ...] = ()
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ class _Inference:
         path = getattr(number, "path", None) if not self.inside else None
         if isinstance(number, bool) or not isinstance(number, int):
             return
-        self.types.stated.append(Stated(self.at, path, dims, int(number)))
+        self.types.stated.append(Stated(self.at, path, dims, int(number), computed=getattr(number, "dims", ())))
 
     def state_split(self, axis: int, parts: list[Dim]) -> None:
         if self.inside:
@@ -236,7 +238,12 @@ class _Inference:
 
     def argument(self, value: Any, path: tuple[Any, ...]) -> Any:
         if isinstance(value, fx.Node):
-            return self.env[value]
+            held = self.env[value]
+            if type(held) is Int and path[:1] in ((0,), (1,)):
+                placed = Int(held)
+                placed.path, placed.dims = path, held.dims
+                return placed
+            return held
         if isinstance(value, bool) or value is None:
             return value
         if isinstance(value, int):

@@ -136,6 +136,13 @@ def refresh(network: Network) -> Network:
 
 
 class _Shapes(fx.Interpreter):
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """BatchNorm on meta tensors is decomposed in Python, slowly: where it fits, it keeps the shape."""
+        module = self.fetch_attr(target)
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and len(args) == 1 and not kwargs and _plainly_fits(module, args[0]):
+            return torch.empty_like(args[0])
+        return super().call_module(target, args, kwargs)
+
     def run_node(self, n: fx.Node) -> Any:
         try:
             value = super().run_node(n)
@@ -152,6 +159,14 @@ class _Shapes(fx.Interpreter):
         if isinstance(value, Tensor):
             n.meta["shape"] = tuple(value.shape)
         return value
+
+
+def _plainly_fits(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Any) -> bool:
+    held = [t for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var) if t is not None]
+    known = type(norm).__name__.removeprefix("Frozen") in ("BatchNorm1d", "BatchNorm2d") and norm.running_mean is not None
+    if not (known and isinstance(x, Tensor) and x.is_meta and x.dim() == (4 if isinstance(norm, nn.BatchNorm2d) else 2)):
+        return False
+    return all(t.is_meta and tuple(t.shape) == (x.shape[1],) and t.dtype == x.dtype for t in held)
 
 
 def annotate(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:

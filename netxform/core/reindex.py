@@ -166,6 +166,11 @@ def _write(module: fx.GraphModule, types: Types, sizes: Mapping[Atom, int]) -> N
         if stated.path is None:
             continue
         new = sum(size_under(d, sizes) for d in stated.dims)
+        if stated.computed:
+            changes = any(a in sizes for d in stated.computed for a in atoms(d))
+            if changes and _settled(stated.dims):  # else it depends on the input, and follows by itself
+                _write_argument(nodes[stated.node], stated.path, new)
+            continue
         if stated.layer is not None:
             before = layers.setdefault(stated.layer, {}).setdefault(stated.path, new)
             if before != new:
@@ -188,6 +193,11 @@ def _write(module: fx.GraphModule, types: Types, sizes: Mapping[Atom, int]) -> N
         if size_under(dim, sizes) != old:
             node = nodes[name]
             node.kwargs = {**node.kwargs, "scale": float(old) ** -0.5}
+
+
+def _settled(dims: Iterable[Dim]) -> bool:
+    """Whether the sizes are the network's own, and not those of the input that it was captured with."""
+    return all(a.locked is None or a.locked.kind in ("stack", "gates", "kernel") for d in dims for a in atoms(d))
 
 
 def _write_attributes(module: fx.GraphModule, path: str, values: Mapping[tuple[Any, ...], int]) -> None:
@@ -290,27 +300,25 @@ def _check(before: Network, after: Network, sizes: Mapping[Atom, int]) -> None:
                     notes=(f"node: {node.format_node()}",),
                 )
     new = after.types
-    for node, ours, theirs in _by_node(old.stated, new.stated):
-        expected = [sum(size_under(d, sizes) for d in s.dims) for s in ours]
-        found = [s.value for s in theirs]
-        if expected != found:
+    found = _numbers(new.stated)
+    for key, stated in _numbers(old.stated).items():
+        wanted = [sum(size_under(d, sizes) for d in s.dims) for s in stated]
+        there = [s.value for s in found.get(key, [])]
+        if key[1] is None and wanted != there or any(a != b for a, b in zip(wanted, there, strict=False)):
             raise fail(
                 "X0321",
-                f"the code does not follow this change: at `{node}` sizes in the code are {found}, and the types say {expected}",
+                f"the code does not follow this change: at `{key[0]}` sizes in the code are {there}, and the types say {wanted}",
                 helps=("sizes that are computed or written in code that is kept whole cannot be changed from outside",),
             )
 
 
-def _by_node(old: list[Stated], new: list[Stated]) -> Iterable[tuple[str, list[Stated], list[Stated]]]:
-    """Numbers that could not be written, node by node."""
-    ours: dict[str, list[Stated]] = {}
-    theirs: dict[str, list[Stated]] = {}
-    for held, stated in ((ours, old), (theirs, new)):
-        for s in stated:
-            if s.path is None and s.layer is None:
-                held.setdefault(s.node, []).append(s)
-    for node in ours:
-        yield node, ours[node], theirs.get(node, [])
+def _numbers(stated: Iterable[Stated]) -> dict[tuple[str, Any], list[Stated]]:
+    """Numbers of the graph by their place; those in code that is kept whole, in their order."""
+    out: dict[tuple[str, Any], list[Stated]] = {}
+    for item in stated:
+        if item.layer is None:
+            out.setdefault((item.node, item.path), []).append(item)
+    return out
 
 
 def _pairs(typed: Any, shape: Any) -> Iterable[tuple[Typed, tuple[int, ...]]]:

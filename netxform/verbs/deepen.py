@@ -68,7 +68,7 @@ class Deepen:
                 wanted = tuple(self._layers(modules[path], norm, activation, start))
                 if start == "identity" and not idempotent:
                     wanted = tuple(w for w in wanted if w.name != "act")
-            settled, _ = settle_layers(network, node.name, wanted, scope.span)
+            settled = settle_layers(network, node.name, wanted, scope.span)[0] if self.block is not None else wanted
             self._check(network, node, settled, start, activation, scope)
             name = _free(self.name.text if self.name is not None else f"{path}_deeper", taken)
             taken.add(name)
