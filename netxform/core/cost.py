@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from netxform.core.network import Network, example, twin
+from netxform.core.network import MetaRun, Network, example, twin
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,5 +30,5 @@ def cost(network: Network) -> Cost:
     batch = next((i.shape[0] for i in network.inputs if i.shape), 1)
     counter: Any = FlopCounterMode(display=False)
     with torch.no_grad(), torch.device("meta"), counter:
-        shadow.module(*example(shadow))
+        MetaRun(shadow.module).run(*example(shadow))
     return Cost(params, counter.get_total_flops() // 2 // max(batch, 1), held)

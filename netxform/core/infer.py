@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from netxform.core.axes import Dim, Lock, Mix, fresh, lock, mix, size, unify
 from netxform.core.layer_rules import LAYERS
-from netxform.core.network import Network
+from netxform.core.network import Network, on_meta
 from netxform.core.rules import RULES, Int, Positions, Real, Typed, Uncovered, locked
 
 
@@ -359,7 +359,7 @@ class _Inference:
             return made
 
         plain_args, plain_kwargs = pytree.tree_map_only(Typed, empty, (args, kwargs), is_leaf=lambda v: isinstance(v, Typed))
-        plain_args, plain_kwargs = pytree.tree_map_only(Int, int, (plain_args, plain_kwargs))
+        plain_args, plain_kwargs = on_meta(pytree.tree_map_only(Int, int, (plain_args, plain_kwargs)))
         if module is not None:
             memo: dict[int, Any] = {}
             for name in self.inner_names(path):
@@ -380,7 +380,7 @@ class _Inference:
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with torch.no_grad(), mode:
+            with torch.no_grad(), torch.device("meta"), mode:
                 result = call(*plain_args, **plain_kwargs)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)

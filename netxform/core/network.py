@@ -135,13 +135,39 @@ def refresh(network: Network) -> Network:
     return network
 
 
-class _Shapes(fx.Interpreter):
+def on_meta(value: Any) -> Any:
+    """Arguments with every device replaced by the meta device: what the code makes there must meet the others."""
+    if isinstance(value, torch.device) or isinstance(value, str) and value in ("cpu", "cuda"):
+        return torch.device("meta")
+    if isinstance(value, tuple | list):
+        items = [on_meta(v) for v in cast("list[Any]", value)]
+        return value if all(a is b for a, b in zip(items, cast("list[Any]", value), strict=True)) else type(value)(items)
+    if isinstance(value, dict):
+        return {k: on_meta(v) for k, v in cast("dict[Any, Any]", value).items()}
+    return value
+
+
+class MetaRun(fx.Interpreter):
+    """A graph run on meta tensors, wherever its code says that things are."""
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
+        """The arguments, on the meta device."""
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        return on_meta(args), on_meta(kwargs)
+
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """BatchNorm on meta tensors is decomposed in Python, slowly: where it fits, it keeps the shape."""
         module = self.fetch_attr(target)
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and len(args) == 1 and not kwargs and _plainly_fits(module, args[0]):
             return torch.empty_like(args[0])
         return super().call_module(target, args, kwargs)
+
+
+class _Shapes(MetaRun):
+    meta = False
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
+        return super().fetch_args_kwargs_from_env(n) if self.meta else fx.Interpreter.fetch_args_kwargs_from_env(self, n)
 
     def run_node(self, n: fx.Node) -> Any:
         try:
@@ -174,10 +200,12 @@ def annotate(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
     modes = {m: m.training for m in module.modules()}
     module.eval()
     # tensors that the code makes on the default device must meet the others where they are
-    device = torch.device("meta") if any(t.is_meta for t in inputs) else contextlib.nullcontext()
+    meta = any(t.is_meta for t in inputs)
     try:
-        with torch.no_grad(), device:
-            _Shapes(module, garbage_collect_values=True).run(*inputs)
+        with torch.no_grad(), torch.device("meta") if meta else contextlib.nullcontext():
+            run = _Shapes(module, garbage_collect_values=True)
+            run.meta = meta
+            run.run(*inputs)
     finally:
         for part, mode in modes.items():
             part.training = mode
