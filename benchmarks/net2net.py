@@ -28,7 +28,6 @@ def one(kind: str, name: str) -> dict[str, Any]:
     import netxform as nx
     from netxform.compiler.verify import relative, results
     from netxform.core.network import exit_nodes, twin
-    from netxform.core.selector import under
     from netxform.core.surgery import perform
     from netxform.core.values import Selection
     from netxform.errors import NOWHERE, NetxformError
@@ -56,7 +55,9 @@ def one(kind: str, name: str) -> dict[str, Any]:
             self.paths = paths
 
         def modules(self, selection: Selection) -> tuple[str, ...]:
-            return under(network, self.paths)
+            return tuple(self.paths)
+
+        modules_of = modules
 
     def verb(cls: Any, paths: list[str], **keywords: Any) -> Any:
         return cls(Selection(ast.Path(paths[0], quoted=True)), **keywords), At(paths)

@@ -383,7 +383,7 @@ class _Evaluation:
                 from netxform.core import coupling
 
                 if expression.name == "coupled":
-                    return Selected(coupling.coupled(self.network, inner.modules))
+                    return Selected(coupling.coupled(self.network, inner.tops()))
                 return Selected(under(self.network, coupling.blocks(self.network, inner.modules)))
             case "between":
                 other = self.strict(positional[1])

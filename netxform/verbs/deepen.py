@@ -87,9 +87,9 @@ class Deepen:
     def _targets(self, network: Network, scope: Scope, modules: dict[str, Any]) -> list[str]:
         from torch import nn
 
-        paths = scope.modules(self.selection)
         if self.block is not None:
-            return [p for p in paths if not any(p.startswith(q + ".") for q in paths)]
+            return list(scope.modules(self.selection))
+        paths = scope.modules_of(self.selection)
         kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
         found = [p for p in paths if isinstance(modules[p], kinds)]
         if not found:

@@ -63,8 +63,7 @@ class Widen:
         """Choose the index sets, their new sizes and their maps; check every condition of exactness."""
         chosen: dict[Atom, int] = {}
         for path in scope.modules(self.selection):
-            if self._is_top(path, scope.modules(self.selection)):
-                self._choose(network, path, chosen)
+            self._choose(network, path, chosen)
         _one_size(network, chosen)
         chosen = {a: n for a, n in chosen.items() if n != a.size}
         rng = random.Random(scope.seed if self.seed is None else self.seed)
@@ -86,10 +85,6 @@ class Widen:
             },
             origins={"mode": "the axes allow it" if mode == "zero" else "a norm runs over the axis"} if self.mode is None else {},
         )
-
-    @staticmethod
-    def _is_top(path: str, paths: tuple[str, ...]) -> bool:
-        return not any(path.startswith(p + ".") or (p == "" and path) for p in paths)
 
     def _choose(self, network: Network, path: str, chosen: dict[Atom, int]) -> None:
         """The new sizes of the atoms of the module's output."""

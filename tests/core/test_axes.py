@@ -26,7 +26,6 @@ from netxform.core import axes
 from netxform.core.axes import Atom, concat, fresh, normal, positions, regroup, size, split, unify
 from netxform.core.network import Network
 from netxform.core.roles import along, roles
-from netxform.core.selector import under
 from netxform.core.surgery import perform
 from netxform.core.values import Selection
 from netxform.errors import NOWHERE
@@ -116,7 +115,7 @@ class At:
         self.network = network
 
     def modules(self, selection: Selection) -> tuple[str, ...]:
-        return under(self.network, [str(selection).strip("`")])
+        return (str(selection).strip("`"),)
 
 
 def widened(network: Network, path: str, **keywords: Any) -> Network:
