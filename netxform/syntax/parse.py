@@ -8,9 +8,11 @@ A text with errors is parsed again statement by statement, so that every error i
 
 from __future__ import annotations
 
+import gc
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -38,13 +40,26 @@ def parse(text: str, file: str = "<spec>") -> ast.Program:
     scanned = scan(text, places)
     if scanned.faults:
         raise NetxformError(scanned.faults, {file: text})
+    with _collector_paused():
+        try:
+            edition, statements = _tree(_lark("start").parse(scanned.clean + "\n"), places, 0)
+        except (UnexpectedInput, VisitError):
+            found = _recover(scanned, places)
+            raise NetxformError(found, {file: text}) from None
+        statements, tail = _comments(statements, scanned, places)
+        return ast.Program(edition, statements, file, text, tail)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A growing tree makes every pass of the garbage collector longer, and parsing quadratic: it waits."""
+    running = gc.isenabled()
+    gc.disable()
     try:
-        edition, statements = _tree(_lark("start").parse(scanned.clean + "\n"), places, 0)
-    except (UnexpectedInput, VisitError):
-        found = _recover(scanned, places)
-        raise NetxformError(found, {file: text}) from None
-    statements, tail = _comments(statements, scanned, places)
-    return ast.Program(edition, statements, file, text, tail)
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def parse_expression(text: str, file: str = "<value>") -> ast.Expr:
