@@ -80,13 +80,24 @@ def main() -> None:
     whole = [r["torch_pruning"] / (r["analysis"] + r["capture"]) for r in known]
     lines = [
         f"| {r['model']} | {r['analysis']:.4f} | {r['capture']:.3f} | "
-        + (f"{r['torch_pruning']:.3f} | {r['torch_pruning'] / r['analysis']:.0f}x | {r['torch_pruning'] / (r['analysis'] + r['capture']):.1f}x |" if r["torch_pruning"] else "over 60 s | | |")
+        + (
+            f"{r['torch_pruning']:.3f} | {r['torch_pruning'] / r['analysis']:.0f}x | {r['torch_pruning'] / (r['analysis'] + r['capture']):.1f}x |"
+            if r["torch_pruning"]
+            else "over 60 s | | |"
+        )
         for r in rows
     ]
     text = "# Axis analysis beside Torch-Pruning's dependency graph, CPU s, one thread\n\n"
     text += f"Median ratio {median(ratios):.0f}x; with the capture of the graph counted in, {median(whole):.1f}x.\n\n"
-    text += "| model | analysis | capture | Torch-Pruning | ratio | ratio with capture |\n|---|---|---|---|---|---|\n" + "\n".join(lines)
-    text += "\n\n| ViT blocks | analysis |\n|---|---|\n" + "\n".join(f"| {g['blocks']} | {g['analysis']:.4f} |" for g in growth) + "\n"
+    text += (
+        "| model | analysis | capture | Torch-Pruning | ratio | ratio with capture |\n|---|---|---|---|---|---|\n"
+        + "\n".join(lines)
+    )
+    text += (
+        "\n\n| ViT blocks | analysis |\n|---|---|\n"
+        + "\n".join(f"| {g['blocks']} | {g['analysis']:.4f} |" for g in growth)
+        + "\n"
+    )
     save("analysis_time", {"rows": rows, "growth": growth}, text)
     print(text)
 

@@ -62,7 +62,11 @@ def one(kind: str, name: str) -> dict[str, Any]:
     def verb(cls: Any, paths: list[str], **keywords: Any) -> Any:
         return cls(Selection(ast.Path(paths[0], quoted=True)), **keywords), At(paths)
 
-    layers = [p for p, m in network.module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.MultiheadAttention) and not p.endswith("out_proj")]
+    layers = [
+        p
+        for p, m in network.module.named_modules()
+        if isinstance(m, nn.Conv2d | nn.Linear | nn.MultiheadAttention) and not p.endswith("out_proj")
+    ]
     exact: dict[str, list[str]] = {"zero": [], "copy": []}
     refused: collections.Counter[str] = collections.Counter()
     for path in layers:
@@ -74,7 +78,13 @@ def one(kind: str, name: str) -> dict[str, Any]:
             d = error.diagnostics[0]
             refused[(d.notes[0] if d.code == "X0320" and d.notes else d.message.partition(": ")[2]).partition(" (")[0]] += 1
     params = sum(p.numel() for p in network.module.parameters())
-    row: dict[str, Any] = {"params": params, "layers": len(layers), "zero": len(exact["zero"]), "copy": len(exact["copy"]), "refused": dict(refused)}
+    row: dict[str, Any] = {
+        "params": params,
+        "layers": len(layers),
+        "zero": len(exact["zero"]),
+        "copy": len(exact["copy"]),
+        "refused": dict(refused),
+    }
     if params > LARGEST:
         return row
     wanted = results(network, inputs)
@@ -116,14 +126,22 @@ def main() -> None:
     done = [r for r in rows if "error" not in r]
     tried = [r for r in done if "wide" in r]
     good = sum(r["wide"] <= TOLERANCE and r.get("deep", 0.0) <= TOLERANCE for r in tried)
-    head = "| model | layers | exact by zeros | exact by copies | refused | M params | widened | error | layers put in | error |\n" + "|---" * 10 + "|\n"
+    head = (
+        "| model | layers | exact by zeros | exact by copies | refused | M params | widened | error | layers put in | error |\n"
+        + "|---" * 10
+        + "|\n"
+    )
     lines = []
     for r in rows:
         if "error" in r:
             lines.append(f"| {r['name']} | {r['error']} | | | | | | | | |")
             continue
         why = "; ".join(f"{n} {w}" for w, n in r["refused"].items())
-        tail = "planned only | | |" if "wide" not in r else f"{r['wide_params'] / 1e6:.1f} | {r['wide']:.1e} | {r['inserted']} | {r.get('deep', float('nan')):.1e}"
+        tail = (
+            "planned only | | |"
+            if "wide" not in r
+            else f"{r['wide_params'] / 1e6:.1f} | {r['wide']:.1e} | {r['inserted']} | {r.get('deep', float('nan')):.1e}"
+        )
         lines.append(f"| {r['name']} | {r['layers']} | {r['zero']} | {r['copy']} | {why} | {r['params'] / 1e6:.1f} | {tail} |")
     title = f"# Net2Net on torchvision's classifiers\n\n{good} of {len(tried)} keep their function to {TOLERANCE} when all is widened twofold, and when all is deepened; {len(done) - len(tried)} more planned; {len(rows) - len(done)} failed.\n\n"
     save("net2net", {"rows": rows}, title + head + "\n".join(lines) + "\n")

@@ -56,9 +56,10 @@ CODES: dict[str, tuple[str, str]] = {
     "X0205": ("a name with two meanings", "A selection of the spec and a module have the same name: `.name` means the module."),
     "X0206": ("not a regular expression", "`/…/` holds a regular expression of Python, matched against the whole path."),
     "X0207": ("unknown attribute", "`sel[attribute == value]`: no module of the selection has such an attribute."),
-    "X0208": ("unknown function of selections", 
-        "between(a, b), upstream(a), downstream(a): along the data flow. coupled(a): the layers that carry an index set of a's\n"
-        "outputs, and change with it. blocks(a): the repeated parts in a. first(a), last(a), nth(a, 3), top(a, 3, by=params).",
+    "X0208": (
+        "unknown function of selections",
+        "between(a, b), upstream(a), downstream(a): along the data flow. coupled(a): the layers that carry an index set of\n"
+        "a's outputs, and change with it. blocks(a): the repeated parts in a. first(a), last(a), nth(a, 3), top(a, 3, by=params).",
     ),
     "X0209": (
         "modules and tensors mixed",
@@ -97,7 +98,10 @@ CODES: dict[str, tuple[str, str]] = {
         "Every dimension has a type, found by running the network once without data. An axis is locked where a change could\n"
         "not be sound: `netxform ls SPEC --axes` shows each with its reason, `netxform explain locks` explains the reasons.",
     ),
-    "X0321": ("code that cannot follow", "A size is written in code that is kept whole, or computed in it. Nothing was changed."),
+    "X0321": (
+        "code that cannot follow",
+        "A size is written in code that is kept whole, or computed in it. Nothing was changed.",
+    ),
     "X0322": (
         "not exact",
         "The function would change: a norm runs over the axis and its indices are not repeated equally often, a softmax or a\n"

@@ -26,7 +26,13 @@ def gap(a: Tensor, b: Tensor) -> float:
 
 def chain(activation: type[nn.Module], norm: bool, seed: int) -> nn.Sequential:
     torch.manual_seed(seed)
-    layers = [nn.Conv2d(2, 6, 3, padding=1), *([nn.BatchNorm2d(6)] if norm else []), activation(), nn.Conv2d(6, 4, 3), activation()]
+    layers = [
+        nn.Conv2d(2, 6, 3, padding=1),
+        *([nn.BatchNorm2d(6)] if norm else []),
+        activation(),
+        nn.Conv2d(6, 4, 3),
+        activation(),
+    ]
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(36, 5)).double().eval()
     for buffer in model.buffers():
         if buffer.is_floating_point():
@@ -53,7 +59,9 @@ def test_deeper_networks_compute_the_same_function(activation: type[nn.Module], 
             assert gap(result.model.train()(x), model.train()(x)) <= EXACT
 
 
-@given(networks(), st.sampled_from(["widen parts x2", "widen stem x3 mode=copy", "deepen stem", "widen stem to 7; deepen stem"]))
+@given(
+    networks(), st.sampled_from(["widen parts x2", "widen stem x3 mode=copy", "deepen stem", "widen stem to 7; deepen stem"])
+)
 @settings(max_examples=15)
 def test_growing_float32_networks(model: nn.Module, text: str) -> None:
     x = torch.randn(3, 2, 5, 5)
@@ -74,7 +82,11 @@ def test_a_block_in_braces_must_be_the_identity_at_birth() -> None:
     good = ["{ a = Conv2d(auto, 64, kernel_size=3, padding=1); b = BatchNorm2d(auto) }", "{ d = Dropout(0.1); r = ReLU() }"]
     good += ["{ a = Conv2d(auto, 16, kernel_size=1); r = GELU(); b = Conv2d(auto, 64, kernel_size=1) } start=branch"]
     for block in good:
-        held = [c["held"] for s in nx.apply(spec.replace("deepen conv3 ", f"deepen conv3 {_before(block)}")).certificate["statements"] for c in s["claims"]]
+        held = [
+            c["held"]
+            for s in nx.apply(spec.replace("deepen conv3 ", f"deepen conv3 {_before(block)}")).certificate["statements"]
+            for c in s["claims"]
+        ]
         assert held
         assert all(held)
     bad = {

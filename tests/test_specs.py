@@ -22,7 +22,7 @@ def test_every_spec_plans(path: Path) -> None:
     assert plan.steps
 
 
-@pytest.mark.parametrize("name", ["first", "sentence", "forest", "heads", "rates"])
+@pytest.mark.parametrize("name", ["first", "sentence", "forest", "heads", "rates", "wider"])
 def test_quick_specs_apply_and_verify(name: str, tmp_path: Path) -> None:
     nx.apply(ROOT / "specs" / f"{name}.xform", out=tmp_path / "b")
     assert nx.verify(tmp_path / "b").held

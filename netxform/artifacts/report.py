@@ -15,7 +15,8 @@ from netxform.compiler.plan import Check, Plan, Step
 from netxform.core.cost import Cost
 
 _HIDDEN = (
-    "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts", "seed",
+    "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
+    "seed",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from netxform.core.edit import Claim, Edit, FrozenInTraining, SameFunction, SameOutputs, SameValue, Untouched
 from netxform.core.law import Evidence
 from netxform.core.network import Network, example, refresh
+from netxform.core.reindex import Axis
 from netxform.core.surgery import outputs, perform
 
 SAMPLES = 8
@@ -48,9 +49,7 @@ def measure(
     return replace(_measure(claim, before, after, inputs, seed, edit or Edit()), claim=claim)
 
 
-def _measure(
-    claim: Claim, before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int, edit: Edit
-) -> Measured:
+def _measure(claim: Claim, before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int, edit: Edit) -> Measured:
     match claim:
         case SameValue():
             return _same(before, after, [claim.node], inputs, seed, "same value, bit for bit")
@@ -169,7 +168,7 @@ def same_again(wanted: tuple[Tensor, ...], network: Network, inputs: tuple[Tenso
 
 
 def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
-    """max |found − wanted| / max |wanted| over all outputs; infinite for other shapes or for NaN."""
+    """The largest |found − wanted| over the largest |wanted|, over all outputs; infinite for other shapes or for NaN."""
     if [t.shape for t in found] != [t.shape for t in wanted]:
         return float("inf")
     worst = 0.0
@@ -182,7 +181,9 @@ def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
 
 def _rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
-    maps = {a: torch.randperm(a.size, generator=generator).tolist() for a in network.atoms if a.locked is None}
+    maps: dict[Axis | str, list[int]] = {
+        a: torch.randperm(a.size, generator=generator).tolist() for a in network.atoms if a.locked is None
+    }
     return relative(results(network.reindex(maps), inputs), results(network, inputs))
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 
@@ -363,24 +364,24 @@ def split(dim: Dim, cuts: list[int], at: str = "") -> list[Dim] | None:
     if not dim:
         return None
     bounds = [0, *cuts, size(dim)]
-    sizes = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+    sizes = [b - a for a, b in pairwise(bounds)]
     if len(dim) > 1:
         inner = size(dim[1:])
         if any(c % inner for c in cuts):
             return None
         heads = split(dim[:1], [c // inner for c in cuts], at)
         return None if heads is None else [normal(h + dim[1:]) for h in heads]
-    match dim[0]:
+    match first := next(iter(dim)):
         case Atom():
             parts = [fresh(n) for n in sizes]
-            _bind(dim[0], concat(parts))
+            _bind(first, concat(parts))
             return [normal(p) for p in parts]
         case Mirror():
             whole = size(dim)
-            back = split((dim[0].atom,), [whole - c for c in reversed(cuts)], at)
+            back = split((first.atom,), [whole - c for c in reversed(cuts)], at)
             return None if back is None else [mirrored(p) for p in reversed(back)]
         case Sum():
-            return _split_sum(dim[0], sizes, at)
+            return _split_sum(first, sizes, at)
 
 
 def _split_sum(total: Sum, sizes: list[int], at: str) -> list[Dim] | None:

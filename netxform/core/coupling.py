@@ -45,7 +45,7 @@ def groups(network: Network) -> tuple[Group, ...]:
     for axis in network.atoms:
         readers = {name for name, _ in roles(network.types, axis.atom).consumers}
         carriers = dict.fromkeys(_layer(n) for n, _ in axis.sites if n not in readers)
-        carriers |= dict.fromkeys(_layer(n) for n, d in axis.sites if n in readers and _carried_too(network, axis, n))
+        carriers |= dict.fromkeys(_layer(n) for n, _ in axis.sites if n in readers and _carried_too(network, axis, n))
         reading = dict.fromkeys(_layer(n) for n in sorted(readers, key=lambda n: [s for s, _ in axis.sites].index(n)))
         couplers = tuple(dict.fromkeys(joined.get(axis.atom, ())))
         out.append(Group(axis, tuple(carriers), tuple(reading), couplers))
@@ -143,11 +143,16 @@ def drawing(network: Network, title: str = "") -> str:
         top, bottom = (22 * s + 44 for s in spans[k])
         why = escape("; ".join((f"{group.axis.name}: {group.axis.size}", *group.couplers, *group.axis.mixed)))
         dash = ' stroke-dasharray="4 3"' if group.axis.mixed else ""
-        out.append(f'<g><title>{why}</title><line x1="{x}" y1="{top}" x2="{x}" y2="{bottom}" stroke="{colour}" stroke-width="2"{dash}/>')
+        out.append(
+            f"<g><title>{why}</title>"
+            f'<line x1="{x}" y1="{top}" x2="{x}" y2="{bottom}" stroke="{colour}" stroke-width="2"{dash}/>'
+        )
         for path in group.readers:
             out.append(f'<circle cx="{x}" cy="{22 * place[path] + 44}" r="5" fill="white" stroke="{colour}" stroke-width="2"/>')
         for path in group.carriers:
             out.append(f'<circle cx="{x}" cy="{22 * place[path] + 44}" r="5" fill="{colour}"/>')
-        out.append(f'<text x="{x + 8}" y="{top + 4}" font-size="9" fill="{colour}">{group.axis.name}:{group.axis.size}</text></g>')
+        out.append(
+            f'<text x="{x + 8}" y="{top + 4}" font-size="9" fill="{colour}">{group.axis.name}:{group.axis.size}</text></g>'
+        )
     out.append("</svg>")
     return "\n".join(out) + "\n"

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from netxform.core.axes import Dim, Lock, Mix, fresh, lock, mix, size, unify
 from netxform.core.layer_rules import LAYERS
 from netxform.core.network import Network, on_meta
-from netxform.core.rules import RULES, Int, Positions, Real, Typed, Uncovered, locked
+from netxform.core.rules import RULES, Int, Positions, Real, Typed, locked
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ class _Inference:
 
     def state(self, number: Any, *dims: Dim) -> None:
         path = getattr(number, "path", None) if not self.inside else None
-        if isinstance(number, bool) or not isinstance(number, int):
+        if isinstance(number, bool) or not isinstance(number, int) or number != sum(size(d) for d in dims):
             return
         self.types.stated.append(Stated(self.at, path, dims, int(number), computed=getattr(number, "dims", ())))
 
@@ -143,9 +143,14 @@ class _Inference:
 
     def contract(self, left: Typed, i: int, right: Typed, j: int) -> None:
         unify(left.dims[i], right.dims[j], self.at)
-        sides = [(x.source, cast(int, x.axes[k])) if x.source is not None and x.axes[k] is not None else None for x, k in ((left, i), (right, j))]
+        sides = [
+            (x.source, cast(int, x.axes[k])) if x.source is not None and x.axes[k] is not None else None
+            for x, k in ((left, i), (right, j))
+        ]
         if right.dims[j]:
-            self.types.contractions.append(Contraction(self.at, sides[0], sides[1], right.dims[j], self.path if self.inside else None))
+            self.types.contractions.append(
+                Contraction(self.at, sides[0], sides[1], right.dims[j], self.path if self.inside else None)
+            )
 
     def mix(self, dim: Dim, kind: str) -> None:
         mix(dim, Mix(kind, self.at))
@@ -267,7 +272,7 @@ class _Inference:
             mark = self.mark()
             try:
                 return known(self, module, *args, **kwargs)
-            except Uncovered:
+            except Exception:  # a use that the rule does not know: the layer is run instead
                 self.back(mark)
         return self.opaque(module, path, args, kwargs)
 
@@ -282,6 +287,8 @@ class _Inference:
         first = args[0] if args else None
         if isinstance(first, list | tuple) and name == "getitem":
             return cast("tuple[Any, ...]", first)[args[1]]
+        if isinstance(first, list | tuple) and name == "getattr" and args[1] in ("values", "indices"):
+            return cast("tuple[Any, ...]", first)[0 if args[1] == "values" else 1]
         if isinstance(first, Typed):
             asked = args[1] if node.op == "call_function" and node.target is getattr else name
             known, answer = _about(first, asked if isinstance(asked, str) else "", args[1:], kwargs)
@@ -303,7 +310,7 @@ class _Inference:
         mark = self.mark()
         try:
             made = known(self, *args, **{k: v for k, v in kwargs.items() if k not in ("inplace", "out")})
-        except (Uncovered, TypeError, IndexError, ValueError, AttributeError):
+        except Exception:  # a use that the rule does not know: the operation is run, or locks
             self.back(mark)
             return None
         self.note(made)
@@ -385,7 +392,9 @@ class _Inference:
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
             self.shape, self.at = outer, self.node.name
-        made = pytree.tree_map_only(Tensor, lambda x: known.get(id(x)) or locked(tuple(x.shape), "constant", self.at, x.dtype), result)
+        made = pytree.tree_map_only(
+            Tensor, lambda x: known.get(id(x)) or locked(tuple(x.shape), "constant", self.at, x.dtype), result
+        )
         return made
 
 

@@ -42,8 +42,9 @@ def layer(names: str) -> Callable[[LayerRule], LayerRule]:
 
 
 @layer(
-    """ReLU ReLU6 SiLU GELU Sigmoid Tanh Hardswish Hardsigmoid Hardtanh LeakyReLU ELU SELU CELU Mish Softplus Softsign Tanhshrink
-    Hardshrink Softshrink Threshold LogSigmoid RReLU Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout DropPath"""
+    """ReLU ReLU6 SiLU GELU Sigmoid Tanh Hardswish Hardsigmoid Hardtanh LeakyReLU ELU SELU CELU Mish Softplus Softsign
+    Tanhshrink Hardshrink Softshrink Threshold LogSigmoid RReLU Dropout Dropout1d Dropout2d Dropout3d AlphaDropout
+    FeatureAlphaDropout DropPath"""
 )
 def _pointwise(t: LayerContext, module: nn.Module, x: Typed) -> Typed:
     return cast(Typed, RULES["relu"](t, x))

@@ -93,11 +93,12 @@ class Attention(nn.Module):
     @classmethod
     def of(cls, other: nn.MultiheadAttention) -> Attention:
         """The same attention with the tensors of `other`, whatever their sizes now are."""
-        packed = other.in_proj_weight is not None
+        held = dict(other.named_parameters(recurse=False))
+        packed = "in_proj_weight" in held
         with torch.device("meta"):
             made = cls(
                 other.embed_dim, other.num_heads, other.head_dim, other.head_dim, other.kdim, other.vdim,
-                float(other.head_dim) ** -0.5, other.dropout, other.in_proj_bias is not None, packed, other.batch_first,
+                float(other.head_dim) ** -0.5, other.dropout, "in_proj_bias" in held, packed, other.batch_first,
             )  # fmt: skip
         for name, tensor in other._parameters.items():
             if tensor is not None:
@@ -138,7 +139,7 @@ class Attention(nn.Module):
         biases = self.in_proj_bias.split(sizes) if self.bias else (None, None, None)
         q, k, v = (
             nn.functional.linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for x, w, b in zip((query, key, value), weights, biases)
+            for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         scores = q @ k.transpose(-2, -1) * self.scale
         if attn_mask is not None:

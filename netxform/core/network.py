@@ -137,7 +137,7 @@ def refresh(network: Network) -> Network:
 
 def on_meta(value: Any) -> Any:
     """Arguments with every device replaced by the meta device: what the code makes there must meet the others."""
-    if isinstance(value, torch.device) or isinstance(value, str) and value in ("cpu", "cuda"):
+    if isinstance(value, torch.device) or (isinstance(value, str) and value in ("cpu", "cuda")):
         return torch.device("meta")
     if isinstance(value, tuple | list):
         items = [on_meta(v) for v in cast("list[Any]", value)]
@@ -158,7 +158,12 @@ class MetaRun(fx.Interpreter):
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """BatchNorm on meta tensors is decomposed in Python, slowly: where it fits, it keeps the shape."""
         module = self.fetch_attr(target)
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and len(args) == 1 and not kwargs and _plainly_fits(module, args[0]):
+        if (
+            isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)
+            and len(args) == 1
+            and not kwargs
+            and _plainly_fits(module, args[0])
+        ):
             return torch.empty_like(args[0])
         return super().call_module(target, args, kwargs)
 

@@ -67,9 +67,7 @@ def namer(axes: Iterable[Axis]) -> Any:
     return lambda atom: known.get(atom, str(atom.size))
 
 
-def reindex(
-    network: Network, maps: Mapping[Axis | str, Sequence[int]], optimizer: Optimizer | None = None
-) -> Network:
+def reindex(network: Network, maps: Mapping[Axis | str, Sequence[int]], optimizer: Optimizer | None = None) -> Network:
     """The network with index maps applied: along each atom, new index i holds what the old index maps[atom][i] held.
 
     A permutation leaves the function as it is; a selection removes, a repetition copies (the consumers' sums then count
@@ -208,7 +206,7 @@ def _write_attributes(module: fx.GraphModule, path: str, values: Mapping[tuple[A
         if usual and part.head_dim == named["head_dim"] and _fits(part):
             part.num_heads, part.embed_dim = named["num_heads"], named["embed_dim"]
             own = cast(Any, part)
-            packed = part.in_proj_weight is not None
+            packed = own._qkv_same_embed_dim
             part.kdim, part.vdim = (part.embed_dim,) * 2 if packed else (own.k_proj_weight.shape[1], own.v_proj_weight.shape[1])
             part.out_proj.in_features = part.out_proj.out_features = part.embed_dim
             return
@@ -230,8 +228,8 @@ def _write_attributes(module: fx.GraphModule, path: str, values: Mapping[tuple[A
 
 def _fits(part: nn.MultiheadAttention) -> bool:
     """Whether the changed projections are still what `MultiheadAttention` takes: as many columns as rows."""
-    packed = part.in_proj_weight
     own: Any = part
+    packed = own.in_proj_weight
     inner = int(own.out_proj.weight.shape[1])
     square = int(own.out_proj.weight.shape[0]) == inner
     columns = packed.shape if packed is not None else own.q_proj_weight.shape
@@ -304,10 +302,10 @@ def _check(before: Network, after: Network, sizes: Mapping[Atom, int]) -> None:
     for key, stated in _numbers(old.stated).items():
         wanted = [sum(size_under(d, sizes) for d in s.dims) for s in stated]
         there = [s.value for s in found.get(key, [])]
-        if key[1] is None and wanted != there or any(a != b for a, b in zip(wanted, there, strict=False)):
+        if (key[1] is None and wanted != there) or any(a != b for a, b in zip(wanted, there, strict=False)):
             raise fail(
                 "X0321",
-                f"the code does not follow this change: at `{key[0]}` sizes in the code are {there}, and the types say {wanted}",
+                f"the code does not follow this change: at `{key[0]}` sizes are {there}, and the types say {wanted}",
                 helps=("sizes that are computed or written in code that is kept whole cannot be changed from outside",),
             )
 
@@ -335,7 +333,9 @@ def _code(error: BaseException) -> tuple[str, ...]:
     import traceback
 
     cause = error.__cause__ or error
-    frames = [f for f in traceback.extract_tb(cause.__traceback__) if "/torch/" not in f.filename and "netxform" not in f.filename]
+    frames = [
+        f for f in traceback.extract_tb(cause.__traceback__) if "/torch/" not in f.filename and "netxform" not in f.filename
+    ]
     return tuple(f"code: {f.line}" for f in frames[-1:] if f.line)
 
 

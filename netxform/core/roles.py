@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 
 from netxform.core.axes import Atom, Dim, Mirror, Sum, atoms, extent, normal, size
 from netxform.core.infer import Contraction, Types, op_name
@@ -156,7 +157,9 @@ def _back(network: Network, operand: fx.Node) -> tuple[Carrier, ...] | None:
             break
         scalar = name in ("mul", "div", "truediv") and not any(isinstance(a, fx.Node) for a in node.args[1:])
         previous = node.args[0] if node.args else None
-        if not (name in VIEWS or name in ("getitem", "repeat_interleave", "repeat") or scalar) or not isinstance(previous, fx.Node):
+        if not (name in VIEWS or name in ("getitem", "repeat_interleave", "repeat") or scalar) or not isinstance(
+            previous, fx.Node
+        ):
             return None
         way.append(node)
         node = previous
@@ -185,7 +188,7 @@ def _reached(source: fx.Node, way: list[fx.Node], feature: int) -> frozenset[int
             asked = item.args[1:] if name == "size" else ()
             return whole[cast(int, asked[0])] if asked else whole
         if item.op == "call_function" and not isinstance(item.meta.get("dtype"), torch.dtype):
-            args = fx.node.map_arg(item.args, known)
+            args = map_arg(item.args, known)
             return cast(Any, item.target)(*args)
         raise KeyError(item.name)
 
@@ -194,8 +197,8 @@ def _reached(source: fx.Node, way: list[fx.Node], feature: int) -> frozenset[int
             if op_name(node) in ("mul", "div", "truediv"):
                 env[node] = env[cast(fx.Node, node.args[0])]
                 continue
-            args: Any = fx.node.map_arg(node.args, known)
-            kwargs: Any = fx.node.map_arg(node.kwargs, known)
+            args: Any = map_arg(node.args, known)
+            kwargs: Any = map_arg(node.kwargs, known)
             if node.op == "call_method":
                 env[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
             else:

@@ -114,8 +114,8 @@ POINTWISE = """add sub mul div true_divide floor_divide floordiv truediv radd rs
     remainder fmod relu relu6 silu gelu sigmoid tanh hardswish hardsigmoid hardtanh leaky_relu elu selu celu exp exp2 expm1 neg
     negative rsqrt sqrt pow rpow clamp clip clamp_min clamp_max masked_fill ne eq lt gt le ge where maximum minimum abs
     log log2 log10 log1p sin cos tan atan2 addcmul addcdiv bitwise_not bitwise_and bitwise_or logical_not logical_and logical_or
-    logical_xor mish softplus softsign tanhshrink hardshrink softshrink threshold logsigmoid erf erfc reciprocal square floor ceil
-    round sign sgn frac trunc lerp isnan isinf isfinite nan_to_num invert and or xor rrelu fill zero erfinv sinh cosh asin
+    logical_xor mish softplus softsign tanhshrink hardshrink softshrink threshold logsigmoid erf erfc reciprocal square floor
+    ceil round sign sgn frac trunc lerp isnan isinf isfinite nan_to_num invert and or xor rrelu fill zero erfinv sinh cosh asin
     acos atan hypot float_power heaviside copysign deg2rad polar  log_sigmoid_forward pos positive
     lift lift_fresh native_dropout fused_dropout dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout
     feature_dropout bernoulli"""
@@ -132,7 +132,10 @@ def _pointwise(t: Context, *args: Any, **kwargs: Any) -> Any:
     shape = cast("Shape", t.shape[0] if several else t.shape)
     result = _broadcast(t, operands, shape)
     if several:
-        return (result, *[Typed(list(result.dims), result.shape) if s == shape else locked(s, "unknown", t.at) for s in t.shape[1:]])
+        return (
+            result,
+            *[Typed(list(result.dims), result.shape) if s == shape else locked(s, "unknown", t.at) for s in t.shape[1:]],
+        )
     return result
 
 
@@ -154,8 +157,8 @@ def _broadcast(t: Context, operands: Sequence[Typed], shape: Shape) -> Typed:
 
 
 @rule(
-    """clone alias detach to _to_copy contiguous float double half bfloat16 type requires_grad_ cpu cuda data identity lift_fresh_copy
-    detach_copy alias_copy long int bool type_as conj resolve_conj resolve_neg""",
+    """clone alias detach to _to_copy contiguous float double half bfloat16 type requires_grad_ cpu cuda data identity
+    lift_fresh_copy detach_copy alias_copy long int bool type_as conj resolve_conj resolve_neg""",
     view=True,
 )
 def _identity(t: Context, x: Typed, *args: Any, **kwargs: Any) -> Typed:
@@ -218,7 +221,9 @@ def _like(t: Context, x: Typed, *args: Any, **kwargs: Any) -> Typed:
     return Typed(list(x.dims), x.shape, x.dtype)
 
 
-@rule("arange eye scalar_tensor tensor linspace rand randn randint rand_like randn_like tril_indices triu_indices device _assert")
+@rule(
+    "arange eye scalar_tensor tensor linspace rand randn randint rand_like randn_like tril_indices triu_indices device _assert"
+)
 def _constant(t: Context, *args: Any, **kwargs: Any) -> Any:
     """Values that depend on the position."""
     return locked(t.shape, "constant", t.at) if isinstance(t.shape, tuple) else None
@@ -229,7 +234,7 @@ def _constant(t: Context, *args: Any, **kwargs: Any) -> Any:
 
 @rule("linear")
 def _linear(t: Context, x: Typed, weight: Typed, bias: Typed | None = None) -> Typed:
-    """y = x W^T + b contracts the last dimension of x with the columns of W; rows are the outputs."""
+    """Y = x W^T + b contracts the last dimension of x with the columns of W; rows are the outputs."""
     t.touch(weight)
     t.touch(x)
     t.contract(x, len(x.shape) - 1, weight, len(weight.shape) - 1)
@@ -272,7 +277,7 @@ def _outer(t: Context, x: Typed, y: Typed) -> Typed:
 @rule("einsum")
 def _einsum(t: Context, equation: str, *operands: Any) -> Typed:
     """A letter is one index set; letters that the result lacks are summed over."""
-    given: list[Typed] = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], list | tuple) else list(operands)
+    given = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], list | tuple) else list(operands)
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if "." in equation or len(terms) != len(given):
@@ -301,7 +306,7 @@ def _einsum(t: Context, equation: str, *operands: Any) -> Typed:
 
 @rule("bilinear")
 def _bilinear(t: Context, x: Typed, y: Typed, weight: Typed, bias: Typed | None = None) -> Typed:
-    """y_o = x^T W_o y + b_o."""
+    """Y_o = x^T W_o y + b_o."""
     for value in (x, y, weight):
         t.touch(value)
     t.contract(x, len(x.shape) - 1, weight, 1)
@@ -345,9 +350,7 @@ def _attention(t: Context, query: Typed, key: Typed, value: Typed, attn_mask: An
 # --- convolutions ----------------------------------------------------------------------------------------------------
 
 
-def convolve(
-    t: Context, x: Typed, weight: Typed, bias: Typed | None, groups: int, transposed: bool
-) -> Typed:
+def convolve(t: Context, x: Typed, weight: Typed, bias: Typed | None, groups: int, transposed: bool) -> Typed:
     """Channels are contracted within groups; taps and positions are locked.
 
     Groups are an index set of their own: of the input (groups · inputs), of the output (groups · outputs).
@@ -473,10 +476,15 @@ def _pool_rules() -> None:
                 rule(name)(lambda t, x, *a, _n=n, **k: pool(t, x, _n))
     for mode, dims in (("nearest", (1, 2, 3)), ("linear", (1,)), ("bilinear", (2,)), ("bicubic", (2,)), ("trilinear", (3,))):
         for n in dims:
-            for name in (f"upsample_{mode}{n}d", f"_upsample_{mode}{n}d_aa", f"_upsample_{mode}-exact{n}d", f"_upsample_nearest_exact{n}d"):
+            for name in (
+                f"upsample_{mode}{n}d",
+                f"_upsample_{mode}{n}d_aa",
+                f"_upsample_{mode}-exact{n}d",
+                f"_upsample_nearest_exact{n}d",
+            ):
                 if name not in RULES:
                     rule(name)(lambda t, x, *a, _n=n, **k: pool(t, x, _n))
-    for name, n in (("reflection_pad", 0), ("replication_pad", 0)):
+    for name in ("reflection_pad", "replication_pad"):
         for d in (1, 2, 3):
             rule(f"{name}{d}d")(lambda t, x, *a, _n=d, **k: pool(t, x, _n))
 
@@ -531,8 +539,8 @@ def batch_norm(t: Context, x: Typed, tensors: Sequence[Typed], batch_statistics:
 
 @rule("instance_norm")
 def _instance_norm(
-    t: Context, input: Typed, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None, *args: Any,
-    **kwargs: Any,
+    t: Context, input: Typed, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
+    *args: Any, **kwargs: Any,
 ) -> Typed:  # fmt: skip
     """Statistics over positions, for every channel by itself."""
     for dim in input.dims[2:]:
@@ -584,7 +592,9 @@ def group_norm(t: Context, x: Typed, tensors: Sequence[Typed], groups: int) -> T
 
 
 @rule("group_norm")
-def _group_norm(t: Context, input: Typed, num_groups: int, weight: Any = None, bias: Any = None, *args: Any, **kwargs: Any) -> Typed:
+def _group_norm(
+    t: Context, input: Typed, num_groups: int, weight: Any = None, bias: Any = None, *args: Any, **kwargs: Any
+) -> Typed:
     """See `group_norm`."""
     return group_norm(t, input, [a for a in (weight, bias) if isinstance(a, Typed)], num_groups)
 
@@ -614,9 +624,10 @@ def _weight_norm(t: Context, v: Typed, g: Typed, dim: int = 0) -> Any:
 # --- reductions ------------------------------------------------------------------------------------------------------
 
 REDUCTIONS = {
-    "mean": "mean", "sum": "sum", "amax": "extremum", "amin": "extremum", "prod": "product", "var": "variance", "std": "variance",
-    "var_mean": "variance", "std_mean": "variance", "norm": "norm", "vector_norm": "norm", "linalg_vector_norm": "norm",
-    "logsumexp": "softmax", "any": "extremum", "all": "extremum", "nansum": "sum", "nanmean": "mean", "aminmax": "extremum",
+    "mean": "mean", "sum": "sum", "amax": "extremum", "amin": "extremum", "prod": "product", "var": "variance",
+    "std": "variance", "var_mean": "variance", "std_mean": "variance", "norm": "norm", "vector_norm": "norm",
+    "linalg_vector_norm": "norm", "logsumexp": "softmax", "any": "extremum", "all": "extremum", "nansum": "sum",
+    "nanmean": "mean", "aminmax": "extremum",
 }  # fmt: skip
 
 
@@ -708,23 +719,34 @@ def _is_float(x: Typed) -> bool:
 # --- rearranged ------------------------------------------------------------------------------------------------------
 
 
-@rule("view reshape _unsafe_view _reshape_alias flatten unflatten ravel view_as reshape_as", view=True)
+def _reshaped(t: Context, x: Typed) -> Typed:
+    made = Typed(_regrouped(x, t.shape, t.at), t.shape, x.dtype)
+    if x.source is not None:
+        made.source = x.source
+        made.axes = _followed(x, made)
+    return made
+
+
+@rule("flatten ravel view_as reshape_as", view=True)
+def _flatten(t: Context, x: Typed, *args: Any, **kwargs: Any) -> Typed:
+    """Neighbouring dimensions become one: no sizes stand in the code."""
+    return _reshaped(t, x)
+
+
+@rule("view reshape _unsafe_view _reshape_alias unflatten", view=True)
 def _reshape(t: Context, x: Typed, *args: Any, **kwargs: Any) -> Typed:
     """Elements keep their order: dimensions are taken apart and put together."""
-    made = Typed(_regrouped(x, t.shape, t.at), t.shape, x.dtype)
+    made = _reshaped(t, x)
     numbers: Any = kwargs.get("shape", kwargs.get("size", kwargs.get("sizes")))
     if numbers is None:
-        plain = [a for a in args if not isinstance(a, Typed)]
+        plain: list[Any] = [a for a in args if not isinstance(a, Typed)]
         numbers = plain[0] if plain and isinstance(plain[0], list | tuple) else plain
         if len(plain) == 2 and isinstance(plain[1], list | tuple):  # unflatten(dim, sizes)
-            start = _axis(x, plain[0])
+            start = _axis(x, int(cast(int, plain[0])))
             _state_sizes(t, plain[1], made.dims[start : start + len(cast("list[Any]", plain[1]))])
             numbers = ()
     if len(numbers) == len(t.shape):
         _state_sizes(t, numbers, made.dims)
-    if x.source is not None and len(made.dims) >= 1:
-        made.source = x.source
-        made.axes = _followed(x, made)
     return made
 
 
@@ -787,7 +809,10 @@ def _rearranged(x: Typed, order: Sequence[int | None], t: Context) -> Typed:
 def _permute(t: Context, x: Typed, *order: Any, dims: Any = None, **kwargs: Any) -> Typed:
     """Another order of dimensions."""
     if kwargs or (len(order) == 2 and dims is None and len(x.shape) != 2):
-        source, target = kwargs.get("source", order[0] if order else None), kwargs.get("destination", order[-1] if order else None)
+        source, target = (
+            kwargs.get("source", order[0] if order else None),
+            kwargs.get("destination", order[-1] if order else None),
+        )
         if isinstance(source, int) and isinstance(target, int):
             rest = [i for i in range(len(x.shape)) if i != _axis(x, source)]
             rest.insert(_axis(x, target), _axis(x, source))
@@ -828,12 +853,13 @@ def _expand(t: Context, x: Typed, *sizes: Any, size: Any = None, **kwargs: Any) 
     """Repeated along dimensions of size 1: the same values everywhere, so any index set will do."""
     lead = len(t.shape) - len(x.shape)
     given = size if size is not None else sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+    other: Any = sizes[0] if sizes else None
     dims: list[Dim] = []
     for j, n in enumerate(t.shape):
         kept = j >= lead and x.shape[j - lead] == n
         dims.append(x.dims[j - lead] if kept else fresh(n))
-        if not kept and isinstance(sizes[0] if sizes else None, Typed):
-            unify(dims[-1], sizes[0].dims[j], t.at)
+        if not kept and isinstance(other, Typed):
+            unify(dims[-1], other.dims[j], t.at)
         elif not kept or (len(given) == len(t.shape) and isinstance(given[j], int) and given[j] != -1):
             if len(given) == len(t.shape):
                 t.state(given[j], dims[-1])
@@ -896,7 +922,9 @@ def _stack(t: Context, tensors: Sequence[Typed], dim: int = 0) -> Typed:
 def piece(t: Context, x: Typed, i: int, start: Any, stop: Any, step: Any = 1) -> Dim:
     """The type of a slice of dimension i. Bounds in the code must follow the segments before and inside."""
     n = x.shape[i]
-    first, last, stride = slice(None if start is None else int(start), None if stop is None else int(stop), int(step or 1)).indices(n)
+    first, last, stride = slice(
+        None if start is None else int(start), None if stop is None else int(stop), int(step or 1)
+    ).indices(n)
     count = len(range(first, last, stride))
     if count == n:
         if isinstance(stop, int) and 0 < stop < 1 << 40:
@@ -995,7 +1023,14 @@ def _unbind(t: Context, x: Typed, dim: int = 0) -> Any:
 @rule("split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk unsafe_split_with_sizes", view=True)
 def _split(t: Context, x: Typed, sizes: Any = None, dim: int = 0, **kwargs: Any) -> Any:
     """Runs of one dimension; their sizes in the code must follow."""
-    given = next((kwargs[k] for k in ("split_size_or_sections", "split_size", "split_sizes", "chunks", "sections", "indices_or_sections") if k in kwargs), sizes)
+    given = next(
+        (
+            kwargs[k]
+            for k in ("split_size_or_sections", "split_size", "split_sizes", "chunks", "sections", "indices_or_sections")
+            if k in kwargs
+        ),
+        sizes,
+    )
     i = _axis(x, kwargs.get("dim", dim))
     lengths = [s[i] for s in t.shape]
     cuts = [sum(lengths[: k + 1]) for k in range(len(lengths) - 1)]
@@ -1123,7 +1158,9 @@ def _roll(t: Context, x: Typed, shifts: Any, dims: Any = None) -> Typed:
     t.touch(x)
     if dims is None:
         raise Uncovered
-    steps, axes = ([shifts], [dims]) if isinstance(shifts, int) else (list(shifts), [dims] if isinstance(dims, int) else list(dims))
+    steps, axes = (
+        ([shifts], [dims]) if isinstance(shifts, int) else (list(shifts), [dims] if isinstance(dims, int) else list(dims))
+    )
     out = list(x.dims)
     for step, axis in zip(steps, axes, strict=True):
         i = _axis(x, axis)

@@ -234,7 +234,9 @@ def slots_of(cls: type) -> tuple[dict[str, Slot], dict[str, Any], frozenset[str]
     for item in dataclasses.fields(cls):
         slot = item.metadata.get("slot")
         if slot is None:
-            raise TypeError(f"{cls.__name__}.{item.name} has no slot: use operand(), prep(), factor(), key(), layers() or lines()")
+            raise TypeError(
+                f"{cls.__name__}.{item.name} has no slot: use operand(), prep(), factor(), key(), layers() or lines()"
+            )
         slots[item.name] = slot
         if item.default is MISSING:
             required.add(item.name)

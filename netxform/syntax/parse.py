@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -51,7 +51,7 @@ def parse(text: str, file: str = "<spec>") -> ast.Program:
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def _collector_paused() -> Generator[None]:
     """A growing tree makes every pass of the garbage collector longer, and parsing quadratic: it waits."""
     running = gc.isenabled()
     gc.disable()

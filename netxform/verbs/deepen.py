@@ -113,9 +113,14 @@ class Deepen:
                 k = self.kernel or next((n for n in layer.kernel_size if n % 2), 3)
                 size = int(layer.out_channels)
                 kind = type(layer).__name__
-                yield Layer(f"conv{suffix}", Invocation(kind, (size, size), {"kernel_size": k, "padding": k // 2, "bias": norm is None}))
+                yield Layer(
+                    f"conv{suffix}", Invocation(kind, (size, size), {"kernel_size": k, "padding": k // 2, "bias": norm is None})
+                )
             if norm is not None:
-                yield Layer(f"norm{suffix}", Invocation(type(norm).__name__.removeprefix("Frozen"), (norm.num_features,), {"eps": norm.eps}))
+                yield Layer(
+                    f"norm{suffix}",
+                    Invocation(type(norm).__name__.removeprefix("Frozen"), (norm.num_features,), {"eps": norm.eps}),
+                )
 
         if start == "identity":
             yield from one("")
@@ -126,7 +131,9 @@ class Deepen:
             yield Layer("act", Invocation(type(activation).__name__ if activation is not None else "ReLU"))
             yield from one("2")
 
-    def _check(self, network: Network, node: fx.Node, made: tuple[Layer, ...], start: str, activation: Any, scope: Scope) -> None:
+    def _check(
+        self, network: Network, node: fx.Node, made: tuple[Layer, ...], start: str, activation: Any, scope: Scope
+    ) -> None:
         """Shape kept, and the identity at birth. Raises NetxformError X0322."""
         import torch
 
@@ -146,7 +153,12 @@ class Deepen:
             last = max(i for i, p in enumerate(parts) if list(p.parameters()))
             after = [p for p in parts[last + 1 :] if float(p(torch.zeros(1, device="cpu")).abs().max()) != 0.0]
             if after:
-                raise fail("X0322", f"{type(after[0]).__name__} of zero is not zero: the branch would not begin as nothing", scope.span, "at the end of the branch")
+                raise fail(
+                    "X0322",
+                    f"{type(after[0]).__name__} of zero is not zero: the branch would not begin as nothing",
+                    scope.span,
+                    "at the end of the branch",
+                )
             return
         seen = activation
         for layer, part in zip(made, parts, strict=True):
@@ -166,7 +178,10 @@ class Deepen:
     def rewrite(self, network: Network, choice: Choice) -> Edit:
         """One insertion for each layer."""
         seed = choice.values["seed"]
-        made = [Insert(i["name"], i["node"], tuple(i["layers"]), i["start"], seed + k) for k, i in enumerate(choice.values["inserts"])]
+        made = [
+            Insert(i["name"], i["node"], tuple(i["layers"]), i["start"], seed + k)
+            for k, i in enumerate(choice.values["inserts"])
+        ]
         return Edit(tuple(made))
 
     def law(self, choice: Choice) -> tuple[Claim, ...]:
@@ -217,5 +232,3 @@ def _free(wanted: str, taken: set[str]) -> str:
         name = f"{wanted}{count}"
         count += 1
     return name
-
-

@@ -83,7 +83,9 @@ class Widen:
                 "fills": fills,
                 "noise": self.noise,
             },
-            origins={"mode": "the axes allow it" if mode == "zero" else "a norm runs over the axis"} if self.mode is None else {},
+            origins={"mode": "the axes allow it" if mode == "zero" else "a norm runs over the axis"}
+            if self.mode is None
+            else {},
         )
 
     def _choose(self, network: Network, path: str, chosen: dict[Atom, int]) -> None:
@@ -100,7 +102,13 @@ class Widen:
         whole = size(dim)
         ratio = Fraction(self.to, whole) if self.to is not None else Fraction(str(self.times))
         if ratio < 1:
-            raise fail("X0406", f"`{path}` has {whole} outputs already", self.selection.span, f"wider than {self.to}", helps=("to remove, use `prune`",))
+            raise fail(
+                "X0406",
+                f"`{path}` has {whole} outputs already",
+                self.selection.span,
+                f"wider than {self.to}",
+                helps=("to remove, use `prune`",),
+            )
         self._grow(network, dim, ratio, chosen, path)
 
     def _grow(self, network: Network, dim: Dim, ratio: Fraction, chosen: dict[Atom, int], path: str) -> None:
@@ -133,7 +141,10 @@ class Widen:
                         f"{atom.size} × {float(ratio):g} is no whole number of indices",
                         self.selection.span,
                         f"at `{path}`",
-                        helps=(f"the nearest: `x{low / atom.size:.6g}` gives {low}, `x{(low + 1) / atom.size:.6g}` gives {low + 1}",),
+                        helps=(
+                            f"the nearest: `x{low / atom.size:.6g}` gives {low}, "
+                            f"`x{(low + 1) / atom.size:.6g}` gives {low + 1}",
+                        ),
                     )
                 if chosen.get(atom, int(new)) != int(new):
                     raise fail(
@@ -238,7 +249,9 @@ def _output(network: Network, path: str) -> list[Dim]:
     module = network.module.get_submodule(path)
     if not any(True for _ in module.parameters()):
         return []
-    if hasattr(module, "num_heads") and hasattr(module, "out_proj"):  # attention: what the heads compute, not what they write to
+    if hasattr(module, "num_heads") and hasattr(
+        module, "out_proj"
+    ):  # attention: what the heads compute, not what they write to
         names = network.types.names
         name = names.get(f"{path}.in_proj_weight") or names.get(f"{path}.q_proj_weight")
         if name is not None:
@@ -257,15 +270,23 @@ def _output(network: Network, path: str) -> list[Dim]:
 
 
 def _no_axis(network: Network, path: str, dims: list[Dim], free: list[Dim]) -> NetxformError:
-    from netxform.core.axes import atoms
+    from netxform.core.axes import atoms, show
     from netxform.core.reindex import namer
-    from netxform.core.axes import show
 
     name = namer(network.atoms)
     if free:
-        return fail("X0322", f"the output of `{path}` has several axes that could be widened: {' × '.join(show(d, name) for d in dims)}", helps=("select a layer inside it",))
+        return fail(
+            "X0322",
+            f"the output of `{path}` has several axes that could be widened: {' × '.join(show(d, name) for d in dims)}",
+            helps=("select a layer inside it",),
+        )
     why = dict.fromkeys(str(a.locked) for d in dims for a in atoms(d) if a.locked is not None)
-    return fail("X0320", f"the output of `{path}` may not be changed", notes=tuple(list(why)[:4]), helps=("`netxform ls SPEC --axes` shows what is free",))
+    return fail(
+        "X0320",
+        f"the output of `{path}` may not be changed",
+        notes=tuple(list(why)[:4]),
+        helps=("`netxform ls SPEC --axes` shows what is free",),
+    )
 
 
 def _map(old: int, new: int, rng: random.Random) -> list[int]:
@@ -288,7 +309,12 @@ def _shares(index: list[int], old: int, mode: str, share: str, rng: random.Rando
 
 
 def _edits(
-    network: Network, maps: Mapping[Atom, list[int]], weights: Mapping[Atom, list[float]], mode: str, rng: random.Random, noise: float
+    network: Network,
+    maps: Mapping[Atom, list[int]],
+    weights: Mapping[Atom, list[float]],
+    mode: str,
+    rng: random.Random,
+    noise: float,
 ) -> tuple[list[Any], list[Any]]:
     """Factors for the consumers, random values for the new rows of producers."""
     from netxform.core.axes import positions

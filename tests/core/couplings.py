@@ -281,7 +281,6 @@ def _glu(a: Tensor, b: Tensor) -> Tensor:
 
 @net(head=8)
 def _radix_split(a: Tensor, b: Tensor) -> Tensor:
-    n, c, h, w = a.shape
     parts = torch.stack([a, b], 1)
     weights = parts.mean((3, 4), keepdim=True).softmax(1)
     return (parts * weights).sum(1)
@@ -314,25 +313,77 @@ def sequential(name: str, make: Callable[[], nn.Module], shape: tuple[int, ...] 
 
 sequential("depthwise", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.ReLU()))
 sequential("depthwise_multiplier", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 24, 3, groups=8), nn.BatchNorm2d(24)))
-sequential("grouped", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 12, 3, groups=4), nn.BatchNorm2d(12), nn.Conv2d(12, 7, 1)))
-sequential("grouped_twice", lambda: _sequence(nn.Conv2d(6, 12, 3), nn.Conv2d(12, 24, 1, groups=4), nn.Conv2d(24, 12, 1, groups=6)))
-sequential("grouped_incommensurable", lambda: _sequence(nn.Conv2d(6, 12, 3), nn.Conv2d(12, 12, 1, groups=4), nn.Conv2d(12, 12, 1, groups=3)))
+sequential(
+    "grouped", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 12, 3, groups=4), nn.BatchNorm2d(12), nn.Conv2d(12, 7, 1))
+)
+sequential(
+    "grouped_twice", lambda: _sequence(nn.Conv2d(6, 12, 3), nn.Conv2d(12, 24, 1, groups=4), nn.Conv2d(24, 12, 1, groups=6))
+)
+sequential(
+    "grouped_incommensurable",
+    lambda: _sequence(nn.Conv2d(6, 12, 3), nn.Conv2d(12, 12, 1, groups=4), nn.Conv2d(12, 12, 1, groups=3)),
+)
 sequential("transposed", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.ConvTranspose2d(8, 10, 2, stride=2), nn.BatchNorm2d(10)))
-sequential("transposed_grouped", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.ConvTranspose2d(8, 12, 2, groups=4), nn.BatchNorm2d(12)))
-sequential("conv1d", lambda: nn.Sequential(nn.Conv1d(6, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 4, 3), nn.Flatten(), nn.Linear(20, 5)), (3, 6, 9))
-sequential("conv3d", lambda: nn.Sequential(nn.Conv3d(2, 8, 3), nn.BatchNorm3d(8), nn.ReLU(), nn.Conv3d(8, 4, 2), nn.Flatten(), nn.Linear(32, 5)), (3, 2, 5, 5, 5))
-sequential("flatten_nchw", lambda: nn.Sequential(nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10), nn.ReLU(), nn.Linear(10, 3)))
-sequential("linear_to_map", lambda: nn.Sequential(nn.Flatten(), nn.Linear(384, 48), nn.ReLU(), nn.Unflatten(1, (12, 2, 2)), nn.Conv2d(12, 5, 1), nn.Flatten(), nn.Linear(20, 3)))
+sequential(
+    "transposed_grouped", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.ConvTranspose2d(8, 12, 2, groups=4), nn.BatchNorm2d(12))
+)
+sequential(
+    "conv1d",
+    lambda: nn.Sequential(nn.Conv1d(6, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 4, 3), nn.Flatten(), nn.Linear(20, 5)),
+    (3, 6, 9),
+)
+sequential(
+    "conv3d",
+    lambda: nn.Sequential(nn.Conv3d(2, 8, 3), nn.BatchNorm3d(8), nn.ReLU(), nn.Conv3d(8, 4, 2), nn.Flatten(), nn.Linear(32, 5)),
+    (3, 2, 5, 5, 5),
+)
+sequential(
+    "flatten_nchw",
+    lambda: nn.Sequential(nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10), nn.ReLU(), nn.Linear(10, 3)),
+)
+sequential(
+    "linear_to_map",
+    lambda: nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(384, 48),
+        nn.ReLU(),
+        nn.Unflatten(1, (12, 2, 2)),
+        nn.Conv2d(12, 5, 1),
+        nn.Flatten(),
+        nn.Linear(20, 3),
+    ),
+)
 sequential("prelu", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.PReLU(8), nn.Conv2d(8, 7, 1), nn.PReLU()))
 sequential("group_norm", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 7, 1)))
-sequential("instance_norm", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), nn.Conv2d(8, 7, 1)))
+sequential(
+    "instance_norm", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), nn.Conv2d(8, 7, 1))
+)
 sequential("local_response_norm", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.LocalResponseNorm(3), nn.ReLU(), nn.Conv2d(8, 7, 1)))
 sequential("layer_norm_map", lambda: _sequence(nn.Conv2d(6, 8, 3), nn.LayerNorm([8, 6, 6]), nn.ReLU(), nn.Conv2d(8, 7, 1)))
 sequential("rms_norm", lambda: nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8), nn.Linear(8, 4)), (3, 5, 6))
-sequential("weight_norm", lambda: _sequence(torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 8, 3)), nn.ReLU(), nn.Conv2d(8, 7, 1)))
-sequential("spectral_norm", lambda: _sequence(nn.Conv2d(6, 8, 3), torch.nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 7, 1)), nn.ReLU()))
-sequential("unfold_fold", lambda: nn.Sequential(nn.Conv2d(6, 8, 1), nn.Unfold(2, stride=2), nn.Fold((8, 8), 2, stride=2), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(256, 3)))
-sequential("unfold_linear", lambda: nn.Sequential(nn.Conv2d(6, 4, 1), nn.Unfold(4, stride=4), nn.Conv1d(64, 8, 1), nn.Flatten(), nn.Linear(32, 3)))
+sequential(
+    "weight_norm",
+    lambda: _sequence(torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 8, 3)), nn.ReLU(), nn.Conv2d(8, 7, 1)),
+)
+sequential(
+    "spectral_norm",
+    lambda: _sequence(nn.Conv2d(6, 8, 3), torch.nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 7, 1)), nn.ReLU()),
+)
+sequential(
+    "unfold_fold",
+    lambda: nn.Sequential(
+        nn.Conv2d(6, 8, 1),
+        nn.Unfold(2, stride=2),
+        nn.Fold((8, 8), 2, stride=2),
+        nn.Conv2d(8, 4, 1),
+        nn.Flatten(),
+        nn.Linear(256, 3),
+    ),
+)
+sequential(
+    "unfold_linear",
+    lambda: nn.Sequential(nn.Conv2d(6, 4, 1), nn.Unfold(4, stride=4), nn.Conv1d(64, 8, 1), nn.Flatten(), nn.Linear(32, 3)),
+)
 
 
 @case()
@@ -344,6 +395,17 @@ class FlattenNhwc(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.a(x).permute(0, 2, 3, 1).flatten(1))
+
+
+@case(3, 2, 6)
+class FlattenSequence(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Linear(6, 2), nn.Linear(2, 5), nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.b(self.a(x).flatten(0, 1)).unflatten(0, (-1, 2))
+        return self.fc(h.flatten(1, 2))
 
 
 @case()
@@ -710,7 +772,7 @@ class Fused(Block):
         self.qkv = nn.Linear(8, 24)
 
     def attend(self, x: Tensor) -> Tensor:
-        n, t, c = x.shape
+        n, t, _ = x.shape
         q, k, v = self.qkv(x).reshape(n, t, 3, 4, 2).permute(2, 0, 3, 1, 4).unbind(0)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1)
 
@@ -722,7 +784,7 @@ class Chunked(Block):
         self.qkv = nn.Linear(8, 24)
 
     def attend(self, x: Tensor) -> Tensor:
-        n, t, c = x.shape
+        n, t, _ = x.shape
         q, k, v = (p.view(n, t, 4, 2).transpose(1, 2) for p in self.qkv(x).chunk(3, -1))
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
 

@@ -1,9 +1,9 @@
 """The laws of axis types, on networks of every kind of hard coupling: what is free can be changed, and nothing breaks silently.
 
-    permutation      all free atoms permuted at random at once: the same function
-    identity         bit for bit the same network; a permutation and its inverse as well
-    selection        indices that no consumer reads can go, whichever they are
-    widening         zero and copy: the same function; and the copies can go again
+permutation      all free atoms permuted at random at once: the same function
+identity         bit for bit the same network; a permutation and its inverse as well
+selection        indices that no consumer reads can go, whichever they are
+widening         zero and copy: the same function; and the copies can go again
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def test_what_no_consumer_reads_can_go(name: str) -> None:
 class At:
     """What a verb asks of its surroundings, for a selection of one module."""
 
-    span, seed, index, settings = NOWHERE, 0, 0, {}  # noqa: RUF012
+    span, seed, index, settings = NOWHERE, 0, 0, {}
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -245,7 +245,15 @@ def shuffled(rng: random.Random) -> Any:
 
 
 @settings(max_examples=30)
-@given(st.lists(st.tuples(st.sampled_from(["conv", "bn", "relu", "group", "residual", "dense", "shuffle", "depth", "drop"]), st.integers(1, 3)), max_size=7), st.integers(0, 999))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["conv", "bn", "relu", "group", "residual", "dense", "shuffle", "depth", "drop"]), st.integers(1, 3)
+        ),
+        max_size=7,
+    ),
+    st.integers(0, 999),
+)
 def test_generated_networks_obey_the_permutation_law(plan: list[tuple[str, int]], seed: int) -> None:
     torch.manual_seed(seed)
     model = Generated(plan).double().eval()
