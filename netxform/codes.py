@@ -59,7 +59,8 @@ CODES: dict[str, tuple[str, str]] = {
     "X0208": (
         "unknown function of selections",
         "between(a, b), upstream(a), downstream(a): along the data flow. coupled(a): the layers that carry an index set of\n"
-        "a's outputs, and change with it. blocks(a): the repeated parts in a. first(a), last(a), nth(a, 3), top(a, 3, by=params).",
+        "a's outputs, and change with it. blocks(a): the repeated parts in a.\n"
+        "first(a), last(a), nth(a, 3), top(a, 3, by=params): by order and size.",
     ),
     "X0209": (
         "modules and tensors mixed",

@@ -35,6 +35,13 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
     """
     if isinstance(model, fx.GraphModule) and all("exits" in n.meta for n in model.graph.nodes if n.op != "output"):
         return _finish(copy.deepcopy(model), inputs, "graph", (), model)
+    if not all(isinstance(t, Tensor) for t in inputs):
+        raise fail(
+            "X0802",
+            f"`{type(model).__name__}` takes something else than tensors here",
+            notes=("a captured network takes tensors; lists of images of several sizes, as detectors do, are no tensors",),
+            helps=("capture its `backbone`, or wrap the model in a module that takes one tensor",),
+        )
     taken = [n for n, _ in model.named_children() if hasattr(fx.GraphModule, n)]
     if taken:
         raise fail(
