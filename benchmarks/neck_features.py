@@ -18,9 +18,9 @@ from netxform.sources.data import load_data
 from netxform.sources.trust import Trust
 from netxform.training.data import batches
 
-SEEDS = range(8)
+SEEDS = range(5)
 SHOTS = (2, 5, 10, 50)
-CUTS = {"conv3": "conv3", "layer4": "layer4", "last dense": "fc1"}
+CUTS = {"layer4.0": "layer4.0", "layer4": "layer4", "last dense": "fc1"}
 
 
 def samples(shots: int, seed: int) -> tuple[Any, Any]:
@@ -52,7 +52,7 @@ def main() -> None:
         necks = {
             n: nx.apply(f"cut at {at}", model=net, example_inputs=x).model
             if at == "fc1"
-            else nx.apply(f"features at {at}", model=net, example_inputs=x).model
+            else nx.apply(f"features at {at} pool=none", model=net, example_inputs=x).model
             for n, at in CUTS.items()
         }
         for shots in SHOTS:

@@ -35,7 +35,7 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
     """
     if isinstance(model, fx.GraphModule) and all("exits" in n.meta for n in model.graph.nodes if n.op != "output"):
         return _finish(copy.deepcopy(model), inputs, "graph", (), model)
-    if not all(isinstance(t, Tensor) for t in inputs):
+    if not all(isinstance(t, Tensor) for t in cast("tuple[object, ...]", inputs)):
         raise fail(
             "X0802",
             f"`{type(model).__name__}` takes something else than tensors here",
