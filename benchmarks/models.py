@@ -146,8 +146,10 @@ def apart(script: str, kind: str, name: str, *more: str) -> dict[str, Any]:
 
 def sweep(script: str, kind: str, jobs: int, *more: str) -> Iterator[dict[str, Any]]:
     """The rows of all models of a kind, in order."""
+    only = sys.argv[sys.argv.index("--only") + 1].split(",") if "--only" in sys.argv else None
+    names = names_of(kind) if only is None else only
     with ThreadPoolExecutor(jobs) as pool:
-        for row in pool.map(lambda n: apart(script, kind, n, *more), names_of(kind)):
+        for row in pool.map(lambda n: apart(script, kind, n, *more), names):
             print(row, flush=True)
             yield row
 

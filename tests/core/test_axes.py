@@ -115,7 +115,7 @@ class At:
         self.network = network
 
     def modules(self, selection: Selection) -> tuple[str, ...]:
-        return (str(selection).strip("`"),)
+        return (str(selection).replace("`", ""),)
 
 
 def widened(network: Network, path: str, **keywords: Any) -> Network:
