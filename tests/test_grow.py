@@ -109,6 +109,34 @@ def _before(block: str) -> str:
     return f"{option.strip()} {inside}}}" if option.strip() else block
 
 
+@pytest.mark.parametrize(
+    ("source", "selection"),
+    [
+        ("zoo.resnet_small()", "layer2.1"),
+        ("zoo.resnet_small()", "layer1.0 | layer3.1"),
+        ("zoo.vit_small()", "blocks.1"),
+        ("zoo.vit_small()", "blocks.*"),
+    ],
+)
+def test_residual_and_transformer_blocks_begin_as_the_identity(source: str, selection: str) -> None:
+    before = nx.plan(f"model net = {source}\nfreeze **")
+    result = nx.apply(f"model net = {source}\ndeepen {selection} start=block")
+    assert result.certificate["statements"][0]["claims"][0]["held"]
+    assert result.plan.final.params > before.final.params
+    result.model.train()
+    x = torch.randn(4, 1, 28, 28)
+    result.model(x).square().mean().backward()
+    new = [p for n, p in result.model.named_parameters() if "_deeper" in n]
+    assert any(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in new)
+
+
+def test_a_block_that_is_not_residual_is_refused() -> None:
+    for text in ("zoo.resnet_small()\ndeepen layer2.0 start=block", "zoo.smallcnn()\ndeepen layer4 start=block"):
+        with pytest.raises(nx.NetxformError) as caught:
+            nx.plan(f"model net = {text}")
+        assert caught.value.diagnostics[0].code == "X0322"
+
+
 def test_an_edited_network_is_ordinary() -> None:
     text = "model net = zoo.resnet_small()\nwiden layer2 x2; deepen layer1.0.conv1; widen layer3.0.conv1 x1.5"
     module = nx.apply(text).model

@@ -95,7 +95,20 @@ class Insert:
     seed: int
 
 
-Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert
+@dataclass(frozen=True, slots=True)
+class InsertBlock:
+    """Put a fresh copy of the residual block `path` behind it, as module `name`, its branches beginning at zero.
+
+    `zeroed`: the tensors of the block (by their name in it) that begin at zero: the last scales of its branches.
+    """
+
+    name: str
+    path: str
+    zeroed: tuple[str, ...]
+    seed: int
+
+
+Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock
 
 
 @dataclass(frozen=True, slots=True)

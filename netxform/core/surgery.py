@@ -17,7 +17,7 @@ from typing import Any, assert_never, cast
 import torch
 from torch import fx, nn
 
-from netxform.core.edit import Append, Edit, Fill, Insert, Reindex, Trainable, Truncate
+from netxform.core.edit import Append, Edit, Fill, Insert, InsertBlock, Reindex, Trainable, Truncate
 from netxform.core.frozen import FROZEN, THAWED
 from netxform.core.network import Network, clone, refresh
 from netxform.core.reindex import apply_maps, put, replace_tensors
@@ -49,6 +49,8 @@ def perform(network: Network, edit: Edit) -> Network:
                 changed = _reindex(changed, operation)
             case Insert():
                 _insert(changed.module, operation)
+            case InsertBlock():
+                _insert_block(changed.module, operation)
             case _:
                 assert_never(operation)
     if any(not isinstance(o, Trainable) for o in edit.operations):
@@ -450,6 +452,111 @@ def _insert(module: fx.GraphModule, edit: Insert) -> None:
     value.meta["entries"] = tuple(p for p in source.meta.get("entries", ()) if not p.startswith(edit.name))
     source.meta["entries"] = kept
     value.meta["exits"] = (*value.meta.get("exits", ()), edit.name, *moved)
+
+
+def block_nodes(module: fx.GraphModule, path: str) -> tuple[list[fx.Node], fx.Node, fx.Node]:
+    """The nodes of a block in order, the one value that it reads, and its output.
+
+    Raises ValueError where it reads several values, reads tensors from outside, or has no single output.
+    """
+    inside = [n for n in module.graph.nodes if _runs_in(n, path)]
+    known = set(inside)
+    entries = dict.fromkeys(s for n in inside for s in n.all_input_nodes if s not in known)
+    exits = [n for n in module.graph.nodes if path in n.meta.get("exits", ())]
+    if len(entries) != 1 or len(exits) != 1 or exits[0] not in known:
+        raise ValueError(f"it reads {len(entries)} values and has {len(exits)} outputs")
+    return inside, next(iter(entries)), exits[0]
+
+
+def _runs_in(node: fx.Node, path: str) -> bool:
+    if node.op in ("placeholder", "output"):
+        return False
+    scope = str(node.target) if node.op in ("call_module", "get_attr") else node.meta.get("scope", "")
+    return scope == path or scope.startswith(path + ".")
+
+
+def last_scales(module: fx.GraphModule, path: str) -> tuple[str, ...]:
+    """The tensors that, at zero, make a residual block the identity: the last ones of each branch that is added to the stream.
+
+    Raises ValueError where the block is not residual: where its output is not its input plus branches, up to a ReLU that its
+    input has passed already.
+    """
+    inside, entry, end = block_nodes(module, path)
+    modules: dict[str, nn.Module] = dict(module.named_modules(remove_duplicate=False))
+    stream = {entry}
+    zeroed: list[str] = []
+    for node in inside:
+        name = getattr(node.target, "__name__", str(node.target)).strip("_")
+        part = modules.get(str(node.target)) if node.op == "call_module" else None
+        operands = [a for a in node.args if isinstance(a, fx.Node)]
+        if name in ("add", "iadd") and len(operands) == 2 and (operands[0] in stream) != (operands[1] in stream):
+            branch = operands[1] if operands[0] in stream else operands[0]
+            zeroed += _last_tensors(branch, modules, path)
+            stream = {node}
+        elif operands and operands[0] in stream and node is end and (isinstance(part, IDEMPOTENT) or name in ("relu", "relu6")):
+            stream = {node}  # the block before ended with it too, or the claim that the function is the same will say so
+    if end not in stream or not zeroed:
+        raise ValueError("its output is not its input plus what its branches add")
+    return tuple(zeroed)
+
+
+def _last_tensors(node: fx.Node, modules: dict[str, nn.Module], path: str) -> list[str]:
+    while True:
+        if node.op == "call_module":
+            target, part = str(node.target), modules[str(node.target)]
+            if hasattr(part, "out_proj"):
+                target, part = f"{target}.out_proj", cast(nn.Module, part.out_proj)
+            held = [n for n, _ in part.named_parameters(recurse=False)]
+            if held:
+                return [f"{target}.{n}"[len(path) + 1 :] for n in held]
+        scales = [
+            a for a in node.args if isinstance(a, fx.Node) and a.op == "get_attr" and str(a.target).startswith(path + ".")
+        ]
+        if scales and getattr(node.target, "__name__", "") in ("mul", "imul"):
+            return [str(scales[0].target)[len(path) + 1 :]]
+        operands = [a for a in node.args if isinstance(a, fx.Node)]
+        if len(operands) != 1:
+            raise ValueError(f"the last scale of the branch at `{node.name}` cannot be told")
+        node = operands[0]
+
+
+def _insert_block(module: fx.GraphModule, edit: InsertBlock) -> None:
+    inside, entry, end = block_nodes(module, edit.path)
+    made = copy.deepcopy(module.get_submodule(edit.path))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(edit.seed)
+        for part in made.modules():
+            reset: Any = getattr(part, "reset_parameters", None)
+            if callable(reset) and not any(p.is_meta for p in part.parameters()):
+                reset()
+    with torch.no_grad():
+        for name in edit.zeroed:
+            made.get_parameter(name).zero_()
+    owner, _, last = edit.name.rpartition(".")
+    module.get_submodule(owner).add_module(last, made)
+    readers = list(end.users)
+    twins: dict[fx.Node, fx.Node] = {entry: end}
+    after = end
+
+    def moved(text: str) -> str:
+        return edit.name + text[len(edit.path) :] if text == edit.path or text.startswith(edit.path + ".") else text
+
+    for node in inside:
+        with module.graph.inserting_after(after):
+            after = module.graph.node_copy(node, lambda n: twins[n])
+        if node.op in ("call_module", "get_attr"):
+            after.target = moved(str(node.target))
+        after.meta = dict(node.meta) | {
+            "scope": moved(node.meta.get("scope", "")),
+            "exits": tuple(moved(p) for p in node.meta.get("exits", ()) if moved(p) != p),
+            "entries": tuple(moved(p) for p in node.meta.get("entries", ()) if moved(p) != p),
+        }
+        twins[node] = after
+    for reader in readers:
+        reader.replace_input_with(end, twins[end])
+    outer = tuple(p for p in end.meta.get("exits", ()) if not (p == edit.path or p.startswith(edit.path + ".")))
+    end.meta["exits"] = tuple(p for p in end.meta.get("exits", ()) if p not in outer)
+    twins[end].meta["exits"] = (*twins[end].meta["exits"], *outer)
 
 
 def identity_obstacle(part: nn.Module) -> str | None:

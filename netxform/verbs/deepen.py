@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.core.edit import Choice, Claim, Edit, Insert, SameFunction
+from netxform.core.edit import Choice, Claim, Edit, Insert, InsertBlock, SameFunction
 from netxform.core.law import Contract
 from netxform.core.values import Invocation, Layer, Layers, Name, Selection
 from netxform.core.verb import Scope, key, layers, operand, verb
@@ -26,7 +26,8 @@ class Deepen:
     `start=identity` (the default where it is possible): identity matrix or Dirac kernel, a BatchNorm that undoes itself
     if the layer has one behind it, and the layer's activation again if doing it twice is doing it once (ReLU, ReLU6,
     Hardtanh). `start=branch`: two layers with the activation between, added to the value, the last scale zero: for
-    GELU, SiLU, LeakyReLU and blocks of any kind. A block in braces is taken as written, and must be the identity at birth.
+    GELU, SiLU and LeakyReLU. `start=block`: behind each selected residual or transformer block a fresh one of its form, the
+    last scale of each branch zero. A block in braces is taken as written, and must be the identity at birth.
 
     Example: model net = zoo.smallcnn(); deepen conv3
 
@@ -37,7 +38,7 @@ class Deepen:
     """
 
     selection: Selection = operand()
-    start: Literal["identity", "branch"] | None = key(None)
+    start: Literal["identity", "branch", "block"] | None = key(None)
     kernel: int | None = key(None)
     name: Name | None = key(None)
     block: Layers | None = layers(None)
@@ -53,6 +54,8 @@ class Deepen:
         from netxform.core.surgery import IDEMPOTENT, settle_layers
 
         modules = dict(network.module.named_modules(remove_duplicate=False))
+        if self.start == "block":
+            return self._blocks(network, scope, modules)
         targets = self._targets(network, scope, modules)
         inserts: list[dict[str, Any]] = []
         taken = {n for n in modules}
@@ -82,6 +85,36 @@ class Deepen:
                 "seed": scope.seed + scope.index,
             },
             origins={} if self.start is not None else {"start": "the activation allows it"},
+        )
+
+    def _blocks(self, network: Network, scope: Scope, modules: dict[str, Any]) -> Choice:
+        """For each selected block: which tensors of its copy begin at zero."""
+        from netxform.core.surgery import last_scales
+
+        inserts: list[dict[str, Any]] = []
+        taken = set(modules)
+        for path in scope.modules(self.selection):
+            try:
+                zeroed = last_scales(network.module, path)
+            except ValueError as error:
+                raise fail(
+                    "X0322",
+                    f"`{path}` is no residual block that could begin as the identity: {error}",
+                    self.selection.span,
+                    "not the identity at birth",
+                    helps=("select blocks, for example `blocks(layer3)`, whose input is added to what they compute",),
+                ) from None
+            name = _free(self.name.text if self.name is not None else f"{path}_deeper", taken)
+            taken.add(name)
+            inserts.append({"name": name, "path": path, "zeroed": zeroed})
+        return Choice(
+            targets=(str(self.selection),),
+            values={
+                "inserts": inserts,
+                "new": [i["name"] for i in inserts],
+                "start": ["block"],
+                "seed": scope.seed + scope.index,
+            },
         )
 
     def _targets(self, network: Network, scope: Scope, modules: dict[str, Any]) -> list[str]:
@@ -178,6 +211,9 @@ class Deepen:
     def rewrite(self, network: Network, choice: Choice) -> Edit:
         """One insertion for each layer."""
         seed = choice.values["seed"]
+        if choice.values["start"] == ["block"]:
+            every = enumerate(choice.values["inserts"])
+            return Edit(tuple(InsertBlock(i["name"], i["path"], tuple(i["zeroed"]), seed + k) for k, i in every))
         made = [
             Insert(i["name"], i["node"], tuple(i["layers"]), i["start"], seed + k)
             for k, i in enumerate(choice.values["inserts"])
