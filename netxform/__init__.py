@@ -62,14 +62,15 @@ def check(text: _Any, *, params: Mapping[str, _Any] | None = None, root: str | _
     return check_source(text, dict(params or {}), trust)
 
 
-def plan(spec: _Any, *, model: nn.Module | None = None, **more: _Any) -> Plan:
+def plan(spec: _Any, *, model: nn.Module | None = None, deep: bool = False, **more: _Any) -> Plan:
     """Settle every statement on a weightless twin: targets, defaults and where they came from, cost before and after.
 
+    `deep`: weights and data are read too, choices that need them are made and measured; nothing is trained.
     Takes what `apply` takes. Raises NetxformError.
     """
     from netxform import api
 
-    return api.plan_spec(spec, _inputs(spec, model, **more))
+    return api.plan_spec(spec, _inputs(spec, model, **more), deep=deep)
 
 
 def apply(

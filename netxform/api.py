@@ -9,8 +9,9 @@ import copy
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 
 from netxform.artifacts import bundle
 from netxform.artifacts.graph import DTYPES
-from netxform.compiler.check import Spec, check, check_source
+from netxform.compiler.check import Bound, Item, Spec, StageItem, check, check_source
 from netxform.compiler.plan import Plan, Step
 from netxform.compiler.resolve import resolve
-from netxform.compiler.rewrite import Outcome, run
+from netxform.compiler.rewrite import Outcome, deepen, run
 from netxform.core.capture import capture
 from netxform.core.coupling import drawing, groups
 from netxform.core.network import Network, exit_nodes
@@ -36,6 +37,7 @@ from netxform.sources.models import LoadedModel, check_finite, load_model
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
 from netxform.syntax.parse import parse_expression
+from netxform.training.calibration import Calibration
 from netxform.training.estimators import Fitted, fit_estimator
 from netxform.training.fit import History, Progress, Quiet, fit
 
@@ -71,11 +73,21 @@ def check_spec(spec: Any, inputs: Inputs | None = None) -> Spec:
     return check_source(spec, dict(inputs.params), inputs.trust, inputs.seed)
 
 
-def plan_spec(spec: Any, inputs: Inputs | None = None) -> Plan:
-    """Check the spec and settle every statement on a weightless twin of its model."""
+def plan_spec(spec: Any, inputs: Inputs | None = None, *, deep: bool = False, progress: Progress | None = None) -> Plan:
+    """Check the spec and settle every statement on a weightless twin of its model.
+
+    `deep`: weights and data are read too, choices that need them are made, and what they claim is measured; nothing is trained.
+    """
     inputs = inputs or Inputs()
     checked = check_spec(spec, inputs)
-    return _planned(checked, inputs)[0]
+    plan, network, _ = _planned(checked, inputs)
+    if not deep:
+        return plan
+    try:
+        workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress or Quiet(), None, checked.seed)
+        return deepen(plan, network, workers)
+    except NetxformError as error:
+        raise NetxformError(error.diagnostics, checked.sources | error.sources, error.exit_code) from error
 
 
 def _planned(spec: Spec, inputs: Inputs) -> tuple[Plan, Network, LoadedModel]:
@@ -148,13 +160,23 @@ def _infos(spec: Spec, inputs: Inputs) -> dict[str, DataInfo]:
 class _Workers:
     """Does the work of the steps: training, classifiers; keeps histories and finished stages."""
 
-    def __init__(self, data: dict[str, DataSet], progress: Progress, keep: Path | None) -> None:
-        self.data = data
+    def __init__(self, load: Callable[[], dict[str, DataSet]], progress: Progress, keep: Path | None, seed: int) -> None:
+        self.load = load
         self.progress = progress
         self.keep = keep
+        self.seed = seed
         self.histories: list[tuple[str, History]] = []
         self.fitted: list[Fitted] = []
         self.last: DataSet | None = None
+
+    @cached_property
+    def data(self) -> dict[str, DataSet]:
+        """The data sets, loaded when they are first needed."""
+        return self.load()
+
+    def material(self, step: Step) -> Calibration:
+        """Calibration data for one statement, in an order of its own."""
+        return Calibration(lambda: self.data, self.seed + step.index, self.progress)
 
     def train(self, network: Network, work: Training, step: Step) -> tuple[Network, dict[str, float]]:
         """Train; a finished training that a resumed run finds on disk is taken from there."""
@@ -204,16 +226,17 @@ def apply_spec(
         )
     keep = _keep_folder(out, plan, resume)
     try:
-        data = _load_all(checked, inputs, checked.seed)
-        workers = _Workers(data, progress, keep)
+        workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress, keep, checked.seed)
+        _ = workers.data  # what is missing is said before anything is done
         outcome = run(plan, network, workers)
+        plan = outcome.plan
         comparisons = [_compare(plan, s, c, outcome, inputs, progress) for s, c in outcome.comparisons]
         outcome.network.module.eval()
         held = bundle.held_out_of(outcome.network, workers.last) if not workers.fitted else None
-        certificate = bundle.certificate(plan, outcome, held, comparisons)
+        certificate = bundle.certificate(outcome, held, comparisons)
         curves = [{"statement": t, **row} for t, h in workers.histories for row in h.rows]
         if out is not None:
-            bundle.write(out, plan, outcome, certificate, held, curves, list(workers.fitted), overwrite)
+            bundle.write(out, outcome, certificate, held, curves, list(workers.fitted), overwrite)
         estimators = {f.name: f.estimator for f in workers.fitted}
         model = copy.deepcopy(outcome.network.module)
         result = Result(model, certificate, plan, estimators, tuple(workers.histories), outcome.metrics, out)
@@ -296,10 +319,14 @@ def _variant(plan: Plan, variant: str, seed: int, inputs: Inputs) -> dict[str, f
         fresh = _fresh(loaded.module, seed)
         seeded = replace(seeded, model=fresh, example_inputs=_example(loaded, inputs))
         spec = replace(spec, items=_without_pretraining(spec.items, scratch=variant == "scratch"))
-    again, network, _ = _planned(spec, seeded)
-    kept = [i for i in again.items if not (isinstance(i, Step) and isinstance(i.choice.work, Comparison))]
-    workers = _Workers(_load_all(spec, seeded, seed), Quiet(), None)
-    return run(replace(again, items=tuple(i for i in kept if isinstance(i, Step))), network, workers).metrics
+    again, network, _ = _planned(replace(spec, items=_without_asserts(spec.items)), seeded)
+    workers = _Workers(lambda: _load_all(spec, seeded, seed), Quiet(), None, seed)
+    return run(again, network, workers).metrics
+
+
+def _without_asserts(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    kept = [i for i in items if not isinstance(i, ast.Assert)]
+    return tuple(replace(i, items=_without_asserts(i.items)) if isinstance(i, StageItem) else i for i in kept)
 
 
 def _fresh(model: nn.Module, seed: int) -> nn.Module:
@@ -316,7 +343,6 @@ def _fresh(model: nn.Module, seed: int) -> nn.Module:
 
 def _without_pretraining(items: tuple[Any, ...], scratch: bool) -> tuple[Any, ...]:
     """Without the training before the first change of structure; for `scratch` nothing is frozen, everything is trained."""
-    from netxform.compiler.check import Bound, StageItem
     from netxform.core.values import Selection
 
     words = [i.entry.word for i in items if isinstance(i, Bound)]
@@ -342,8 +368,6 @@ def _without_pretraining(items: tuple[Any, ...], scratch: bool) -> tuple[Any, ..
                     continue
                 if scratch and word == "train":
                     item = replace(item, action=replace(item.action, selection=everything, groups=()))
-            elif isinstance(item, ast.Assert):
-                continue
             out.append(item)
         return tuple(out)
 

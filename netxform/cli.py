@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _spec(plan)
     _subject(plan)
     plan.add_argument("-o", "--out", type=Path, metavar="FILE", help="save the plan")
+    plan.add_argument("--deep", action="store_true", help="read weights and data, make the choices that need them, measure")
     plan.add_argument("--detailed-exitcode", action="store_true", help="exit with 2 where the plan changes something")
     apply = _command(commands, "apply", _apply, "carry a spec out, measure it, and write a bundle")
     _spec(apply)
@@ -172,8 +173,10 @@ def _check(options: Any) -> int:
 
 def _plan(options: Any) -> int:
     from netxform import api
+    from netxform.training.progress import Bar
 
-    plan = api.plan_spec(_checked(options), api.Inputs(trust=_trust(options)))
+    inputs = api.Inputs(trust=_trust(options))
+    plan = api.plan_spec(_checked(options), inputs, deep=options.deep, progress=None if options.json else Bar())
     if options.out is not None:
         api.save_plan(plan, options.out)
     if options.json:

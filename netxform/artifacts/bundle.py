@@ -61,9 +61,9 @@ class Verdict:
         return all(e.held for _, e in self.lines)
 
 
-def certificate(plan: Plan, outcome: Outcome, held_out: HeldOut | None, comparisons: list[dict[str, Any]]) -> dict[str, Any]:
+def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[dict[str, Any]]) -> dict[str, Any]:
     """What was promised and what was measured, statement by statement, as plain data."""
-    network = outcome.network
+    plan, network = outcome.plan, outcome.network
     inputs = probe(network, plan.spec.seed)
     statements: list[dict[str, Any]] = []
     for entry, measured in zip(outcome.entries, outcome.measured, strict=True):
@@ -138,7 +138,6 @@ def _score(network: Network, held: HeldOut | None) -> dict[str, Any] | None:
 
 def write(
     folder: Path,
-    plan: Plan,
     outcome: Outcome,
     certificate_: dict[str, Any],
     held_out: HeldOut | None,
@@ -157,7 +156,7 @@ def write(
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write_files(part, plan, outcome, graph, source, certificate_, held_out, curves, estimators)
+        _write_files(part, outcome, graph, source, certificate_, held_out, curves, estimators)
         part.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
@@ -177,7 +176,6 @@ def write(
 
 def _write_files(
     part: Path,
-    plan: Plan,
     outcome: Outcome,
     graph: dict[str, Any],
     source: str,
@@ -186,7 +184,7 @@ def _write_files(
     curves: list[dict[str, Any]],
     estimators: list[Any],
 ) -> None:
-    network = outcome.network
+    plan, network = outcome.plan, outcome.network
     every = tensors(network.module)
     tied = ties(network.module)
     stored = {n: t.cpu().contiguous().clone() for n, t in every.items() if n not in tied}

@@ -41,6 +41,8 @@ def plan_table(plan: Plan) -> Group:
             table.add_row(str(item.index + 1), escape(item.text), f"[dim]{verdict}[/dim]", "", "", "")
             continue
         after = _cost(item.after) if item.edit.operations and item.after != item.before else ("", "", "")
+        if item.estimated:
+            after = tuple(f"≈{c}" if c else "" for c in after)
         contract = "" if item.contract.value == "none" else item.contract.value
         table.add_row(str(item.index + 1), escape(item.text), contract, *after)
         for line in details(item):
@@ -72,6 +74,10 @@ def details(step: Step) -> list[str]:
     origins = [v if k.startswith("note") else f"{k}: {v}" for k, v in step.choice.origins.items()]
     if origins:
         lines.append(f"default: {'; '.join(origins)}")
+    if step.choice.provisional:
+        lines.append(f"open: {step.choice.provisional}")
+    for found in step.measured:
+        lines.append(f"measured: {found.claim}: {found.measured:.3g}, allowed {found.bound:.3g}")
     lines += [f"warning: {w}" for w in step.choice.warnings]
     return lines
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, TypeAlias, cast
 
 from netxform.compiler.check import Spec
 from netxform.core.cost import Cost
 from netxform.core.edit import Choice, Claim, Edit
-from netxform.core.law import Contract
-from netxform.core.verb import Transform
+from netxform.core.law import Contract, Evidence
+from netxform.core.verb import Settles, Transform
 from netxform.errors import Span
 from netxform.syntax import ast
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One statement of the plan: its choice, its Edit, its claims, and the cost of the network around it."""
+    """One statement of the plan: its choice, its Edit, its claims, and the cost of the network around it.
+
+    `estimated`: a choice here or before it is provisional, so that the cost is an estimate. `measured`: what a deep plan
+    has measured of its claims.
+    """
 
     index: int
     text: str
@@ -32,6 +37,8 @@ class Step:
     after: Cost
     span: Span
     stage: str | None = None
+    estimated: bool = False
+    measured: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +56,16 @@ class Check:
 
 
 PlanItem: TypeAlias = Step | Check
+Walk: TypeAlias = Generator[PlanItem, Choice | None, None]
+"""Items one after the other; a step that is sent its final choice is given once more, made from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole plan. `base` is the cost of the subject as it came; `subject` says what it is."""
+    """The whole plan. `base` is the cost of the subject as it came; `subject` says what it is.
+
+    `again` resolves the statements once more, one by one, for who settles choices on the way.
+    """
 
     spec: Spec
     subject: str
@@ -62,6 +74,13 @@ class Plan:
     base: Cost
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    again: Callable[[], Walk] | None = field(default=None, compare=False, repr=False)
+
+    def walk(self) -> Walk:
+        """The items in order; resolved again on the way where a choice needs weights or data."""
+        if self.again is not None and any(isinstance(s.transform, Settles) for s in self.steps):
+            return self.again()
+        return _given(self.items)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -95,6 +114,10 @@ class Plan:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
+def _given(items: tuple[PlanItem, ...]) -> Walk:
+    yield from items
+
+
 def totals(cost: Cost) -> dict[str, int]:
     """The three totals of a cost."""
     return {"params": cost.params, "macs": cost.macs, "bytes": cost.bytes}
@@ -110,6 +133,9 @@ def _item(item: PlanItem) -> dict[str, Any]:
         "stage": item.stage,
         "targets": list(item.choice.targets),
         "values": _data(item.choice.values),
+        "provisional": item.choice.provisional,
+        "tensors": sorted(item.choice.tensors),
+        "estimated": item.estimated,
         "origins": dict(item.choice.origins),
         "removed": list(item.choice.removed),
         "work": _data(item.choice.work),

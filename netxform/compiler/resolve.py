@@ -1,6 +1,9 @@
 """Statement by statement on the weightless twin: selections found, choices made, costs before and after.
 
 Spec, Network ─resolve→ Plan
+
+The statements are walked by a generator. Planning takes every step as it comes; applying sends back the final choice of a
+step that needs weights or data, and the walk goes on from what that choice makes of the network.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from netxform.compiler.check import COSTS, Bound, EachItem, IfItem, Item, Spec, StageItem, bind, put
-from netxform.compiler.plan import Check, Plan, PlanItem, Step
+from netxform.compiler.plan import Check, Plan, Step, Walk
 from netxform.core.cost import Cost, cost
+from netxform.core.edit import Choice
 from netxform.core.network import Network, entry_nodes, exit_nodes, twin
 from netxform.core.selector import (
     Removed,
@@ -43,8 +47,9 @@ class _State:
     costs: Callable[[Network], Cost]
     names: dict[str, ast.Expr | tuple[str, ...]] = field(default_factory=dict[str, "ast.Expr | tuple[str, ...]"])
     removed: dict[str, Removed] = field(default_factory=dict[str, Removed])
-    items: list[PlanItem] = field(default_factory=list[PlanItem])
     current: Cost | None = None
+    count: int = 0
+    estimated: bool = False
 
     def world(self) -> World:
         return World(self.network, self.names, self.removed, self.subject)
@@ -159,34 +164,35 @@ def resolve(
     """The plan of `spec` on `network`. Raises NetxformError at the first statement that cannot be done."""
     shadow = twin(network)
     base = cost(shadow)
-    state = _State(spec, shadow, data, subject, base, cost)
-    state.current = base
-    for name in spec.models:
-        state.names.pop(name, None)
-    try:
-        _items(spec.items, state, None)
-    except NetxformError as error:
-        raise NetxformError(error.diagnostics, spec.sources, error.exit_code) from None
-    failed = [i for i in state.items if isinstance(i, Check) and i.held is False]
+
+    def walk() -> Walk:
+        state = _State(spec, shadow, data, subject, base, cost, current=base)
+        try:
+            yield from _items(spec.items, state, None)
+        except NetxformError as error:
+            raise NetxformError(error.diagnostics, spec.sources, error.exit_code) from None
+
+    items = tuple(walk())
+    failed = [i for i in items if isinstance(i, Check) and i.held is False]
     if failed:
         raise NetxformError([_fell_short(c) for c in failed], spec.sources, exit_code=3)
-    return Plan(spec, description or subject, network.front_end, tuple(state.items), base, warnings, network.notes)
+    return Plan(spec, description or subject, network.front_end, items, base, warnings, network.notes, walk)
 
 
-def _items(items: tuple[Item, ...], state: _State, stage: str | None) -> None:
+def _items(items: tuple[Item, ...], state: _State, stage: str | None) -> Walk:
     for item in items:
         match item:
             case Bound():
-                _bound(item, state)
+                yield from _bound(item, state)
             case StageItem():
-                _items(item.items, state, item.name)
+                yield from _items(item.items, state, item.name)
             case IfItem():
                 held, _ = judge(item.condition, state.current or state.base, state.base, {})
                 if held is None:
                     raise fail("X0315", "an `if` is decided before training", item.condition.span, "needs a metric")
-                _items(item.then if held else item.otherwise, state, stage)
+                yield from _items(item.then if held else item.otherwise, state, stage)
             case EachItem():
-                _each(item, state, stage)
+                yield from _each(item, state, stage)
             case ast.Let():
                 if item.name in state.names:
                     raise fail("X0303", f"`{item.name}` is already a selection", item.span, "second time")
@@ -194,31 +200,42 @@ def _items(items: tuple[Item, ...], state: _State, stage: str | None) -> None:
                 state.names[item.name] = item.value
             case ast.Assert():
                 held, seen = judge(item.condition, state.current or state.base, state.base, {})
-                text = format_node(item)
-                state.items.append(Check(len(state.items), item.condition, item.message, text, held, seen, item.span, stage))
+                if state.estimated:
+                    held, seen = None, f"{seen}, estimated" if seen else ""
+                yield Check(_next(state), item.condition, item.message, format_node(item), held, seen, item.span, stage)
 
 
-def _each(item: EachItem, state: _State, stage: str | None) -> None:
+def _next(state: _State) -> int:
+    state.count += 1
+    return state.count - 1
+
+
+def _each(item: EachItem, state: _State, stage: str | None) -> Walk:
     found = select(item.selection.expression, state.world())
     for path in found.tops():
         findings = Findings()
         made = [put(s, item.name, ast.Path(path, quoted=True)) for s in item.body]
         bound = [bind(c, stage, findings) for c in made if isinstance(c, ast.Command)]
         findings.raise_if_any()
-        _items(tuple(b for b in bound if b is not None), state, stage)
+        yield from _items(tuple(b for b in bound if b is not None), state, stage)
 
 
-def _bound(item: Bound, state: _State) -> None:
-    index = len(state.items)
+def _bound(item: Bound, state: _State) -> Walk:
+    index = _next(state)
     scope = ResolveScope(state, item.span, state.spec.seed, index, item.settings)
     action = item.transform
     try:
         choice = action.resolve(state.network, scope)
     except NetxformError as error:
         raise NetxformError([d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]) from None
-    edit = action.rewrite(state.network, choice)
-    before = state.current or state.base
-    state.network = perform(state.network, edit)
+    found = _made(item, index, choice, state)
+    settled = yield found[0]
+    if settled is not None:
+        choice = settled
+        found = _made(item, index, choice, state)
+        yield found[0]
+    step, state.network = found
+    state.current, state.estimated = step.after, step.estimated
     for path in choice.removed:
         state.removed[path] = Removed(item.text, item.span)
     for name, modules in choice.defines.items():
@@ -228,24 +245,30 @@ def _bound(item: Bound, state: _State) -> None:
     for name, value in list(state.names.items()):
         if isinstance(value, tuple):
             state.names[name] = tuple(p for p in value if p in present)
-    after = state.costs(state.network) if edit.operations else before
-    state.current = after
-    state.items.append(
-        Step(
-            index=index,
-            text=item.text,
-            verb=item.entry.word,
-            contract=action.contract,
-            transform=action,
-            choice=choice,
-            edit=edit,
-            claims=action.law(choice),
-            before=before,
-            after=after,
-            span=item.span,
-            stage=item.stage,
-        )
+
+
+def _made(item: Bound, index: int, choice: Choice, state: _State) -> tuple[Step, Network]:
+    """The step of a choice, and the twin as it is behind it."""
+    action = item.transform
+    edit = action.rewrite(state.network, choice)
+    before = state.current or state.base
+    network = perform(state.network, replace(edit, tensors={}))
+    step = Step(
+        index=index,
+        text=item.text,
+        verb=item.entry.word,
+        contract=action.contract,
+        transform=action,
+        choice=choice,
+        edit=edit,
+        claims=action.law(choice),
+        before=before,
+        after=state.costs(network) if edit.operations else before,
+        span=item.span,
+        stage=item.stage,
+        estimated=state.estimated or bool(choice.provisional),
     )
+    return step, network
 
 
 def _no_value(path: str, network: Network, selection: Selection) -> NetxformError:

@@ -1,6 +1,6 @@
-"""The plan carried out on the real network: Edits replayed, work done, every claim measured as it is made.
+"""The plan carried out on the real network: choices settled, Edits replayed, work done, every claim measured as it is made.
 
-Plan, Network ─run→ Outcome
+Plan, Network ─run→ Outcome        Plan, Network ─deepen→ Plan, settled as far as weights and data allow without training
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from netxform.compiler.plan import Check, Plan, Step
+from netxform.compiler.plan import Check, Plan, PlanItem, Step, Walk
 from netxform.compiler.resolve import judge
 from netxform.compiler.verify import Measured, measure, probe
 from netxform.core.law import Entry
 from netxform.core.network import Network
 from netxform.core.objective import Comparison, Fitting, Training
 from netxform.core.surgery import perform
+from netxform.core.verb import Material, Settles
 from netxform.errors import Diagnostic, NetxformError
 
 
@@ -30,6 +31,10 @@ class Workers(Protocol):
         """Fit a classifier to the network's output, and report metrics."""
         ...
 
+    def material(self, step: Step) -> Material:
+        """Calibration data and progress for a step that settles its choice on the real network."""
+        ...
+
     def finished(self, stage: str | None, index: int, network: Network) -> None:
         """A statement is done."""
         ...
@@ -37,8 +42,12 @@ class Workers(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The network at the end, what the certificate says of each statement, and the metrics as they stood last."""
+    """The network at the end, what the certificate says of each statement, and the metrics as they stood last.
 
+    `plan` is the plan with every choice final.
+    """
+
+    plan: Plan
     network: Network
     entries: tuple[Entry, ...]
     measured: tuple[tuple[Measured, ...], ...]
@@ -59,18 +68,66 @@ def run(plan: Plan, network: Network, workers: Workers, tell: Callable[[str], No
     """Carry out the plan. Raises NetxformError X0501 (a contract fell short), X0601 (an assert), X08xx (run time)."""
     state = _Progress(network)
     inputs = probe(network, plan.spec.seed)
-    for item in plan.items:
+    done: list[PlanItem] = []
+    walk = plan.walk()
+    for item in walk:
         if isinstance(item, Check):
-            _assert(item, plan, state)
+            _assert(item, replace(plan, items=tuple(done)), state)
+            done.append(item)
             continue
         tell(item.text)
         try:
+            item = _settled(item, walk, state.network, workers)
             _step(item, plan, state, workers, inputs)
         except NetxformError as error:
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
+        # what was computed is in the network now
+        done.append(replace(item, edit=replace(item.edit, tensors={})))
         workers.finished(item.stage, item.index, state.network)
-    return Outcome(state.network, tuple(state.entries), tuple(state.measured), state.metrics, tuple(state.comparisons))
+    final = replace(plan, items=tuple(done))
+    return Outcome(final, state.network, tuple(state.entries), tuple(state.measured), state.metrics, tuple(state.comparisons))
+
+
+def _settled(item: Step, walk: Walk, network: Network, workers: Workers) -> Step:
+    """The step with its choice final."""
+    if not isinstance(item.transform, Settles):
+        return item
+    choice = item.transform.settle(network, item.choice, workers.material(item))
+    made = walk.send(choice)
+    assert isinstance(made, Step)
+    return made
+
+
+def deepen(plan: Plan, network: Network, workers: Workers) -> Plan:
+    """The plan with choices made on weights and data, and the claims of those steps measured. Nothing is trained: what stands
+    behind a training stays as the twin has it, for its weights are not known yet.
+    """
+    inputs = probe(network, plan.spec.seed)
+    walk = plan.walk()
+    done: list[PlanItem] = []
+    trained = False
+    for item in walk:
+        if isinstance(item, Check) or trained:
+            done.append(item)
+            continue
+        trained = isinstance(item.choice.work, Training | Fitting)
+        if trained:
+            done.append(item)
+            continue
+        try:
+            item = _settled(item, walk, network, workers)
+            after = perform(network, item.edit)
+            if isinstance(item.transform, Settles):
+                material = workers.material(item)
+                found = [measure(c, network, after, inputs, plan.spec.seed, item.edit, material).evidence for c in item.claims]
+                item = replace(item, measured=tuple(found))
+        except NetxformError as error:
+            placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
+            raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
+        network = after
+        done.append(replace(item, edit=replace(item.edit, tensors={})))
+    return replace(plan, items=tuple(done))
 
 
 def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: Any) -> None:
@@ -84,7 +141,8 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
         metrics = workers.fit(after, work, item)
     elif isinstance(work, Comparison):
         state.comparisons.append((item, work))
-    measured = tuple(measure(c, before, after, inputs, plan.spec.seed, item.edit) for c in item.claims)
+    material = workers.material(item)
+    measured = tuple(measure(c, before, after, inputs, plan.spec.seed, item.edit, material) for c in item.claims)
     broken = [m.evidence for m in measured if not m.evidence.held]
     if broken:
         raise NetxformError(
@@ -110,8 +168,7 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
 
 
 def _assert(item: Check, plan: Plan, state: _Progress) -> None:
-    steps = [s for s in plan.steps if s.index < item.index]
-    now = steps[-1].after if steps else plan.base
+    now = plan.final
     held, seen = judge(item.condition, now, plan.base, state.metrics)
     if held is None:
         raise NetxformError(

@@ -19,6 +19,7 @@ from netxform.core.law import Evidence
 from netxform.core.network import Network, example, refresh
 from netxform.core.reindex import Axis
 from netxform.core.surgery import outputs, perform
+from netxform.core.verb import Material
 
 SAMPLES = 8
 
@@ -43,13 +44,29 @@ def probe(network: Network, seed: int) -> tuple[Tensor, ...]:
 
 
 def measure(
-    claim: Claim, before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int, edit: Edit | None = None
+    claim: Claim,
+    before: Network,
+    after: Network,
+    inputs: tuple[Tensor, ...],
+    seed: int,
+    edit: Edit | None = None,
+    material: Material | None = None,
 ) -> Measured:
-    """Measure one claim. `edit` is what was done: a claim about the function makes it once more in float64."""
-    return replace(_measure(claim, before, after, inputs, seed, edit or Edit()), claim=claim)
+    """Measure one claim. `edit` is what was done: a claim about the function makes it once more in float64. `material` gives
+    calibration data to the claims that are about data.
+    """
+    return replace(_measure(claim, before, after, inputs, seed, edit or Edit(), material), claim=claim)
 
 
-def _measure(claim: Claim, before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int, edit: Edit) -> Measured:
+def _measure(
+    claim: Claim,
+    before: Network,
+    after: Network,
+    inputs: tuple[Tensor, ...],
+    seed: int,
+    edit: Edit,
+    material: Material | None,
+) -> Measured:
     match claim:
         case SameValue():
             return _same(before, after, [claim.node], inputs, seed, "same value, bit for bit")

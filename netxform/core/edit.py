@@ -1,15 +1,20 @@
 """An Edit: what a verb wants done to a graph, as data.
 
-Verbs return Edits; `core/surgery` performs them. An Edit is inert and names graph nodes, modules and tensors, never
-holds a tensor: the same Edit is performed on the weightless twin (planning) and on the real network (applying).
+Verbs return Edits; `core/surgery` performs them. An Edit is inert and names graph nodes, modules and tensors: the same
+Edit is performed on the weightless twin (planning) and on the real network (applying). What must be computed from weights
+or data is computed when the choice is settled (`verb.Settles`), and travels with the Edit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from netxform.core.values import Layer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +113,29 @@ class InsertBlock:
     seed: int
 
 
-Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Put `layers` in sequence in the place of the layer `path`, as its children, wherever it is called.
+
+    Their tensors are those of the Edit, by their full new name; on the twin they have shapes alone.
+    """
+
+    path: str
+    layers: tuple[Layer, ...]
+
+
+Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Operations in order. The empty Edit changes nothing."""
+    """Operations in order. The empty Edit changes nothing.
+
+    `tensors`: what was computed while the choice was settled, by name; empty on the twin.
+    """
 
     operations: tuple[Operation, ...] = ()
+    tensors: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"], compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +189,9 @@ class Choice:
     `targets`: modules or tensors concerned. `values`: what was chosen, as plain data. `origins`: for each value that
     the spec did not state, where it came from. `defines`: selections that later statements may name. `removed`: modules
     that are gone afterwards. `work`: what training or fitting is asked for (see `objective`). `warnings`: what a
-    reader of the plan should know.
+    reader of the plan should know. `provisional`: what the twin could not decide, in words, where something is left open;
+    a choice that was settled on weights and data leaves nothing open. `tensors`: what was computed while settling, by the
+    new tensor's name; the plan keeps their names alone.
     """
 
     targets: tuple[str, ...] = ()
@@ -179,3 +201,5 @@ class Choice:
     removed: tuple[str, ...] = ()
     work: Any = None
     warnings: tuple[str, ...] = ()
+    provisional: str = ""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"], compare=False, repr=False)

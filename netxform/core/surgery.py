@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import inspect
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, assert_never, cast
 
 import torch
 from torch import fx, nn
 
-from netxform.core.edit import Append, Edit, Fill, Insert, InsertBlock, Reindex, Trainable, Truncate
+from netxform.core.edit import Append, Edit, Fill, Insert, InsertBlock, Reindex, Replace, Trainable, Truncate
 from netxform.core.frozen import FROZEN, THAWED
 from netxform.core.network import Network, clone, refresh
 from netxform.core.reindex import apply_maps, put, replace_tensors
@@ -51,6 +51,8 @@ def perform(network: Network, edit: Edit) -> Network:
                 _insert(changed.module, operation)
             case InsertBlock():
                 _insert_block(changed.module, operation)
+            case Replace():
+                _replace(changed.module, operation, edit.tensors)
             case _:
                 assert_never(operation)
     if any(not isinstance(o, Trainable) for o in edit.operations):
@@ -452,6 +454,44 @@ def _insert(module: fx.GraphModule, edit: Insert) -> None:
     value.meta["entries"] = tuple(p for p in source.meta.get("entries", ()) if not p.startswith(edit.name))
     source.meta["entries"] = kept
     value.meta["exits"] = (*value.meta.get("exits", ()), edit.name, *moved)
+
+
+# --- replacing -------------------------------------------------------------------------------------------------------
+
+
+def _replace(module: fx.GraphModule, edit: Replace, tensors: Mapping[str, torch.Tensor]) -> None:
+    """A chain of layers where a layer was: its modules are children of the old name, its nodes stand at every call."""
+    old = module.get_submodule(edit.path)
+    weight = next(old.parameters())
+    trained = any(p.requires_grad for p in old.parameters())
+    holder = nn.Module()
+    paths: list[str] = []
+    for layer in edit.layers:
+        part = build(layer, torch.device("meta"), weight.dtype)
+        paths.append(f"{edit.path}.{layer.name}")
+        for name, parameter in list(part.named_parameters()):
+            owner, _, last = name.rpartition(".")
+            held = tensors.get(f"{paths[-1]}.{name}")
+            if held is None and not weight.is_meta:
+                raise ValueError(f"the edit holds no tensor `{paths[-1]}.{name}`")
+            value = parameter if held is None else held.to(device=weight.device, dtype=weight.dtype)
+            if value.shape != parameter.shape:
+                raise ValueError(f"`{paths[-1]}.{name}` is {tuple(value.shape)}, and should be {tuple(parameter.shape)}")
+            put(part.get_submodule(owner), last, nn.Parameter(value.detach(), requires_grad=trained))
+        holder.add_module(layer.name, part.train(old.training))
+    owner, _, last = edit.path.rpartition(".")
+    setattr(module.get_submodule(owner), last, holder.train(old.training))
+    for node in [n for n in module.graph.nodes if n.op == "call_module" and n.target == edit.path]:
+        value = cast(fx.Node, node.args[0])
+        for path in paths:
+            value.meta["entries"] = (*value.meta.get("entries", ()), path)
+            with module.graph.inserting_before(node):
+                value = module.graph.call_module(path, (value,))
+            value.meta |= {"scope": edit.path, "exits": (path,), "entries": ()}
+        value.meta["exits"] = (*value.meta["exits"], *node.meta.get("exits", ()))
+        value.meta["entries"] = node.meta.get("entries", ())
+        node.replace_all_uses_with(value)
+        module.graph.erase_node(node)
 
 
 def block_nodes(module: fx.GraphModule, path: str) -> tuple[list[fx.Node], fx.Node, fx.Node]:

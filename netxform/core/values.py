@@ -74,6 +74,22 @@ class Layers:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """`params <= 40% of base`, `rel_error <= 2%`, `zeros >= 99%`: name, sign, value; a share of `of`, where given."""
+
+    name: str
+    op: ast.CompareOp
+    value: int | float
+    dimension: str
+    of: str | None = None
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        share = f"{100 * self.value:g}%" if self.dimension == "share" else f"{self.value:g}"
+        return f"{self.name} {self.op} {share}" + (f" of {self.of}" if self.of else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """A number of something that has a unit: `5epochs`, `1000steps`."""
 
@@ -134,6 +150,8 @@ def _simple(expression: ast.Expr, want: Any) -> Any:
             return float(number(expression))
         case _ if want is Count:
             return _count(expression)
+        case _ if want is Limit:
+            return _limit(expression)
         case _ if want is Measure:
             if isinstance(expression, ast.Number | ast.Quantity):
                 return measure(expression)
@@ -251,6 +269,7 @@ def describe(want: Any) -> str:
         Invocation: "a name with arguments",
         Layers: "a block of layers",
         Count: "a number of epochs or steps",
+        Limit: "a comparison",
         Measure: "a quantity",
         int: "a whole number",
         float: "a number",
@@ -323,6 +342,18 @@ def _count(expression: ast.Expr) -> Count:
             helps=(f"write `{format_node(expression)}epochs` or `{format_node(expression)}steps`",),
         )
     raise _wrong(expression, "a number of epochs or steps")
+
+
+def _limit(expression: ast.Expr) -> Limit:
+    if not (isinstance(expression, ast.Compare) and isinstance(expression.left, ast.Path)):
+        raise _wrong(expression, "a comparison, such as `params <= 40% of base`")
+    right, of = expression.right, None
+    if isinstance(right, ast.Relative):
+        of, right = right.of.text, right.quantity
+    if not isinstance(right, ast.Number | ast.Quantity):
+        raise _wrong(expression.right, "a number")
+    found = measure(right)
+    return Limit(expression.left.text, expression.op, found.value, found.dimension, of, expression.span)
 
 
 def _wrong(expression: ast.Expr, wanted: str) -> NetxformError:

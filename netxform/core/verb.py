@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -19,6 +19,8 @@ from netxform.core.values import Selection, describe
 from netxform.errors import Span
 
 if typing.TYPE_CHECKING:
+    from torch import Tensor
+
     from netxform.core.network import Network
 
 
@@ -49,6 +51,11 @@ def factor(default: Any = None) -> Any:
 def key(default: Any = MISSING) -> Any:
     """The field is an option under its own name: `rank=256`."""
     return _slot(Slot("key"), default)
+
+
+def comparison(default: Any = None) -> Any:
+    """The field is a comparison behind the verb: `prune saliency < 1e-3`."""
+    return _slot(Slot("comparison"), default)
 
 
 def layers(default: Any = None) -> Any:
@@ -124,6 +131,44 @@ class Scope(Protocol):
         ...
 
 
+class Material(Protocol):
+    """What a verb may use while it settles: calibration data, and a place to say how it goes."""
+
+    def batches(
+        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches (x, y) of the training part of the data set, in an order that is a function of the seed alone.
+
+        The first `skip` samples are left out, so that two calls give samples that are disjoint.
+        """
+        ...
+
+    def start(self, title: str, total: int) -> None:
+        """Long work of so many steps begins."""
+        ...
+
+    def step(self, text: str) -> None:
+        """A step of it is done."""
+        ...
+
+    def stop(self) -> None:
+        """It is over."""
+        ...
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """A further duty of the verbs whose choice needs weights or data.
+
+    `resolve` then gives a choice that fits the twin (`provisional` says what is left open); `settle` makes it final on
+    the real network, before the Edit is made. Statements behind it are resolved again on what came out.
+    """
+
+    def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
+        """The final choice. Raises NetxformError where it cannot be done soundly; then nothing has changed."""
+        ...
+
+
 @runtime_checkable
 class Transform(Protocol):
     """The duties of a verb."""
@@ -189,7 +234,7 @@ class Entry:
 REGISTRY: dict[str, Entry] = {}
 T = TypeVar("T", bound=type)
 _DUTIES = ("resolve", "rewrite", "law")
-_NOT_SLOTS = ("contract", "validate", *_DUTIES)
+_NOT_SLOTS = ("contract", "validate", "settle", *_DUTIES)
 
 
 def verb(word: str, *, setting: bool = False) -> Callable[[T], T]:
