@@ -161,7 +161,7 @@ class Chain:
         if work <= _EFFORT and g.dims <= 2 and not g.transposed and g.padding_mode == "zeros":
             return _fft(g, flat, self.place.size[1:]), "Fourier symbol of the error"
         if g.transposed or g.padding_mode != "zeros" or g.dims > 2:
-            return _taps(E, g, self.place.size[1:]), "sum over the taps of the error's singular values"
+            return taps_bound(E, g, self.place.size[1:]), "sum over the taps of the error's singular values"
         per_group = [im2col_bound(e, stride=g.stride) for e in E]
         return max(per_group), "im2col matrix of the error"
 
@@ -180,8 +180,10 @@ def _rounding(dtype: torch.dtype, norm: float, rank: int, links: int) -> float:
     return links * torch.finfo(dtype).eps * math.sqrt(rank) * norm
 
 
-def _taps(E_GOIk: Tensor, g: Geometry, size: tuple[int, ...]) -> float:
+def taps_bound(E_GOIk: Tensor, g: Geometry, size: tuple[int, ...]) -> float:
     """For any padding, and for transposed convolutions: the sum over the taps of ‖E_tap‖₂·√(how often the tap reads one pixel)."""
+    if not g.kernel:
+        return max(spectral_norm(e) for e in E_GOIk)
     often = [_readings(g, axis, n) for axis, n in enumerate(size)]
     taps = list(itertools.product(*(range(k) for k in g.kernel)))
     times = [math.sqrt(math.prod(often[a][t] for a, t in enumerate(tap))) for tap in taps]
