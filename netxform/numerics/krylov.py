@@ -1,7 +1,7 @@
 """The leading singular vectors by block Lanczos, with a certificate that what is left over is near the least possible.
 
-A = WᵀW. A block Krylov space of a random start (Golub, Underwood 1977; Musco, Musco 2015) gives ℓ ≥ r Ritz vectors V with values Θ and
-residuals R = AV − VΘ. In a basis that completes V, A = [[Θ, Rᵀ], [R, C]], and for every t > 0
+A = WᵀW. A block Krylov space of a random start (Golub, Underwood 1977; Musco, Musco 2015) gives ℓ ≥ r Ritz vectors V with
+values Θ and residuals R = AV − VΘ. In a basis that completes V, A = [[Θ, Rᵀ], [R, C]], and for every t > 0
 
     A ≼ diag(Θ + RᵀR / t, C + t)        as  [[0, Rᵀ], [R, 0]] ≼ diag(RᵀR / t, t).
 
@@ -9,16 +9,17 @@ So with c ≥ λmax(C) the sum F of the r largest eigenvalues of A (Ky Fan 1949)
 
     F ≤ Σ_{j ≤ r} max(θ_j, c + t) + ‖R‖² / t,
 
-and the best error of rank r is at least (‖W‖² − F)^½. No gap in the spectrum is needed, only that what lies near the edge is not much.
+and the best error of rank r is at least (‖W‖² − F)^½. No gap in the spectrum is needed.
 
-For c, Lanczos on C from fresh Gaussian probes x. Were all Ritz values ≤ ξ, then Σ p(λᵢ)² (λᵢ − ξ) xᵢ² ≤ 0 for each polynomial p
-of degree q − 1. With the Chebyshev polynomial of the fourth kind p² (ξ − λ) ≤ ξ on [0, ξ], and p² (λ − ξ) = ξ sinh²((2q−1) arcsinh √η)
-at λ = ξ(1+η): so an eigenvalue ξ(1+η) of C whose eigenvector u overlaps one probe by (uᵀx)² ≥ δ has
+For c, Lanczos on C from fresh Gaussian probes x. Were all Ritz values ≤ ξ, then Σ p(λᵢ)² (λᵢ − ξ) xᵢ² ≤ 0 for each
+polynomial p of degree q − 1. With the Chebyshev polynomial of the fourth kind p² (ξ − λ) ≤ ξ on [0, ξ], and p² (λ − ξ) =
+ξ sinh²((2q−1) arcsinh √η) at λ = ξ(1+η): so an eigenvalue ξ(1+η) of C whose eigenvector u overlaps one probe by
+(uᵀx)² ≥ δ has
 
     η ≤ sinh²(arcsinh(‖x‖ / √δ) / (2q − 1)).
 
-All b probes overlap by less than δ with probability (2Φ(√δ) − 1)^b, which is put at 10⁻¹²: the same rate as Kuczyński, Woźniakowski
-1992, for several probes.
+All b probes overlap by less than δ with probability (2Φ(√δ) − 1)^b, which is put at 10⁻¹²: the same rate as Kuczyński,
+Woźniakowski 1992, for several probes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ STEPS = 30
 
 @dataclass(frozen=True)
 class Ritz:
-    """V (N×r, orthonormal) and its image WV (M×r), columns orthogonal; error² − `excess` is a lower bound of the best error²."""
+    """V (N×r, orthonormal) and its image WV (M×r), columns orthogonal; best error² ≥ error² − `excess`."""
 
     V_NR: Tensor
     B_MR: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -123,7 +124,7 @@ def rank_by_vbmf(W_OI: Tensor) -> int:
     best, least = upper, energy(upper)
     # the energy has kinks and may have several valleys: each piece of a grid is searched
     grid = torch.logspace(_log10(lower), _log10(upper), 17, dtype=torch.float64).tolist()
-    for low, high in zip(grid[:-1], grid[1:], strict=True):
+    for low, high in pairwise(grid):
         if not low < high:
             continue
         found = minimize_scalar(energy, bounds=(low, high), method="bounded")
@@ -146,8 +147,7 @@ def output_optimal(W_OI: Tensor, C_II: Tensor, rank: int, *, mean_I: Tensor | No
     rank = max(1, min(rank, *W.shape))
     with one_thread():
         W64 = W.double()
-        C = (C + C.mT) / 2
-        U = descending(W64 @ C @ W64.mT)[1][:, :rank]
+        U = descending(W64 @ ((C + C.mT) / 2) @ W64.mT)[1][:, :rank]
         B = U.mT @ W64
         _, Q = descending(B @ B.mT)
         factors = _low_rank(W_OI, U @ Q, Q.mT @ B, frobenius(W), "exact")
@@ -158,16 +158,17 @@ def output_optimal(W_OI: Tensor, C_II: Tensor, rank: int, *, mean_I: Tensor | No
 
 
 def _dense(W: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """X (O×r) and Y (r×I), float64, with X Y the best approximation of the rank; the columns of X and the rows of Y orthogonal."""
+    """X (O×r) and Y (r×I), float64, with X Y the best of the rank; columns of X and rows of Y orthogonal."""
     if W.shape[0] > W.shape[1]:
-        Y, X = _dense(W.mT, rank)
-        return X.mT, Y.mT
-    squares, X = descending(gram(W))
+        right, left = _dense(W.mT, rank)
+        return left.mT, right.mT
+    squares, vectors = descending(gram(W))
     tail, total = float(squares[rank:].sum()), float(squares.sum())
     if rank < len(squares) and tail < GRAM_FLOOR * total:
         U, sigma, V = torch.linalg.svd(W.double(), full_matrices=False)
         return U[:, :rank], sigma[:rank, None] * V[:rank]
-    return X[:, :rank], X[:, :rank].mT @ W.double()
+    X = vectors[:, :rank]
+    return X, X.mT @ W.double()
 
 
 def _low_rank(given: Tensor, X: Tensor, Y: Tensor, norm: float, method: str) -> LowRank:

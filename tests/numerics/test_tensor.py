@@ -131,7 +131,7 @@ def test_cp_finds_a_planted_sum(rank: int) -> None:
     planted = CP(tuple(torch.randn(n, rank, dtype=torch.float64) for n in (16, 12, 3, 3)), 0, 0, 0, 0)
     K = of_cp(planted)
     assert cp(K.float(), rank, iterations=300, tolerance=1e-9).error <= 1e-2 * float(K.norm())
-    assert cp(K, rank, iterations=1).error >= cp(K, rank, iterations=60).error
+    assert cp(K, rank, iterations=1).error >= cp(K, rank, iterations=60).error - 1e-9 * float(K.norm())
 
 
 def test_what_makes_no_sense_is_refused() -> None:
