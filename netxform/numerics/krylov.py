@@ -110,7 +110,7 @@ class _Bound:
         return float((raised + self.residual_K[kept - 1] / t_T).min())
 
     def kept(self, allowed: float) -> tuple[int, float]:
-        """The smallest ℓ (of a few) whose excess would do, or the best, were c 3 % above the next Ritz value; and that excess in units of `allowed`."""
+        """ℓ, the smallest of a few that would do were c 3 % above the next Ritz value, or the best; its excess / `allowed`."""
         choices = {min(len(self.theta_K) - 1, self.rank + self.rank * more // 16) for more in (0, 1, 2, 4, 6)}
         tried = [(self.excess(k, 1.03 * float(self.theta_K[k])) / allowed, k) for k in sorted(choices)]
         short, kept = next((pair for pair in tried if pair[0] < 0.6), min(tried))

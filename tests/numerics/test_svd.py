@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -66,7 +68,7 @@ def test_errors_fall_with_the_rank_and_factors_are_balanced(rows: int, columns: 
         torch.testing.assert_close(left, right, rtol=1e-7, atol=1e-12)
         largest = found.U_OR.gather(0, found.U_OR.abs().argmax(0, keepdim=True))
         assert bool((largest >= 0).all())
-    assert all(b <= a + 1e-12 * (1 + a) for a, b in zip(errors[:-1], errors[1:], strict=True))
+    assert all(b <= a + 1e-12 * (1 + a) for a, b in pairwise(errors))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])

@@ -51,8 +51,8 @@ def of_train(t: TT) -> Tensor:
 )
 @settings(max_examples=120)
 def test_tucker_lies_within_its_bounds(
-    O: int,
-    I: int,
+    O: int,  # noqa: E741
+    I: int,  # noqa: E741
     window: tuple[int, ...],
     kind: str,
     Q: int,
