@@ -58,7 +58,7 @@ def test_tucker_lies_within_its_bounds(
     Q: int,
     R: int,
     seed: int,
-    dtype: torch.dtype,  # noqa: E741
+    dtype: torch.dtype,
 ) -> None:
     K = kernel((O, I, *window), kind, seed, dtype)
     t, (output, inputs) = tucker2(K, (Q, R)), hosvd_bounds(K)
