@@ -57,6 +57,9 @@ def allocate(groups: Sequence[Sequence[Option]], budget: float) -> Allocation:
             f"the budget is {budget:g}, and the cheapest choice of all costs {least:g}",
             helps=(f"allow at least {least:g}, or offer cheaper options (lower ranks, more layers)",),
         )
+    # what does not fit even beside the cheapest of all the others cannot be chosen
+    room = budget - least
+    kept = [[i for i in k if i == k[0] or groups[g][i].cost - groups[g][k[0]].cost <= room] for g, k in enumerate(kept)]
     best = [k[-1] for k in kept]
     if _sum(groups, best)[0] <= budget:
         cost, loss = _sum(groups, best)
@@ -86,9 +89,7 @@ def _milp(groups: Sequence[Sequence[Option]], kept: Sequence[Sequence[int]], bud
     cost = np.array([groups[g][i].cost - low_cost[g] for g, i in pairs])
     loss = np.array([groups[g][i].loss - low_loss[g] for g, i in pairs])
     room = budget - fsum(low_cost)
-    # an option that does not fit even alone cannot be chosen
-    possible = cost <= room
-    cost_unit, loss_unit = max(room, float(cost[possible].max()), 1e-300), max(float(loss.max()), 1e-300)
+    cost_unit, loss_unit = float(cost.max()) or 1.0, float(loss.max()) or 1.0
     row = np.array([g for g, _ in pairs])
     one = csr_matrix((np.ones(len(pairs)), (row, np.arange(len(pairs)))), shape=(len(kept), len(pairs)))
     limits = [LinearConstraint(one, 1, 1), LinearConstraint(csr_matrix(cost / cost_unit), -np.inf, room / cost_unit)]
@@ -97,7 +98,7 @@ def _milp(groups: Sequence[Sequence[Option]], kept: Sequence[Sequence[int]], bud
     found = milp(
         loss * scale,
         constraints=limits,
-        bounds=Bounds(0, possible.astype(float)),
+        bounds=Bounds(0, 1),
         integrality=np.ones(len(pairs)),
         options={"mip_rel_gap": 0.0},
     )

@@ -1,4 +1,4 @@
-"""CP: a kernel as a sum of rank-one terms, by alternating least squares with Gram products (Carroll, Chang 1970; Harshman 1970).
+"""CP: a kernel as a sum of rank-one terms, by alternating least squares with Gram products (Carroll, Chang 1970).
 
 Two products with the kernel a sweep instead of one a mode, and no Khatri–Rao matrix larger than the kernel's window: the
 factors of output and input channels each contract the kernel once, and what is left is small.
@@ -52,30 +52,27 @@ def cp(K: Tensor, rank: int, *, iterations: int = 50, tolerance: float = 1e-6, s
             return CP(tuple(K.new_zeros(n, rank) for n in K0.shape), 0.0, 0.0, 1.0, 0)
         K_OIS = K0.reshape(O, I, S).double() / norm
         K_OSI = K_OIS.transpose(1, 2).contiguous()
-        A, B, *C = _start(K_OIS.reshape(K0.shape), rank, seed)
-        error, done = float("inf"), 0
-        for done in range(1, iterations + 1):
-            T_OSR = (K_OSI.reshape(O * S, I) @ B).reshape(O, S, rank)
-            P_SR = _khatri_rao(C, rank)
-            A = _solve(torch.einsum("osr,sr->or", T_OSR, P_SR), [B, *C])
-            A = A / A.norm(dim=0).clamp_min(1e-300)
-            Z_SR = torch.einsum("osr,or->sr", T_OSR, A)
-            for m in range(len(C)):
-                others = [A, B, *C[:m], *C[m + 1 :]]
-                C[m] = _solve(_fold(Z_SR.reshape(*window, rank), C, m), others)
-                C[m] = C[m] / C[m].norm(dim=0).clamp_min(1e-300)
-            P_SR = _khatri_rao(C, rank)
-            T_SIR = (K_OIS.reshape(O, I * S).mT @ A).reshape(I, S, rank)
-            M_IR = torch.einsum("isr,sr->ir", T_SIR, P_SR)
-            B = _solve(M_IR, [A, *C])
-            inner = float((M_IR * B).sum())
-            square = float(_hadamard([A, B, *C]).sum())
-            before, error = error, max(0.0, 1 - 2 * inner + square) ** 0.5
+        # the factors: output channels, input channels, window
+        a, b, *c = _start(K_OIS.reshape(K0.shape), rank, seed)
+        error, sweeps = float("inf"), 0
+        while sweeps < iterations:
+            sweeps += 1
+            T_OSR = (K_OSI.reshape(O * S, I) @ b).reshape(O, S, rank)
+            a = _unit(_solve(torch.einsum("osr,sr->or", T_OSR, _khatri_rao(c, rank)), [b, *c]))
+            Z_SR = torch.einsum("osr,or->sr", T_OSR, a)
+            for m in range(len(c)):
+                others = [a, b, *c[:m], *c[m + 1 :]]
+                c[m] = _unit(_solve(_fold(Z_SR.reshape(*window, rank), c, m), others))
+            T_ISR = (K_OIS.reshape(O, I * S).mT @ a).reshape(I, S, rank)
+            M_IR = torch.einsum("isr,sr->ir", T_ISR, _khatri_rao(c, rank))
+            b = _solve(M_IR, [a, *c])
+            square = float(_hadamard([a, b, *c]).sum())
+            before, error = error, max(0.0, 1 - 2 * float((M_IR * b).sum()) + square) ** 0.5
             if before - error < tolerance:
                 break
-        factors = _even([A, B, *C], norm)
+        factors = _even([a, b, *c], norm)
         out = tuple(f.to(K.dtype).contiguous() for f in factors)
-        return CP(out, *_measure(K0, out), done)
+        return CP(out, *_measure(K0, out), sweeps)
 
 
 def _start(K: Tensor, rank: int, seed: int) -> list[Tensor]:
@@ -83,10 +80,13 @@ def _start(K: Tensor, rank: int, seed: int) -> list[Tensor]:
     start: list[Tensor] = []
     for mode, n in enumerate(K.shape):
         U = leading(K.movedim(mode, 0).reshape(n, -1), min(n, rank))[0]
-        U = U[:, : min(rank, U.shape[1])]
         more = torch.rand(n, rank - U.shape[1], generator=generator, dtype=torch.float64)
         start.append(torch.cat([U, more], dim=1))
     return start
+
+
+def _unit(A_NR: Tensor) -> Tensor:
+    return A_NR / A_NR.norm(dim=0).clamp_min(1e-300)
 
 
 def _khatri_rao(factors: Sequence[Tensor], rank: int) -> Tensor:
@@ -97,14 +97,15 @@ def _khatri_rao(factors: Sequence[Tensor], rank: int) -> Tensor:
     return out
 
 
-def _fold(Z: Tensor, factors: Sequence[Tensor], mode: int) -> Tensor:
-    """Σ over all window indices but `mode` of Z (window×R) times the other factors: n×R."""
+def _fold(Z_SR: Tensor, factors: Sequence[Tensor], mode: int) -> Tensor:
+    """Σ over all window indices but `mode` of Z_SR (window×R) times the other factors: n×R."""
+    z = Z_SR
     for axis in reversed(range(len(factors))):
         if axis != mode:
-            shape = [1] * len(factors) + [Z.shape[-1]]
+            shape = [1] * len(factors) + [z.shape[-1]]
             shape[axis] = factors[axis].shape[0]
-            Z = (Z * factors[axis].reshape(shape)).sum(axis, keepdim=True)
-    return Z.reshape(-1, Z.shape[-1])
+            z = (z * factors[axis].reshape(shape)).sum(axis, keepdim=True)
+    return z.reshape(-1, z.shape[-1])
 
 
 def _hadamard(factors: Sequence[Tensor]) -> Tensor:

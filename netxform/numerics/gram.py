@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -15,8 +15,8 @@ CHUNK = 1 << 22
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread inside: decompositions give other bits on two (products do not), so the thread count may not be left to chance."""
+def one_thread() -> Generator[None]:
+    """One thread inside: decompositions give other bits on two (products do not), so their number is not left to chance."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,7 @@
 """The leading singular vectors by block Lanczos, with a certificate that what is left over is near the least possible.
 
-A = WᵀW. A block Krylov space of a random start (Golub, Underwood 1977; Musco, Musco 2015) gives ℓ ≥ r Ritz vectors V with values Θ and
-residuals R = AV − VΘ. In a basis that completes V, A = [[Θ, Rᵀ], [R, C]], and for every t > 0
+A = WᵀW. A block Krylov space of a random start (Golub, Underwood 1977; Musco, Musco 2015) gives ℓ ≥ r Ritz vectors V with
+values Θ and residuals R = AV − VΘ. In a basis that completes V, A = [[Θ, Rᵀ], [R, C]], and for every t > 0
 
     A ≼ diag(Θ + RᵀR / t, C + t)        as  [[0, Rᵀ], [R, 0]] ≼ diag(RᵀR / t, t).
 
@@ -9,22 +9,23 @@ So with c ≥ λmax(C) the sum F of the r largest eigenvalues of A (Ky Fan 1949)
 
     F ≤ Σ_{j ≤ r} max(θ_j, c + t) + ‖R‖² / t,
 
-and the best error of rank r is at least (‖W‖² − F)^½. No gap in the spectrum is needed, only that what lies near the edge is not much.
+and the best error of rank r is at least (‖W‖² − F)^½. No gap in the spectrum is needed.
 
-For c, Lanczos on C from fresh Gaussian probes x. Were all Ritz values ≤ ξ, then Σ p(λᵢ)² (λᵢ − ξ) xᵢ² ≤ 0 for each polynomial p
-of degree q − 1. With the Chebyshev polynomial of the fourth kind p² (ξ − λ) ≤ ξ on [0, ξ], and p² (λ − ξ) = ξ sinh²((2q−1) arcsinh √η)
-at λ = ξ(1+η): so an eigenvalue ξ(1+η) of C whose eigenvector u overlaps one probe by (uᵀx)² ≥ δ has
+For c, Lanczos on C from fresh Gaussian probes x. Were all Ritz values ≤ ξ, then Σ p(λᵢ)² (λᵢ − ξ) xᵢ² ≤ 0 for each
+polynomial p of degree q − 1. With the Chebyshev polynomial of the fourth kind p² (ξ − λ) ≤ ξ on [0, ξ], and p² (λ − ξ) =
+ξ sinh²((2q−1) arcsinh √η) at λ = ξ(1+η): so an eigenvalue ξ(1+η) of C whose eigenvector u overlaps one probe by
+(uᵀx)² ≥ δ has
 
     η ≤ sinh²(arcsinh(‖x‖ / √δ) / (2q − 1)).
 
-All b probes overlap by less than δ with probability (2Φ(√δ) − 1)^b, which is put at 10⁻¹²: the same rate as Kuczyński, Woźniakowski
-1992, for several probes.
+All b probes overlap by less than δ with probability (2Φ(√δ) − 1)^b, which is put at 10⁻¹²: the same rate as Kuczyński,
+Woźniakowski 1992, for several probes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import asinh, inf, sinh, sqrt
+from math import asinh, inf, log, sinh, sqrt
 from statistics import NormalDist
 
 import torch
@@ -37,7 +38,7 @@ STEPS = 30
 
 @dataclass(frozen=True)
 class Ritz:
-    """V (N×r, orthonormal) and its image WV (M×r), columns orthogonal; error² − `excess` is a lower bound of the best error²."""
+    """V (N×r, orthonormal) and its image WV (M×r), columns orthogonal; best error² ≥ error² − `excess`."""
 
     V_NR: Tensor
     B_MR: Tensor
@@ -57,19 +58,16 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
     start, probe = (torch.randn(columns, b, generator=generator, dtype=torch.float64).to(W_MN.dtype) for b in (width, PROBES))
     basis, image = W_MN.new_empty(columns, most + width), W_MN.new_empty(rows, most)
     basis[:, :width] = torch.linalg.qr(W_MN.mT @ (W_MN @ start))[0]
-    size, due = 0, rank + width
+    size, due, before, seen = 0, rank + width, 0.0, 0
     while size + width <= most:
         new = slice(size, size + width)
         image[:, new] = W_MN @ basis[:, new]
         size += width
         fresh, beta = torch.linalg.qr(_off(W_MN.mT @ image[:, new], basis[:, :size]))
-        if float(beta.diagonal().abs().min()) < 1e-3 * float(beta.diagonal().abs().max()):
-            # directions that are mostly rounding are not yet orthogonal to the rest
-            fresh = torch.linalg.qr(_off(fresh, basis[:, :size]))[0]
-        basis[:, size : size + width] = fresh
+        # columns that are mostly rounding after the first pass are not yet orthogonal to the rest
+        basis[:, size : size + width] = torch.linalg.qr(_off(fresh, basis[:, :size]))[0]
         if size < due:
             continue
-        due = size + max(width, size // 8)
         theta, vectors = _ritz(image[:, :size])
         left = norm * norm - float(theta[:rank].sum())
         if left <= 0.0:
@@ -77,13 +75,20 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
         residual = (beta.double() @ vectors[size - width :]).square().sum(0)
         allowed = left * (1 - slack**-2)
         bound = _Bound(theta, residual.cumsum(0), rank)
-        kept = bound.kept(allowed)
-        if kept is None:
+        kept, short = bound.kept(allowed)
+        # the shortfall falls by about one factor a block: how many more blocks, or is it hopeless?
+        rate = (log(before / short) / (size - seen)) if before > short > 0 else 0.0
+        ahead = log(short) / rate if short > 1 and rate > 0 else 0.0
+        if rate > 0 and size + ahead > 1.3 * most:
+            return None
+        before, seen = short, size
+        due = size + max(width, min(4 * width, int(0.8 * ahead)))
+        if short > 1:
             continue
         turn = vectors[:, :kept].to(W_MN.dtype)
         V, B = basis[:, :size] @ turn, image[:, :size] @ turn
         # measured again, so that the rounding of all that went before is in it
-        residual[:kept] = (W_MN.mT @ B - V * theta[:kept].to(W_MN.dtype)).double().square().sum(0)
+        residual[:kept] = _off(W_MN.mT @ B, V).double().square().sum(0)
         excess = _certify(W_MN, V, probe, _Bound(theta, residual.cumsum(0), rank), allowed)
         if excess <= allowed:
             return Ritz(V[:, :rank], B[:, :rank], excess)
@@ -104,10 +109,12 @@ class _Bound:
         raised = (c + t_T[None] - self.theta_K[: self.rank, None]).clamp_min(0.0).sum(0)
         return float((raised + self.residual_K[kept - 1] / t_T).min())
 
-    def kept(self, allowed: float) -> int | None:
-        """The smallest ℓ (a few are tried) whose excess would do, were c 3 % above the next Ritz value."""
-        choices = sorted({min(len(self.theta_K) - 1, self.rank + self.rank * more // 16) for more in (0, 1, 2, 3, 4)})
-        return next((k for k in choices if self.excess(k, 1.03 * float(self.theta_K[k])) <= allowed), None)
+    def kept(self, allowed: float) -> tuple[int, float]:
+        """ℓ, the smallest of a few that would do were c 3 % above the next Ritz value, or the best; its excess / `allowed`."""
+        choices = {min(len(self.theta_K) - 1, self.rank + self.rank * more // 16) for more in (0, 1, 2, 4, 6)}
+        tried = [(self.excess(k, 1.03 * float(self.theta_K[k])) / allowed, k) for k in sorted(choices)]
+        short, kept = next((pair for pair in tried if pair[0] < 0.6), min(tried))
+        return kept, short
 
 
 def _certify(W: Tensor, V: Tensor, probe: Tensor, bound: _Bound, allowed: float) -> float:

@@ -88,23 +88,27 @@ def conv_norm_below(
     x = x / x.norm()
     if any(size[a] + 2 * p[a] <= d[a] * (K.shape[2 + a] - 1) for a in (0, 1)):
         return 0.0, x
+    # the adjoint: a transposed convolution, and what the stride left over at the far edge
+    y = F.conv2d(x, K, stride=s, padding=p, dilation=d, groups=groups)
+    over = [size[a] + 2 * p[a] - d[a] * (K.shape[2 + a] - 1) - 1 - s[a] * (y.shape[2 + a] - 1) for a in (0, 1)]
     for _ in range(iterations):
-        y = F.conv2d(x, K, stride=s, padding=p, dilation=d, groups=groups)
-        back = torch.nn.grad.conv2d_input(shape, K, y, stride=s, padding=p, dilation=d, groups=groups)
+        back = F.pad(F.conv_transpose2d(y, K, stride=s, dilation=d, groups=groups), (0, over[1], 0, over[0]))
+        back = back[:, :, p[0] : p[0] + size[0], p[1] : p[1] + size[1]]
         length = float(back.norm())
         if length == 0.0:
             break
         x = back / length
-    return float(F.conv2d(x, K, stride=s, padding=p, dilation=d, groups=groups).norm()), x
+        y = F.conv2d(x, K, stride=s, padding=p, dilation=d, groups=groups)
+    return float(y.norm()), x
 
 
 def _symbol_norm(K_OIHW: Tensor, s: Pair, p: Pair, d: Pair, size: Pair) -> float:
     """The largest norm of the symbol of one group, over the half of the frequencies that conjugation leaves."""
-    K, grid = K_OIHW, list[int]()
+    kernel, grid = K_OIHW, list[int]()
     for axis in (2, 3):
-        K, length = _phases(K, axis, s[axis - 2], p[axis - 2], d[axis - 2], size[axis - 2])
-        grid.append(next_fast_len(length))
-    K = K if K.shape[0] <= K.shape[1] else K.transpose(0, 1)
+        kernel, length = _phases(kernel, axis, s[axis - 2], p[axis - 2], d[axis - 2], size[axis - 2])
+        grid.append(int(next_fast_len(length) or length))
+    K = kernel if kernel.shape[0] <= kernel.shape[1] else kernel.transpose(0, 1)
     O, I = K.shape[:2]  # noqa: E741
     # rows in parts, then frequencies in parts, so that the symbols are never there all at once
     best = 0.0

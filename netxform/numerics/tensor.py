@@ -35,7 +35,7 @@ class Tucker2:
 
 @dataclass(frozen=True)
 class TT:
-    """A tensor train: cores of shape (r, n, r′), or (r, o, i, r′) of a matrix, with r = 1 at both ends; error and norm as above."""
+    """A tensor train: cores of shape (r, n, r′), or (r, o, i, r′) of a matrix; r = 1 at both ends; error and norm as above."""
 
     cores: tuple[Tensor, ...]
     error: float
@@ -54,21 +54,22 @@ def tucker2(K_OIHW: Tensor, ranks: tuple[int, int], *, sweeps: int = 1) -> Tucke
         raise fail("X0411", f"a kernel of shape {tuple(K.shape)}: output and input channels are needed")
     O, I = K.shape[:2]  # noqa: E741
     S = prod(K.shape[2:])
-    Q, R = max(1, min(ranks[0], O)), max(1, min(ranks[1], I))
+    most_q, most_r = max(1, min(ranks[0], O)), max(1, min(ranks[1], I))
     # more than the other side can carry gives zeros only
-    Q, R = min(Q, R * S), min(R, Q * S)
+    Q, R = min(most_q, most_r * S), min(most_r, most_q * S)
     with one_thread():
         K_OIS = K.reshape(O, I, S).double()
         # the side that loses more goes first: it makes the other one cheaper
         if Q * I <= R * O:
-            U = leading(K_OIS.reshape(O, I * S), Q)[0]
-            V = _input_side(_project_output(K_OIS, U), R)
+            left = leading(K_OIS.reshape(O, I * S), Q)[0]
+            right = _input_side(_project_output(K_OIS, left), R)
         else:
-            V = _input_side(K_OIS, R)
-            U = leading(_project_input(K_OIS, V).reshape(O, R * S), Q)[0]
+            right = _input_side(K_OIS, R)
+            left = leading(_project_input(K_OIS, right).reshape(O, R * S), Q)[0]
         for _ in range(sweeps if (Q < O and R < I) else 0):
-            U = leading(_project_input(K_OIS, V).reshape(O, R * S), Q)[0]
-            V = _input_side(_project_output(K_OIS, U), R)
+            left = leading(_project_input(K_OIS, right).reshape(O, R * S), Q)[0]
+            right = _input_side(_project_output(K_OIS, left), R)
+        U, V = left, right
         core = _project_input(_project_output(K_OIS, U), V)
         dtype = K_OIHW.dtype
         out = (core.reshape(Q, R, *K.shape[2:]).to(dtype), U.to(dtype), V.mT.contiguous().to(dtype))
