@@ -22,8 +22,8 @@ _POSITIONS = 65_536
 class Seen:
     """Sums over samples and positions of a layer's output y (channels last), in float64.
 
-    `mean_O` and `covariance_OO` are those of y; `count` is the number of positions, `samples` of inputs. `slope` is the mean over
-    positions of ‖∂L/∂y‖² / channels, L the sum of the samples' losses; 0 where no gradient was asked for.
+    `mean_O` and `covariance_OO` are those of y; `count` is the number of positions, `samples` of inputs. `slope` is the mean
+    over positions of ‖∂L/∂y‖² / channels, L the sum of the samples' losses; 0 where no gradient was asked for.
     """
 
     total_O: Tensor

@@ -40,8 +40,8 @@ class LowRank:
 class Spectral:
     """All singular values of W, and the singular vectors of its shorter side: what every rank is cut from.
 
-    `squares` (descending, float64) are σ²; `X` holds the vectors as columns, in the precision of W; `short` says which side of W
-    they belong to (0: rows).
+    `squares` (descending, float64) are σ²; `X` holds the vectors as columns, in the precision of W; `short` says which side
+    of W they belong to (0: rows).
     """
 
     squares: Tensor
