@@ -93,7 +93,9 @@ class Chain:
             if seen is not None and self._output_basis():
                 values = [torch.linalg.eigvalsh(c).clamp_min(0).flip(0).numpy() for c in _blocks(g, seen.covariance_OO)]
                 return Table(self, (_relative(squared_tails(values, full[0])),), on_data=True)
-            self.whole = [spectral(self.form.matrix(g, K), precise=precise) for K in K_GOIk]
+            rows, columns = self.form.shape(g)
+            most = min(full[0], rows * columns // (rows + columns) + 1)
+            self.whole = [spectral(self.form.matrix(g, K), precise=precise, most=most) for K in K_GOIk]
             return Table(self, (_relative(squared_tails([w.squares.numpy() for w in self.whole], full[0])),))
         if self.name == "tucker2":
             return Table(self, kept=_tucker_energy(g, K_GOIk)[: full[0] + 1, : full[1] + 1])
@@ -140,7 +142,7 @@ class Chain:
         links = self.form.links(g, ranks)
         if seen is not None and self._output_basis():
             factors = _on_outputs(g, cast(Matrix, self.form), K_GOIk, ranks[0], seen)
-        elif self.whole:
+        elif self.whole and ranks[0] <= self.whole[0].X.shape[1]:
             form = cast(Matrix, self.form)
             factors = form.joined(g, [w.cut(form.matrix(g, K), ranks[0]) for w, K in zip(self.whole, K_GOIk, strict=True)])
         else:
