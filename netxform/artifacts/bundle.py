@@ -66,6 +66,8 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
     plan, network = outcome.plan, outcome.network
     inputs = probe(network, plan.spec.seed)
     statements: list[dict[str, Any]] = []
+    # what was settled on weights or data, in words
+    chosen = {s.index: s.choice.values["factors"] for s in plan.steps if "factors" in s.choice.values}
     for entry, measured in zip(outcome.entries, outcome.measured, strict=True):
         claims: list[dict[str, Any]] = []
         for one in measured:
@@ -93,6 +95,7 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
                 "contract": entry.contract.value,
                 "claims": claims,
                 "metrics": entry.metrics,
+                "chosen": chosen.get(entry.index, []),
             }
         )
     return {

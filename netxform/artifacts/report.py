@@ -13,6 +13,7 @@ from rich.text import Text
 from netxform.artifacts.bundle import Verdict
 from netxform.compiler.plan import Check, Plan, Step
 from netxform.core.cost import Cost
+from netxform.syntax.quantity import short
 
 _HIDDEN = (
     "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
@@ -98,7 +99,7 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
     for entry in certificate["statements"]:
         if not entry["claims"] and not entry["metrics"]:
             continue
-        rows = [f"{c['claim']}: {'held' if c['held'] else 'BROKEN'}" for c in entry["claims"]]
+        rows = [_claim(c) for c in entry["claims"]]
         wanted = ("val_accuracy", "test_accuracy", "test_loss")
         numbers = [f"{k.replace('_', ' ')} {entry['metrics'][k]:.3f}" for k in wanted if k in entry["metrics"]]
         rows += [", ".join(numbers)] if numbers else []
@@ -111,6 +112,17 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
         Text(f"params {before['params']:,} → {after['params']:,}; MACs {before['macs']:,} → {after['macs']:,}", style="dim")
     )
     return Group(*parts)
+
+
+def _claim(claim: dict[str, Any]) -> str:
+    """A claim with its verdict; where nothing bounds it, with what was measured."""
+    if not claim["held"]:
+        return f"{claim['claim']}: BROKEN"
+    if claim["bound"] != float("inf"):
+        return f"{claim['claim']}: held"
+    text = f"{claim['claim']} {claim['measured']:.3g}"
+    least = claim["detail"].get("agreement at least")
+    return text if least is None else f"{text}; same class for {claim['detail']['agreement']:.1%}, at least {least:.1%}"
 
 
 def _comparison(found: dict[str, Any]) -> Table:
@@ -167,15 +179,7 @@ def show(thing: Any, width: int | None = None) -> None:
 
 
 def _cost(cost: Cost) -> tuple[str, str, str]:
-    return _si(cost.params), _si(cost.macs), _si(cost.bytes)
-
-
-def _si(value: float) -> str:
-    for unit in ("", "k", "M", "G", "T"):
-        if abs(value) < 1000:
-            return f"{value:.3g}{unit}" if unit else f"{value:.0f}"
-        value /= 1000
-    return f"{value:.3g}P"
+    return short(cost.params), short(cost.macs), short(cost.bytes)
 
 
 def _change(before: Cost, after: Cost) -> str:

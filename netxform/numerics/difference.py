@@ -50,7 +50,7 @@ def _without_bias(layer: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Mo
     made = copy.deepcopy(layer).to(dtype)
     bias = getattr(made, "bias", None)
     if isinstance(bias, Tensor):
-        made.bias = None
+        made.register_parameter("bias", None)
     return made
 
 

@@ -81,7 +81,7 @@ def targets(
         if path in shared:
             left[path] = f"its weight is also that of `{shared[path]}`: factors would untie them"
             continue
-        shape = cast(Any, node.args[0]).meta.get("shape") if node.args else None
+        shape = node.args[0].meta.get("shape") if node.args else None
         ways = _ways(module, path, shape, forms, modes) if isinstance(shape, tuple) else "what arrives is not one tensor"
         if isinstance(ways, str):
             left[path] = ways

@@ -464,8 +464,8 @@ def pairs(module: nn.Module, place: Place) -> Pairs | None:
         given = {
             k: getattr(module, k) for k in ("embed_dim", "num_heads", "dropout", "add_zero_attn", "kdim", "vdim", "batch_first")
         }
-        given |= {"bias": module.in_proj_bias is not None, "add_bias_kv": module.bias_k is not None}
-        names = [n for n, p in module.named_parameters() if n.endswith("proj_weight") or n == "out_proj.weight"]
+        given |= {"bias": getattr(module, "in_proj_bias", None) is not None, "add_bias_kv": module.bias_k is not None}
+        names = [n for n, _ in module.named_parameters() if n.endswith("proj_weight") or n == "out_proj.weight"]
     else:
         return None
     shapes = tuple((n, (int(module.get_parameter(n).shape[0]), int(module.get_parameter(n).shape[1]))) for n in names)

@@ -12,6 +12,7 @@ from netxform.core.law import Contract
 from netxform.core.values import Limit, Name, Selection
 from netxform.core.verb import Material, Scope, key, operand, prep, verb
 from netxform.errors import Diagnostic, NetxformError, Span, fail
+from netxform.syntax.quantity import short
 
 if TYPE_CHECKING:
     from netxform.core.network import Network
@@ -174,9 +175,7 @@ class Factorize:
     def _cheaper(self, picks: Sequence[Pick]) -> tuple[list[Pick], dict[str, str]]:
         """Those that make a layer smaller; and for the others, why they are left."""
         kept = [p for p in picks if not self.when_smaller or p.cost[0] < p.target.params]
-        return kept, {
-            p.target.path: f"{_line(p)}, and the layer has {p.target.params:,} parameters" for p in picks if p not in kept
-        }
+        return kept, {p.target.path: f"{_line(p)} would not be smaller" for p in picks if p not in kept}
 
     def _share(self, found: Sequence[Target], values: Mapping[str, Any]) -> float:
         """The share of the selected layers that the budget leaves, for an estimate."""
@@ -437,7 +436,8 @@ def _line(pick: Pick) -> str:
     params, macs = pick.cost
     target = pick.target
     ranks = "×".join(str(r) for r in pick.ranks)
-    return f"{pick.form} rank {ranks}, {target.params:,} → {params:,} parameters, {target.macs:,} → {macs:,} MACs"
+    sizes = f"{short(target.params)} → {short(params)} parameters, {short(target.macs)} → {short(macs)} MACs"
+    return f"{pick.form} rank {ranks}, {sizes}"
 
 
 def _weight(seen: Seen | None) -> float:
