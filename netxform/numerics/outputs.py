@@ -125,7 +125,7 @@ def _loss(out: Any, y: Tensor) -> Tensor:
 
 def _slopes(loss: Tensor, kept: dict[str, list[Tensor]], found: dict[str, Seen]) -> None:
     values = [(path, y) for path, several in kept.items() for y in several]
-    gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, [y for _, y in values], allow_unused=True)
+    gradients: Any = torch.autograd.grad(loss, [y for _, y in values], allow_unused=True)
     for (path, _), gradient in zip(values, gradients, strict=True):
         if gradient is not None:
             found[path].slope_sum += float(gradient.double().square().sum())
