@@ -8,13 +8,25 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, assert_never
 
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.core.edit import Claim, Edit, FrozenInTraining, SameFunction, SameOutputs, SameValue, Untouched
+from netxform.compiler import bounded
+from netxform.compiler.evidence import Measured, relative, results, tensors_in
+from netxform.core.edit import (
+    Claim,
+    Edit,
+    FrozenInTraining,
+    LayerErrors,
+    OutputError,
+    SameFunction,
+    SameOutputs,
+    SameValue,
+    Untouched,
+)
 from netxform.core.law import Evidence
 from netxform.core.network import Network, example, refresh
 from netxform.core.reindex import Axis
@@ -22,17 +34,6 @@ from netxform.core.surgery import outputs, perform
 from netxform.core.verb import Material
 
 SAMPLES = 8
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Evidence, and what it was measured against: node → the value that must be found there (on the probe inputs)."""
-
-    evidence: Evidence
-    values: dict[str, Tensor]
-    tensors: tuple[str, ...] = ()
-    claim: Claim | None = None
-    reference: tuple[Tensor, ...] = ()
 
 
 def probe(network: Network, seed: int) -> tuple[Tensor, ...]:
@@ -79,6 +80,10 @@ def _measure(
             return _frozen(after, claim, inputs, seed)
         case Untouched():
             return _untouched(before, after, claim.trained)
+        case LayerErrors():
+            return bounded.layers(before, after, claim, seed)
+        case OutputError():
+            return bounded.outputs(before, after, claim, inputs, seed, material)
         case _:
             assert_never(claim)
 
@@ -144,20 +149,6 @@ def doubled(network: Network) -> Network | None:
     return refresh(replace(network, module=copy.deepcopy(network.module).double(), inputs=inputs))
 
 
-def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The floating-point outputs on the inputs, in eval mode and in the network's own precision."""
-    module = network.module
-    given = [t.to(i.dtype) for t, i in zip(inputs, network.inputs, strict=True)]
-    modes = {m: m.training for m in module.modules()}
-    try:
-        with torch.no_grad():
-            found = _tensors(module.eval()(*given))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-    return tuple(t for t in found if t.is_floating_point())
-
-
 def _same_function(
     before: Network, after: Network, edit: Edit, inputs: tuple[Tensor, ...], seed: int, noise: float
 ) -> Measured:
@@ -178,22 +169,17 @@ def _same_function(
     return Measured(evidence, {}, reference=wanted)
 
 
-def same_again(wanted: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...], claim: dict[str, Any]) -> Evidence:
-    """The stored network against the outputs that it must have."""
-    gap, allowed = relative(results(network, inputs), wanted), float(claim["detail"]["allowed as stored"])
-    return Evidence(f"{claim['claim']}, as stored", allowed, gap, gap <= allowed, claim["samples"], claim["seed"])
-
-
-def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
-    """The largest |found − wanted| over the largest |wanted|, over all outputs; infinite for other shapes or for NaN."""
-    if [t.shape for t in found] != [t.shape for t in wanted]:
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(found, wanted, strict=True):
-        if b.numel():
-            gap = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-300))
-            worst = max(worst, gap if gap == gap else float("inf"))
-    return worst
+def again(claim: dict[str, Any], reference: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...]) -> Evidence:
+    """A claim that rests on stored values, measured on the network as it is now. `claim` is the certificate's entry."""
+    match claim["kind"]:
+        case "layer errors":
+            return bounded.layers_again(claim, reference, network)
+        case "output error":
+            return bounded.outputs_again(claim, reference, network, inputs)
+        case _:
+            gap, allowed = relative(results(network, inputs), reference), float(claim["detail"]["allowed as stored"])
+            name = f"{claim['claim']}, as stored"
+            return Evidence(name, allowed, gap, gap <= allowed, claim["samples"], claim["seed"])
 
 
 def _rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
@@ -212,7 +198,7 @@ def _frozen(after: Network, claim: FrozenInTraining, inputs: tuple[Tensor, ...],
         torch.manual_seed(seed)
         result: Any = module(*[t.clone() for t in inputs])
         total = sum(
-            (t.float().square().mean() for t in _tensors(result) if t.requires_grad),
+            (t.float().square().mean() for t in tensors_in(result) if t.requires_grad),
             start=torch.zeros(()),
         )
         if total.requires_grad:
@@ -262,9 +248,3 @@ def tensor_hash(tensor: Tensor) -> str:
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and tensor_hash(a) == tensor_hash(b)
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    from torch.utils import _pytree as pytree
-
-    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]

@@ -21,6 +21,7 @@ from netxform.errors import Span
 if typing.TYPE_CHECKING:
     from torch import Tensor
 
+    from netxform.core.cost import Cost
     from netxform.core.network import Network
 
 
@@ -119,6 +120,16 @@ class Scope(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]:
         """The settings of the stage, by their word."""
+        ...
+
+    @property
+    def base(self) -> Cost:
+        """What the subject cost as it came."""
+        ...
+
+    @property
+    def current(self) -> Cost:
+        """What the network costs before this statement."""
         ...
 
     def modules(self, selection: Selection) -> tuple[str, ...]:

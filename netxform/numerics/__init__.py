@@ -1,0 +1,1 @@
+"""The mathematics of factorizing and of saliency, on tensors and networks; no verbs, no text."""
