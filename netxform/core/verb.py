@@ -97,6 +97,7 @@ class ModelInfo:
     output: tuple[int, ...] | None
     params: int
     span: Span
+    description: str = ""
 
 
 class Scope(Protocol):

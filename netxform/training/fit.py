@@ -261,7 +261,8 @@ def _known(run: _Run, asked: Teachers | None, data: DataSet, warnings: list[str]
     """What the teachers know, and what the student knows at the start; a weak teacher is warned of."""
     if asked is None or run.work.soft is None:
         return {}
-    asked.remember(data.train, run.work, cache_folder(), run.processes)
+    if run.work.soft.hard < 1:
+        asked.remember(data.train, run.work, cache_folder(), run.processes)
     if not len(data.val):
         return {}
     found = taught_well(asked, data.val, run.work)

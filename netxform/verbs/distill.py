@@ -119,7 +119,7 @@ class Distill(Learning):
             origins["length"] = "default"
         if count > 1 and not self.mix:
             origins["mix"] = "equal shares"
-        values |= {"teachers": list(infos), "loss": self.loss, "temperature": self.temperature, "hard": self.hard}
+        values |= {"teachers": [f"{n} ({i.description})" for n, i in infos.items()], "loss": self.loss, "temperature": self.temperature, "hard": self.hard}
         if count > 1:
             values |= {"mix": [round(m, 6) for m in mix], "mean": self.mean}
         if soft.matches:
