@@ -11,7 +11,7 @@ from torch import nn
 from netxform.core.objective import Training
 from netxform.training.data import Samples, shares
 from netxform.training.losses import Sums, class_rows, count, rates
-from netxform.training.objective import Objective, column, pick, terms_of
+from netxform.training.objective import Objective, column, full, pick, terms_of
 from netxform.training.process import Processes, total
 from netxform.training.soft import ensemble
 from netxform.training.teachers import Teachers
@@ -49,7 +49,7 @@ def evaluate(
         sums["loss"] += float(objective.labels(output, target, smoothed=False)) * batch.live
         sums["count"] += batch.live
         for held, term in zip(every, terms, strict=True):
-            for key, value in count(pick(output, term.output).float(), column(target, term.target)).items():
+            for key, value in count(full(pick(output, term.output)), column(target, term.target)).items():
                 held[key] = held.get(key, 0.0) + value
     for part, mode in modes:
         part.training = mode
@@ -78,7 +78,7 @@ def taught_well(teachers: Teachers, samples: Samples, work: Training) -> dict[st
         target = column(batch.y.to(teachers.device), terms_of(work)[0].target)
         if target.dtype.is_floating_point or soft.loss == "mse":
             return {}
-        together = ensemble([class_rows(a.float())[0] for a in answers], soft.mix, soft.mean, soft.temperature)
+        together = ensemble([class_rows(full(a))[0] for a in answers], soft.mix, soft.mean, soft.temperature)
         _, wanted = class_rows(answers[0], target)
         assert wanted is not None
         for name, answer in (*zip(soft.teachers, answers, strict=True), ("", together)):

@@ -317,8 +317,9 @@ def _prepare(
 
 def _give_back(run: _Run, before: Network, copied: Network) -> None:
     """The trained tensors as plain layers, where and with what flags the network had them."""
-    own_layers(run.module)
-    if run.module is not copied.module:
+    if run.module is copied.module:
+        own_layers(run.module)
+    else:
         trained = run.named | dict(run.module.named_buffers(remove_duplicate=False))
         trained |= dict(run.student.body.named_buffers(remove_duplicate=False))
         with torch.no_grad():

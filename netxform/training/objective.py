@@ -53,6 +53,11 @@ def pick(output: Any, name: str | None) -> Tensor:
     raise fail("X0319", "the network has several outputs", helps=("say which one is trained: `output=NAME`",))
 
 
+def full(value: Tensor) -> Tensor:
+    """A value in float32 at least: losses are not taken in half precision."""
+    return value if value.dtype == torch.float64 else value.float()
+
+
 def terms_of(work: Training) -> tuple[Term, ...]:
     """The loss head by head: as stated, or the one loss on the one output."""
     return work.terms or (Term(work.outputs[0] if work.outputs else None, work.loss),)
@@ -76,7 +81,7 @@ class Objective:
     def labels(self, output: Any, target: Tensor, smoothed: bool = True) -> Tensor:
         """The weighted sum of the heads' losses."""
         losses = [
-            t.weight * loss(pick(output, t.output).float(), column(target, t.target))
+            t.weight * loss(full(pick(output, t.output)), column(target, t.target))
             for t, loss in (self.terms if smoothed else self.plain)
         ]
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
@@ -105,18 +110,18 @@ class Objective:
         answers, values = teachers.answers(view.x, batch.places if view.other is None else None)
         total: Tensor | None = None
         if soft.hard < 1:
-            z = pick(output, self.work.outputs[0] if self.work.outputs else None).float()
+            z = full(pick(output, self.work.outputs[0] if self.work.outputs else None))
             if soft.loss == "mse":
-                v = torch.stack([w * a.float() for w, a in zip(soft.mix, answers, strict=True)]).sum(0)
+                v = torch.stack([w * full(a) for w, a in zip(soft.mix, answers, strict=True)]).sum(0)
                 found = soft_loss("mse", z, v, 1.0)
             else:
                 rows, target = class_rows(z, view.y if soft.loss == "dkd" else None)
-                v = ensemble([class_rows(a.float())[0] for a in answers], soft.mix, soft.mean, soft.temperature)
+                v = ensemble([class_rows(full(a))[0] for a in answers], soft.mix, soft.mean, soft.temperature)
                 found = soft_loss(soft.loss, rows, v, soft.temperature, target)
             total = (1 - soft.hard) * found
         taken = {n: iter(v) for n, v in values.items()}
         for match, value in zip(soft.matches, matched, strict=True):
-            gap = match.weight * feature_loss(value.float(), next(taken[match.teacher]).float(), match.via)
+            gap = match.weight * feature_loss(full(value), full(next(taken[match.teacher])), match.via)
             total = gap if total is None else total + gap
         assert total is not None
         return total

@@ -8,6 +8,7 @@ dropout, whose mask is drawn for the global batch. With both, n processes comput
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def own_layers(module: nn.Module) -> None:
     """Take the forms of `share_layers` back."""
     for part in module.modules():
         if isinstance(part, _Shared):
-            part.__class__ = type(part).__mro__[2]
+            part.__class__ = type(part).__bases__[1]
 
 
 # --- parallel training -----------------------------------------------------------------------------------------------
@@ -196,7 +197,9 @@ def parallel(module: nn.Module, strategy: str, processes: Processes) -> nn.Modul
         return _sharded(module)
     if not any(p.requires_grad for p in module.parameters()):
         return module
-    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+    ddp: Any = nn.parallel.DistributedDataParallel
+    name = "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(ddp).parameters else "broadcast_buffers"
+    return ddp(module, **{name: False})
 
 
 _GROUP = 1_000_000  # parameters that are gathered at once

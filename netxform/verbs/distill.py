@@ -50,7 +50,7 @@ class Distill(Learning):
     What is not frozen is trained; an operand selects less. All clauses of `train` are understood.
     `baseline=0.95` states what the student reaches alone: a weaker teacher draws a warning. `compare to alone` measures it.
 
-    Example: model net = zoo.smallcnn(width=8); model teacher = zoo.smallcnn(); data d = sklearn.digits(train=100)
+    Example: model net = zoo.smallcnn(width=8); model teacher = zoo.smallcnn(); data d = sklearn.digits(train=100);
     distill from teacher for 1epochs
 
     Contract: training. Everything that was not trained has the same bits, the teachers as well. Refused: a teacher whose

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Snap:
     """Remember the network as it is now under a name: the teacher of what the following statements make of it.
 
-    Example: model net = zoo.smallcnn(); data d = sklearn.digits(train=100)
+    Example: model net = zoo.smallcnn(); data d = sklearn.digits(train=100);
     train ** for 1epochs; snapshot teacher; widen conv1 x2; distill from teacher for 1epochs
 
     Contract: exact. The network itself stays as it is. Refused: a name that a model already has.
