@@ -27,7 +27,7 @@ from netxform.compiler.resolve import resolve
 from netxform.compiler.rewrite import Outcome, Trained, deepen, run
 from netxform.core.capture import capture
 from netxform.core.coupling import drawing, groups
-from netxform.core.network import Network, exit_nodes
+from netxform.core.network import Network, clone, exit_nodes
 from netxform.core.objective import Comparison, Fitting, Snapshot, Training
 from netxform.core.reindex import shown
 from netxform.core.selector import Selected, World, select
@@ -205,7 +205,7 @@ class _Workers:
 
     def remember(self, network: Network, work: Snapshot) -> None:
         """Keep the network; what is done to it later is done to copies."""
-        self.snapshots[work.name] = network.module
+        self.snapshots[work.name] = clone(network).module
 
     def fit(self, network: Network, work: Fitting, step: Step) -> dict[str, float]:
         """Fit a classifier."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import netxform as nx
 from netxform.compiler.verify import tensors
+from netxform.training.soft import soft_loss
 from netxform.training.teachers import fingerprint
 from netxform.zoo import build
 
@@ -97,8 +98,8 @@ def test_every_loss_draws_the_student_to_the_teacher(loss: str) -> None:
 
     def gap(student: nn.Module) -> float:
         with torch.no_grad():
-            a, b = student.eval()(x), model(x)
-        return float((a.softmax(1) - b.softmax(1)).abs().mean())
+            z, v = student.eval()(x), model(x)
+            return float(soft_loss("dist" if loss == "dist" else "kd", z, v, 4.0))
 
     result = nx.apply(
         f"distill from t loss={loss} hard=0 for 12epochs using adamw(lr=1e-2)",
@@ -107,8 +108,7 @@ def test_every_loss_draws_the_student_to_the_teacher(loss: str) -> None:
         example_inputs=x[:1],
         data=(x, torch.arange(192) % 10),
     )
-    start = gap(build("smallcnn", width=4))
-    assert gap(result.model) < 0.7 * start
+    assert gap(result.model) < 0.7 * gap(build("smallcnn", width=4))
 
 
 def test_answers_are_remembered_and_give_the_same_bytes(cache: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_classifier_teaches() -> None:
     from sklearn.linear_model import LogisticRegression
 
     x, y = load_digits(return_X_y=True)
-    result = distilled("distill from forest for 2epochs", forest=LogisticRegression(max_iter=50, tol=0.1).fit(x / 16, y))
+    result = distilled("distill from forest for 2epochs", forest=LogisticRegression(max_iter=300).fit(x / 16, y))
     assert result.metrics["teacher_val_accuracy"] > 0.8
     assert any("untouched" in c for c in claims(result))
 
@@ -179,7 +179,7 @@ def test_a_bundle_and_a_stored_classifier_teach(tmp_path: Path) -> None:
 
     nx.apply(HEAD + "train ** for 1epochs", out=tmp_path / "taught")
     x, y = load_digits(return_X_y=True)
-    skops.io.dump(LogisticRegression(max_iter=50, tol=0.1).fit(x / 16, y), tmp_path / "linear.skops")
+    skops.io.dump(LogisticRegression(max_iter=300).fit(x / 16, y), tmp_path / "linear.skops")
     text = 'model a = "taught"\nmodel b = "linear.skops"\ndistill from [a, b] for 1epochs'
     result = nx.apply(HEAD + text, root=tmp_path)
     assert {"teacher_a_val_accuracy", "teacher_b_val_accuracy", "teacher_val_accuracy"} <= set(result.metrics)
@@ -310,7 +310,7 @@ def test_a_weak_teacher_is_warned_of() -> None:
 
 
 def test_a_class_that_is_never_shown() -> None:
-    data = nx.apply("model net = zoo.mlp(inputs=64)\ndata d = sklearn.digits(omit=[3])\ntrain ** for 1epochs")
+    data = nx.apply("model net = zoo.mlp(inputs=64) input=\"1x1x8x8\"\ndata d = sklearn.digits(omit=[3])\ntrain ** for 1epochs")
     assert data.model.fc.out_features == 10
     from netxform.sources.data import load_data
     from netxform.sources.trust import Trust

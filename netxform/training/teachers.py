@@ -49,6 +49,8 @@ class Teachers:
         self.soft = soft
         self.given = {n: known[n] for n in soft.teachers}
         self.before = {n: fingerprint(m) for n, m in self.given.items()}
+        for model in self.given.values():
+            model.eval()
         self.models = {n: m if device.type == "cpu" else copy.deepcopy(m).to(device) for n, m in self.given.items()}
         self.nodes = {n: [m.teacher_node for m in soft.matches if m.teacher == n] for n in self.given}
         self.runs: dict[str, nn.Module] = {
