@@ -127,6 +127,7 @@ CODES: dict[str, tuple[str, str]] = {
     "X0410": ("unknown layer", "A block names layers of torch.nn."),
     "X0411": ("bad arguments", "The layer, model or classifier does not take these arguments."),
     "X0323": ("nothing to factorize", "Only layers with a matrix or a kernel can be written as products of smaller ones."),
+    "X0324": ("no worst case is known", "The bound for all inputs is composed of slopes; one operation on the way has none."),
     "X0501": ("a contract fell short", "What a statement promises was measured and does not hold. Nothing was written."),
     "X0601": ("an assert does not hold", "The spec demands something that is not so."),
     "X0604": ("a budget that nothing meets", "Even the cheapest choice for every layer costs more than the budget allows."),

@@ -261,3 +261,24 @@ def test_data_makes_the_output_error_smaller_and_the_bias_takes_the_mean() -> No
 def test_refusals(text: str, code: str) -> None:
     with pytest.raises(nx.NetxformError, match=code):
         nx.plan("model net = zoo.smallcnn()\n" + text)
+
+
+@given(st.integers(0, 50), st.sampled_from(["smallcnn", "resnet_small", "vgg_small", "densenet_small"]))
+@settings(max_examples=6)
+def test_the_worst_case_is_one(seed: int, name: str) -> None:
+    result = nx.apply(f"model net = zoo.{name}()\nfactorize :Conv2d rank=0.5 worst_case=10", seed=seed)
+    detail = result.certificate["statements"][0]["claims"][1]["detail"]
+    assert 0 < detail["reached on the probe"] <= detail["worst case"]
+
+
+def test_sequential_layers_see_the_errors_before_them() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 20))
+    x = torch.randn(400, 20)
+    more: dict[str, Any] = {"model": model, "example_inputs": x[:1], "data": (x, torch.arange(400) % 3)}
+    gaps: list[float] = []
+    for words in ("", " sequential=true"):
+        changed = nx.apply(f"factorize .0 | .2 rank=3 over data samples=400{words}", **more).model
+        with torch.no_grad():
+            gaps.append(float((changed(x) - model(x)).square().mean()))
+    assert gaps[1] != gaps[0]

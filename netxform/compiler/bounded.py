@@ -99,7 +99,18 @@ def outputs(
                        "agreement at least": _at_least(sum(agree), count, claim.level) if agree else None}  # fmt: skip
             name = f"change of the outputs: {claim.level:.0%} of new samples stay below"
     held = math.isfinite(moved)
+    if claim.worst is not None:
+        reached = _reached(before, after, inputs, claim.radius)
+        detail |= {"worst case": claim.worst, "for inputs of norm": claim.radius, "reached on the probe": reached}
+        held = held and reached <= claim.worst * (1 + _ROUNDING)
     return Measured(Evidence(name, math.inf, measured, held, count, seed, "float32", detail), {}, reference=wanted)
+
+
+def _reached(before: Network, after: Network, inputs: tuple[Tensor, ...], radius: float) -> float:
+    """The largest change of the outputs on the probe inputs, scaled to the radius."""
+    x = tuple(t / t.flatten(1).norm(dim=1).reshape(-1, *[1] * (t.dim() - 1)) * radius for t in inputs)
+    pairs = zip(results(before, x), results(after, x), strict=True)
+    return max(float((a.double() - b.double()).flatten(1).norm(dim=1).max()) for a, b in pairs)
 
 
 def _on_data(before: Network, after: Network, claim: OutputError, material: Material) -> tuple[list[float], list[bool]]:

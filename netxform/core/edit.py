@@ -207,13 +207,15 @@ class OutputError:
 
     On `samples` of `data` that no choice has seen (the first `skip` were used for choosing): a quantile that the next sample
     stays below with probability `level`, and a lower bound of the agreement of the largest output. Without data, on the
-    probe inputs alone.
+    probe inputs alone. `worst`: a bound on the 2-norm of the change for every input of norm at most `radius`, where asked for.
     """
 
     data: str | None = None
     skip: int = 0
     samples: int = 0
     level: float = 0.95
+    worst: float | None = None
+    radius: float = 0.0
     kind: Literal["output error"] = "output error"
 
 

@@ -1,1 +1,1 @@
-"""The mathematics of factorizing and of saliency, on tensors and networks; no verbs, no text."""
+"""Numerics of factorization: pure functions on tensors, that know no network and no verb."""

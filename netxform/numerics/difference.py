@@ -111,16 +111,28 @@ def worst(old: nn.Module, new: nn.Module, size: tuple[int, ...], seed: int) -> W
             x = layer(x)
         return x
 
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = _start(shape, seed)
     for _ in range(_ITERATIONS):
-        x = (x / x.norm().clamp_min(1e-300)).detach().requires_grad_()
+        x = x.detach().requires_grad_()
         with torch.enable_grad():
             gap = run(before, x) - run(after, x)
-            (x,) = torch.autograd.grad(0.5 * gap.square().sum(), x)
-    x = (x / x.norm().clamp_min(1e-300)).detach()
+            (step,) = torch.autograd.grad(0.5 * gap.square().sum(), x)
+        x = _unit(step, x)
+    x = x.detach()
     with torch.no_grad():
         y = run(before, x)
         return Worst(float((y - run(after, x)).norm()), x, y)
+
+
+def _start(shape: tuple[int, ...], seed: int) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x / x.norm()
+
+
+def _unit(step: Tensor, x: Tensor) -> Tensor:
+    """The step at length 1; where the two do not differ there is none, and x stays."""
+    length = float(step.norm())
+    return step / length if length > 0 else x
 
 
 def _matrix_worst(g: Geometry, old: nn.Module, new: nn.Module, seed: int) -> Worst:
@@ -150,21 +162,17 @@ def _times(W_OI: Tensor, x: Tensor) -> Tensor:
 
 def _power(before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor], held: Tensor, seed: int) -> Worst:
     """The adjoint of the chain is had by automatic differentiation, that of the matrix by blocks of rows."""
-    x = torch.randn(held.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = _start((held.shape[1],), seed)
     for _ in range(_ITERATIONS):
-        x = (x / x.norm().clamp_min(1e-300)).detach().requires_grad_()
+        x = x.detach().requires_grad_()
         with torch.enable_grad():
             z = after(x)
         gap = before(x.detach()) - z.detach()
         (back,) = torch.autograd.grad(z, x, gap)
-        x = (
-            sum(
-                (held[i : i + _ROWS].double().T @ gap[i : i + _ROWS] for i in range(0, len(held), _ROWS)),
-                start=torch.zeros_like(back),
-            )
-            - back
-        )
-    x = (x / x.norm().clamp_min(1e-300)).detach()
+        for i in range(0, len(held), _ROWS):
+            back = back - held[i : i + _ROWS].double().T @ gap[i : i + _ROWS]
+        x = _unit(back, x)
+    x = x.detach()
     with torch.no_grad():
         y = before(x)
         return Worst(float((y - after(x)).norm()), x, y)

@@ -139,7 +139,7 @@ class Chain:
             factors = self.form.decompose(g, K_GOIk, ranks, seed=seed, exact=exact)
         made = tensors(links, factors, held, bias)
         stored = _stored_error(g, links, factors, K_GOIk, made) if g.taps > 1 else factors.error
-        rounding = _rounding(held.dtype, factors.norm, max(ranks), len(links))
+        rounding = _rounding(held.dtype, factors.norm, max(ranks), len(links), max(g.rows, g.columns) * g.taps)
         gain, how = self._gain(g, K_GOIk, links, made, stored)
         above = factors.bound if math.isfinite(factors.bound) else stored
         bound = LayerBound(self.place.path, above + rounding, gain + rounding, how, self.place.size)
@@ -156,14 +156,16 @@ class Chain:
             rebuilt = compose(g, links, _kernels(links, made))[0]
             return spectral_norm(K[0].double() - rebuilt.double()), "largest singular value of the error"
         E = K.double() - compose(g, links, [k.double() for k in _kernels(links, made)])
-        flat = E.flatten(0, 1) if not g.transposed else E
-        work = g.groups * g.rows * g.columns * min(g.rows, g.columns) * 20.0 * math.prod(2 * k + 6 for k in g.kernel)
-        if work <= _EFFORT and g.dims <= 2 and not g.transposed and g.padding_mode == "zeros":
-            return _fft(g, flat, self.place.size[1:]), "Fourier symbol of the error"
+        size = self.place.size[1:]
         if g.transposed or g.padding_mode != "zeros" or g.dims > 2:
-            return _taps(E, g, self.place.size[1:]), "sum over the taps of the error's singular values"
-        per_group = [im2col_bound(e, stride=g.stride) for e in E]
-        return max(per_group), "im2col matrix of the error"
+            return taps_bound(E, g, size), "sum over the taps of the error's singular values"
+        flat, settings = _plane(g, E.flatten(0, 1))
+        frequencies = math.prod(n + k for n, k in zip(size, g.kernel, strict=True)) / 2
+        if frequencies * g.groups * g.rows * g.columns * min(g.rows, g.columns) <= _EFFORT:
+            whole = (1,) * (2 - g.dims) + size
+            return conv_norm(flat, size=(whole[0], whole[1]), **settings), "Fourier symbol of the error"
+        settings.pop("padding")
+        return im2col_bound(flat, **settings), "im2col matrix of the error"
 
 
 def _kernels(links: Sequence[Geometry], made: dict[str, Tensor]) -> list[Tensor]:
@@ -175,13 +177,17 @@ def _stored_error(g: Geometry, links: Sequence[Geometry], factors: Factors, K_GO
     return float((K_GOIk.double() - compose(g, links, [k.double() for k in _kernels(links, made)])).norm())
 
 
-def _rounding(dtype: torch.dtype, norm: float, rank: int, links: int) -> float:
-    """What storing the factors in `dtype` may add: each is off by half a unit in the last place, and ‖U‖_F·‖V‖_F ≤ √rank·‖K‖."""
-    return links * torch.finfo(dtype).eps * math.sqrt(rank) * norm
+def _rounding(dtype: torch.dtype, norm: float, rank: int, links: int, side: int) -> float:
+    """What rounding may add to ‖K − K̂‖_F: factors stored in `dtype` are each off by half a unit in the last place, and
+    ‖U‖_F·‖V‖_F ≤ √rank·‖K‖; bases computed in float64 are orthogonal to a small multiple of the side times its precision.
+    """
+    return norm * (links * torch.finfo(dtype).eps * math.sqrt(rank) + 4 * side * torch.finfo(torch.float64).eps)
 
 
-def _taps(E_GOIk: Tensor, g: Geometry, size: tuple[int, ...]) -> float:
+def taps_bound(E_GOIk: Tensor, g: Geometry, size: tuple[int, ...]) -> float:
     """For any padding, and for transposed convolutions: the sum over the taps of ‖E_tap‖₂·√(how often the tap reads one pixel)."""
+    if not g.kernel:
+        return max(spectral_norm(e) for e in E_GOIk)
     often = [_readings(g, axis, n) for axis, n in enumerate(size)]
     taps = list(itertools.product(*(range(k) for k in g.kernel)))
     times = [math.sqrt(math.prod(often[a][t] for a, t in enumerate(tap))) for tap in taps]
@@ -202,13 +208,13 @@ def _readings(g: Geometry, axis: int, size: int) -> list[int]:
     return [int(row[t * d :: s][:outputs].bincount().max()) for t in range(k)]
 
 
-def _fft(g: Geometry, E: Tensor, size: tuple[int, ...]) -> float:
-    if g.dims == 1:
-        padding = g.padding if isinstance(g.padding, str) else (0, *g.padding)
-        return conv_norm(
-            E.unsqueeze(2), stride=(1, *g.stride), padding=padding, dilation=(1, *g.dilation), groups=g.groups, size=(1, *size)
-        )
-    return conv_norm(E, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups, size=(size[0], size[1]))
+def _plane(g: Geometry, E: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """The error kernel (outputs, inputs of a group, height, width) and its geometry; a 1-D convolution has height 1."""
+    ones = (1,) * (2 - g.dims)
+    # with 'same' the stride is 1, and the bound holds for every padding
+    padding = (0, 0) if isinstance(g.padding, str) else ((0,) * (2 - g.dims) + g.padding)
+    shape = (*E.shape[:2], *ones, *E.shape[2:])
+    return E.reshape(shape), {"stride": ones + g.stride, "padding": padding, "dilation": ones + g.dilation, "groups": g.groups}
 
 
 def _biased(links: tuple[Geometry, ...], bias: bool | None) -> tuple[Geometry, ...]:
@@ -340,7 +346,7 @@ class TrainMatrix:
         made = {f"cores.{k}": core.to(W.dtype).contiguous() for k, core in enumerate(found.cores)}
         if self.g.bias:
             made["bias"] = cast(Tensor, module.bias).detach().clone()
-        rounding = _rounding(W.dtype, found.norm, max(ranks), len(found.cores))
+        rounding = _rounding(W.dtype, found.norm, max(ranks), len(found.cores), max(W.shape))
         bound = LayerBound(
             self.place.path, found.error + rounding, found.error + rounding, "Frobenius norm of the error", self.place.size
         )
@@ -414,7 +420,7 @@ class Pairs:
             found = truncate(whole, rank, exact=exact, seed=seed)
             short = name.replace(".", "_")
             made[f"{short}_u"], made[f"{short}_v"] = found.U_OR, found.V_RI
-            rounding = _rounding(whole.dtype, found.norm, rank, 2)
+            rounding = _rounding(whole.dtype, found.norm, rank, 2, max(whole.shape))
             gain = spectral_norm(whole.double() - found.U_OR.double() @ found.V_RI.double())
             bounds.append(LayerBound(f"{self.place.path}::{name}", found.error + rounding, gain + rounding, "largest singular value of the error",
                                      self.place.size))  # fmt: skip

@@ -15,7 +15,7 @@ from netxform.errors import Diagnostic, NetxformError, Span, fail
 
 if TYPE_CHECKING:
     from netxform.core.network import Network
-    from netxform.numerics.factoring import Pick, Target
+    from netxform.numerics.factoring import Gap, Pick, Target
     from netxform.numerics.outputs import Seen
 
 FormName: TypeAlias = Literal["auto", "svd", "svd_in", "spatial", "tucker2", "cp", "tt"]
@@ -33,14 +33,15 @@ class Factorize:
     transposed convolutions too; GRU, LSTM and attention get factor pairs inside.
 
     Ranks: `rank=256`, `rank=0.25` (of the full rank), `rank=[128, 64]`; `by rel_error <= 2%`, `by energy >= 95%` (of the
-    kernel, or of the output with `over`), `by vbmf`; or `until params <= 40% of base` (`macs`, `flops`, `bytes`, `latency`): one
-    allocation of forms and ranks over all selected layers, by integer programming. A layer that would not get cheaper
-    is left as it is, and the plan says so.
+    kernel, or of the output with `over`), `by vbmf`; or `until params <= 40% of base` (`macs`, `flops`, `bytes`, `latency`):
+    one allocation of forms and ranks over all selected layers, by integer programming. A layer that would not get
+    cheaper is left as it is, and the plan says so.
 
     `over DATA` (`samples=512`) truncates so that the expected squared error of the *output* is least, weighs the layers of a
     budget by what the loss feels, corrects the bias by the mean error, and measures on a quarter of the samples held out;
     `sequential=true` lets later layers see the errors of the earlier ones. `round_to=8` rounds chosen ranks; `gate=none`
-    lets `auto` choose what is slower here; `batch` is the batch that is timed.
+    lets `auto` choose what is slower here; `batch` is the batch that is timed. `worst_case=RADIUS` states a bound on the
+    outputs for every input of that norm, by composing the layers' bounds: true, and far above what happens.
 
     Example: model net = zoo.smallcnn(); factorize fc1 rank=8; factorize conv2 | conv3 using tucker2 by rel_error <= 60%
 
@@ -65,6 +66,7 @@ class Factorize:
     gate: Literal["measured", "none"] = key("measured")
     batch: int = key(1)
     exact: bool = key(False)
+    worst_case: float | None = key(None)
     when_smaller: bool = key(True)
     in_modes: tuple[int, ...] | None = key(None)
     out_modes: tuple[int, ...] | None = key(None)
@@ -326,58 +328,96 @@ class Factorize:
     ) -> Choice:
         """Every factor, with its bound; on data, the mean error goes into the bias."""
         from netxform.core.surgery import perform
-        from netxform.numerics.factoring import assembled, gaps
         from netxform.numerics.outputs import observe
+        from netxform.numerics.worst_case import worst_case
 
         chosen = self._choice(picks, v)
         chains: dict[str, Any] = dict(chosen.values["chains"])
-        tensors: dict[str, Any] = {}
+        parts: dict[str, dict[str, Any]] = {}
         bounds: list[LayerBound] = []
-        lines: dict[str, str] = {}
+        errors: dict[str, str] = {}
         now = network
         for pick in picks:
             path = pick.target.path
             material.step(path)
-            module = network.module.get_submodule(path)
             data = seen.get(path)
             if self.sequential and data is not None:
                 data = observe(now, [path], self._batches(material, v["data"], held=False))[path]
+            module = network.module.get_submodule(path)
             made = pick.way.make(module, pick.ranks, seed=v["seed"], exact=self.exact, seen=data)
-            held = dict(made.tensors)
-            if data is not None and pick.form in pick.target.ways and pick.target.dense is not None:
-                gap = gaps(now, {path: assembled(chains[path], held, module)}, self._batches(material, v["data"], held=False))[
-                    path
-                ]
-                chains[path] = _corrected(pick, held, gap.mean_O)
-                after = gaps(now, {path: assembled(chains[path], held, module)}, self._batches(material, v["data"], held=True))
-                if path in after:
-                    lines[path] = f", output error {after[path].relative:.3g} on held-out samples"
-            tensors |= {f"{path}.{n}": t for n, t in held.items()}
+            parts[path] = dict(made.tensors)
             bounds += made.bounds
-            lines[path] = f", rel error {made.error / (made.norm or 1.0):.3g} ({made.method})" + lines.get(path, "")
+            errors[path] = f", rel error {made.error / (made.norm or 1.0):.3g} ({made.method})"
             if self.sequential:
-                now = perform(
-                    network, _edit(chains, tensors, [p.target.path for p in picks if f"{p.target.path}." in str(tensors)])
-                )
-        shown = [f"{p.target.path}: {_line(p)}{lines[p.target.path]}" for p in picks]
+                self._correct([pick], now, chains, parts, v, material)
+                now = perform(network, _edit(chains, parts, list(parts)))
+        if self.over is not None:
+            if not self.sequential:
+                self._correct(picks, network, chains, parts, v, material)
+            for path, gap in self._gaps(network, chains, parts, v, material, held=True).items():
+                errors[path] += f", output error {gap.relative:.3g} on held-out samples"
+        shown = [f"{p.target.path}: {_line(p)}{errors[p.target.path]}" for p in picks]
         shown += [f"{path}: left as it is: {why}" for path, why in v["left"].items()]
         values = {**chosen.values, "chains": chains, "factors": shown, "bounds": bounds}
-        return replace(chosen, values=values, tensors=tensors, provisional="")
+        if self.worst_case is not None:
+            values["worst case"] = worst_case(network, {b.path.partition("::")[0]: b.gain for b in bounds}, self.worst_case)
+        return replace(chosen, values=values, tensors=_named(parts), provisional="")
+
+    def _gaps(
+        self,
+        network: Network,
+        chains: Mapping[str, Any],
+        parts: Mapping[str, Mapping[str, Any]],
+        v: Mapping[str, Any],
+        material: Material,
+        held: bool,
+    ) -> dict[str, Gap]:
+        from netxform.numerics.factoring import assembled, gaps
+
+        modules = {p: network.module.get_submodule(p) for p in parts}
+        made = {p: assembled(chains[p], parts[p], m) for p, m in modules.items()}
+        return gaps(network, made, self._batches(material, v["data"], held))
+
+    def _correct(
+        self,
+        picks: Sequence[Pick],
+        network: Network,
+        chains: dict[str, Any],
+        parts: dict[str, dict[str, Any]],
+        v: Mapping[str, Any],
+        material: Material,
+    ) -> None:
+        """Put the mean error of each chain into the bias of its last layer; one is added where there is none."""
+        mine = {p.target.path: p for p in picks if p.target.dense is not None}
+        found = self._gaps(network, chains, {path: parts[path] for path in mine}, v, material, held=False)
+        for path, gap in found.items():
+            held = parts[path]
+            layers_ = mine[path].way.layers(mine[path].ranks, bias=True)
+            name = f"{layers_[-1].name}.bias" if layers_[-1].name else "bias"
+            like = next(iter(held.values()))
+            held[name] = (held[name].double() + gap.mean_O if name in held else gap.mean_O).to(like.dtype)
+            chains[path] = layers_
 
     def rewrite(self, network: Network, choice: Choice) -> Edit:
         """A chain in the place of each layer."""
-        return _edit(choice.values["chains"], choice.tensors, list(choice.values["chains"]))
+        chains = choice.values["chains"]
+        return Edit(tuple(Replace(p, tuple(c)) for p, c in chains.items()), choice.tensors)
 
     def law(self, choice: Choice) -> tuple[Claim, ...]:
         """Each layer within its bound; how far the outputs moved."""
         bounds = tuple(choice.values.get("bounds", ()))
         fit = max(1, self.samples * 3 // 4)
         output = OutputError(choice.values.get("data"), fit, self.samples - fit) if self.over is not None else OutputError()
-        return (LayerErrors(bounds), output)
+        worst = choice.values.get("worst case")
+        return (LayerErrors(bounds), replace(output, worst=worst, radius=self.worst_case or 0.0))
 
 
-def _edit(chains: Mapping[str, Any], tensors: Mapping[str, Any], paths: Sequence[str]) -> Edit:
-    return Edit(tuple(Replace(p, tuple(chains[p])) for p in paths), tensors)
+def _edit(chains: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> Edit:
+    return Edit(tuple(Replace(p, tuple(chains[p])) for p in paths), _named(parts))
+
+
+def _named(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{path}.{name}": tensor for path, held in parts.items() for name, tensor in held.items()}
 
 
 def totals(cost: Any) -> dict[str, int]:
@@ -409,15 +449,6 @@ def _new_biases(target: Target, network: Network) -> int:
     module: Any = network.module.get_submodule(target.path)
     g = getattr(next(iter(target.ways.values())), "g", None)
     return int(g.outputs) if g is not None and getattr(module, "bias", None) is None else 0
-
-
-def _corrected(pick: Pick, held: dict[str, Any], mean_O: Any) -> tuple[Any, ...]:
-    """The chain with the mean error in the bias of its last layer; `held` gets the tensor."""
-    layers_ = pick.way.layers(pick.ranks, bias=True)
-    name = f"{layers_[-1].name}.bias" if layers_[-1].name else "bias"
-    like = next(iter(held.values()))
-    held[name] = (held[name].double() + mean_O if name in held else mean_O).to(like.dtype)
-    return layers_
 
 
 def _enough(seen: Mapping[str, Seen], data: Name) -> None:
