@@ -78,7 +78,7 @@ def _share(chunk: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor
     """Samples and rows of one process's share of a batch; one row that does not count, where it has none."""
     if world == 1:
         return chunk, torch.arange(len(chunk)), chunk, len(chunk)
-    rows = torch.arange(rank, len(chunk), world)
+    rows = torch.arange(len(chunk))[rank::world]
     live = len(rows)
     rows = rows if live else torch.zeros(1, dtype=torch.int64)
     return chunk[rows], rows, chunk, live
