@@ -1,6 +1,6 @@
 """What the verbs that train have in common: their clauses, and how these become an objective. No torch at the top.
 
-    selection, clauses ─planned→ Training and what the plan shows of it
+selection, clauses ─planned→ Training and what the plan shows of it
 """
 
 from __future__ import annotations
@@ -76,7 +76,15 @@ class Learning:
         rate = self.using.keywords.get("lr", 1.0)
         if not isinstance(rate, int | float) or rate <= 0:
             yield Diagnostic("X0406", f"a learning rate is above 0, not {rate}", self.using.span, "lr")
-        lows = (("batch", 1), ("warmup", 0), ("patience", 1), ("clip", 0.0), ("accumulate", 1), ("mixup", 0.0), ("processes", 1))
+        lows = (
+            ("batch", 1),
+            ("warmup", 0),
+            ("patience", 1),
+            ("clip", 0.0),
+            ("accumulate", 1),
+            ("mixup", 0.0),
+            ("processes", 1),
+        )
         for name, low in lows:
             value = getattr(self, name)
             if value is not None and value < low:
@@ -258,9 +266,7 @@ def _groups(verb: Learning, scope: Scope, trained: tuple[str, ...]) -> tuple[Gro
     return tuple(Group(tuple(names), dict(key_)) for key_, names in grouped.items())
 
 
-def _penalties(
-    wanted: tuple[Regularizer, ...], network: Network, scope: Scope, trained: set[str]
-) -> tuple[Penalty, ...]:
+def _penalties(wanted: tuple[Regularizer, ...], network: Network, scope: Scope, trained: set[str]) -> tuple[Penalty, ...]:
     from netxform.core.activations import activation_nodes
     from netxform.core.network import exit_nodes
 
@@ -281,7 +287,7 @@ def _penalties(
             nodes = tuple(dict.fromkeys(n.name for t in tops for n in exit_nodes(network, t)))
         if not nodes:
             raise fail(
-                "X0324",
+                "X0341",
                 f"`{one.target}` has no {one.of}",
                 one.target.span,
                 "nothing to penalise",

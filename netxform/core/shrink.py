@@ -1,6 +1,6 @@
 """The same architecture, narrower: every free index set keeps a share of its indices, and all weights are drawn anew.
 
-    Network, share ─shrink→ Network
+Network, share ─shrink→ Network
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ Draw = Callable[..., Tensor]
 
 
 def augment(x: Tensor, calls: tuple[Invocation, ...], batch: Batch, generator: torch.Generator) -> Tensor:
-    """x (n, …) seen anew; `shift(2)` pixels at most, `flip(0.5)` left to right, `noise(0.1)`, `erase(0.25)` of the side,
+    """X (n, …) seen anew; `shift(2)` pixels at most, `flip(0.5)` left to right, `noise(0.1)`, `erase(0.25)` of the side,
     `scale(0.1)` in brightness.
     """
 

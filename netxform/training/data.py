@@ -71,7 +71,7 @@ def steps(
     places_ = [places.tolist() for step in cut for places, *_ in step]
     loaded = iter(DataLoader(samples, batch_sampler=places_))
     for step in cut:
-        yield tuple(Batch(*next(loaded), *rest) for rest in step)
+        yield tuple(Batch(x, y, *rest) for rest, (x, y) in zip(step, loaded, strict=False))
 
 
 def _share(chunk: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor, int]:

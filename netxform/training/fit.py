@@ -128,7 +128,7 @@ def fit(
 
     `teachers`: what `work.soft` names. With `checkpoint` the state is saved there after every epoch, and a run that finds one
     goes on from it. Raises NetxformError X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device),
-    X0822 (damaged checkpoint), X0823 (another number of processes).
+    X0822 (damaged checkpoint), X0841 (another number of processes).
     """
     progress = progress or Quiet()
     processes = join()
@@ -447,14 +447,15 @@ def _seeded() -> Generator[None]:
 @contextlib.contextmanager
 def _deterministic() -> Generator[None]:
     """Same bytes out on the same machine. New memory need not be filled for that: nothing here reads what it did not write."""
-    before, filling = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    filler: Any = torch.utils.deterministic
+    before, filling = torch.are_deterministic_algorithms_enabled(), filler.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    filler.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filling
+        filler.fill_uninitialized_memory = filling
 
 
 def _misfit(error: Exception, data: DataSet) -> Exception:

@@ -78,7 +78,7 @@ def test_the_certificate_of_two_processes_is_that_of_one(tmp_path: Path) -> None
 def test_another_number_of_processes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.xform").write_text(SPEC)
     assert cli.main(["apply", str(tmp_path / "a.xform"), "-o", str(tmp_path / "b"), "--processes", "2"]) == 1
-    assert "X0823" in capsys.readouterr().err
+    assert "X0841" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
 
 
@@ -111,10 +111,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("accumulate", [1, 2, 5])
 def test_every_row_is_in_one_share(count: int, world: int, accumulate: int) -> None:
     data = torch.utils.data.TensorDataset(torch.arange(count), torch.arange(count))
-    every = [list(steps(data, 5, shuffle=(1, 1), rank=r, world=world, accumulate=accumulate, drop_single=True)) for r in range(world)]
+    every = [
+        list(steps(data, 5, shuffle=(1, 1), rank=r, world=world, accumulate=accumulate, drop_single=True)) for r in range(world)
+    ]
     whole = list(steps(data, 5, shuffle=(1, 1), drop_single=True))
     assert {len(e) for e in every} == {len(whole)}
     for one, shares in zip(whole, zip(*every, strict=True), strict=True):
         assert len({len(s) for s in shares}) == 1
-        rows = [p.x[: p.live].tolist() for share in shares for p in share]
-        assert sorted(sum(rows, [])) == sorted(one[0].x.tolist())
+        rows = [row for share in shares for p in share for row in p.x[: p.live].tolist()]
+        assert sorted(rows) == sorted(one[0].x.tolist())

@@ -51,7 +51,9 @@ def test_at_high_temperature_the_gradient_is_that_of_matching_logits(size: tuple
     gap = (z - v) - (z - v).mean(1, keepdim=True)
     wanted = gap.detach() / v.shape[1] / len(v)
     # the next term of the series is of the order of the logits over T
-    assert (gradient - wanted).abs().max() <= 10 * wanted.abs().max() * 1e-3 * max(1.0, z.abs().max().item(), v.abs().max().item())
+    assert (gradient - wanted).abs().max() <= 10 * wanted.abs().max() * 1e-3 * max(
+        1.0, z.abs().max().item(), v.abs().max().item()
+    )
     (same,) = torch.autograd.grad(soft_loss("logit_mse", z, v, 1.0), z)
     assert torch.allclose(same, wanted, atol=1e-12)
 
