@@ -108,6 +108,19 @@ CODES: dict[str, tuple[str, str]] = {
         "The function would change: a norm runs over the axis and its indices are not repeated equally often, a softmax or a\n"
         "sum runs over it, a tied tensor is both produced and summed over, or the size is no whole number.",
     ),
+    "X0341": (
+        "no such values",
+        "`activations(…)` are the values behind nonlinearities, `outputs(…)` those of layers as they are.",
+    ),
+    "X0342": (
+        "not in several processes",
+        "The loss relates the samples of a batch to each other; each process sees a part of it.",
+    ),
+    "X0343": (
+        "a teacher that does not fit",
+        "Teacher and student give outputs of the same shape, and matched features have sizes that the map takes.",
+    ),
+    "X0344": ("a model made of itself", "`model a = shrink(b, …)` and `model b = shrink(a, …)` lead back to each other."),
     "X0401": ("wrong kind of value", "The clause takes another kind of value."),
     "X0402": ("wrong unit", "Quantities keep their unit, and only like is compared with like."),
     "X0403": ("unknown parameter", "`param NAME = …` declares, `$NAME` uses, `-p NAME=…` sets."),
@@ -147,6 +160,11 @@ CODES: dict[str, tuple[str, str]] = {
     "X0820": ("cannot be stored", "The network holds something that a standalone file cannot: an island or foreign function."),
     "X0821": ("a damaged graph", "graph.json is not what this version writes."),
     "X0822": ("a damaged bundle", "A file differs from what was certified."),
+    "X0841": (
+        "another number of processes",
+        "`processes=2` on `train` or `distill` (or `apply --processes 2`) states how many must run.\n"
+        "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order of sums.",
+    ),
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),
     "X0903": ("pickled objects", "Unpickling can run code; it needs `--trust-pickle`. Prefer safetensors."),

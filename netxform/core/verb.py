@@ -84,6 +84,22 @@ class DataInfo:
     span: Span
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known of a further model while a plan is made.
+
+    `network`: its graph without weights, None for what is no network. `output`: the shape of its one output for one sample
+    (the first number is the batch), None where it has several. `params`: its number of parameters, 0 where it has none.
+    """
+
+    name: str
+    network: Network | None
+    output: tuple[int, ...] | None
+    params: int
+    span: Span
+    description: str = ""
+
+
 class Scope(Protocol):
     """What a verb may ask of its surroundings while it resolves."""
 
@@ -135,6 +151,10 @@ class Scope(Protocol):
 
     def data(self, name: str | None, span: Span) -> DataInfo:
         """The data set of that name, or the only one declared."""
+        ...
+
+    def model(self, name: str, span: Span) -> ModelInfo:
+        """A declared model, or a snapshot of this one. Raises X0302, and what loading it raises."""
         ...
 
     def closing(self) -> str | None:
