@@ -108,6 +108,11 @@ CODES: dict[str, tuple[str, str]] = {
         "The function would change: a norm runs over the axis and its indices are not repeated equally often, a softmax or a\n"
         "sum runs over it, a tied tensor is both produced and summed over, or the size is no whole number.",
     ),
+    "X0323": (
+        "nothing that may be pruned",
+        "Nothing in the selection is free, or nothing of it has a score. `netxform ls SPEC --axes` shows what is free and why "
+        "the rest is locked.",
+    ),
     "X0401": ("wrong kind of value", "The clause takes another kind of value."),
     "X0402": ("wrong unit", "Quantities keep their unit, and only like is compared with like."),
     "X0403": ("unknown parameter", "`param NAME = …` declares, `$NAME` uses, `-p NAME=…` sets."),
@@ -119,7 +124,9 @@ CODES: dict[str, tuple[str, str]] = {
     "X0409": ("unknown optimizer or setting", "adamw, adam, sgd, rmsprop, adagrad, nadam, radam, with PyTorch's arguments."),
     "X0410": ("unknown layer", "A block names layers of torch.nn."),
     "X0411": ("bad arguments", "The layer, model or classifier does not take these arguments."),
+    "X0412": ("unknown score", "`by …` names a score: obd, obd-weights, taylor, magnitude, bn-scale, activation, random."),
     "X0501": ("a contract fell short", "What a statement promises was measured and does not hold. Nothing was written."),
+    "X0603": ("a budget that cannot be met", "Even with everything removed that may go, the network costs more than asked for."),
     "X0601": ("an assert does not hold", "The spec demands something that is not so."),
     "X0602": ("a metric nobody measured", "Metrics come from `train` and from fitted classifiers, before this statement."),
     "X0701": ("a stale plan", "Spec, model or version changed since the plan was saved. Plan again, and compare."),
@@ -144,6 +151,7 @@ CODES: dict[str, tuple[str, str]] = {
     "X0820": ("cannot be stored", "The network holds something that a standalone file cannot: an island or foreign function."),
     "X0821": ("a damaged graph", "graph.json is not what this version writes."),
     "X0822": ("a damaged bundle", "A file differs from what was certified."),
+    "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),
     "X0903": ("pickled objects", "Unpickling can run code; it needs `--trust-pickle`. Prefer safetensors."),

@@ -29,7 +29,7 @@ from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, ties, to_json
 from netxform.compiler.plan import Plan, totals
 from netxform.compiler.rewrite import Outcome
-from netxform.compiler.verify import digest, distance, measure, probe, same_again, tensor_hash, tensors, values_at
+from netxform.compiler.verify import again, digest, distance, measure, probe, tensor_hash, tensors, values_at
 from netxform.core.edit import FrozenInTraining
 from netxform.core.law import Evidence
 from netxform.core.network import Network
@@ -74,7 +74,8 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
                 now = values_at(network, one.values, inputs)
                 force = all(distance(now.get(n), t) == 0.0 for n, t in one.values.items())
             elif one.reference:
-                force = same_again(one.reference, network, inputs, asdict(one.evidence)).held
+                assert one.claim is not None
+                force = again(one.claim.kind, one.reference, network, inputs, asdict(one.evidence)).held
             elif one.tensors:
                 force = digest(network.module, one.tensors) == one.evidence.detail["digest"]
             elif isinstance(one.claim, FrozenInTraining):
@@ -277,9 +278,9 @@ def verify(folder: Path) -> Verdict:
         for j, claim in enumerate(statement["claims"]):
             if not claim["in_force"]:
                 continue
-            if claim["kind"] == "same function":
+            if claim["kind"] in ("same function", "masked twin", "loss change"):
                 wanted = tuple(stored[n] for n in sorted((n for n in stored if n.startswith(f"reference.{i}.{j}.")), key=len))
-                evidence = same_again(wanted, network, inputs, claim)
+                evidence = again(claim["kind"], wanted, network, inputs, claim)
             else:
                 evidence = _again(claim, network, values, stored, bound)
             lines.append((statement["statement"], evidence))

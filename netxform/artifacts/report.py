@@ -16,7 +16,7 @@ from netxform.core.cost import Cost
 
 _HIDDEN = (
     "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
-    "seed",
+    "seed", "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights",
 )  # fmt: skip
 
 

@@ -14,12 +14,25 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.core.edit import Claim, Edit, FrozenInTraining, SameFunction, SameOutputs, SameValue, Untouched
+from netxform.core.edit import (
+    Claim,
+    Edit,
+    FrozenInTraining,
+    LossChange,
+    MaskedTwin,
+    SameFunction,
+    SameOutputs,
+    SameValue,
+    Untouched,
+)
 from netxform.core.law import Evidence
 from netxform.core.network import Network, example, refresh
 from netxform.core.reindex import Axis
 from netxform.core.surgery import outputs, perform
 from netxform.core.verb import Material
+from netxform.errors import fail
+from netxform.numerics.curvature import mean_loss
+from netxform.numerics.gates import gates, masked
 
 SAMPLES = 8
 
@@ -79,6 +92,10 @@ def _measure(
             return _frozen(after, claim, inputs, seed)
         case Untouched():
             return _untouched(before, after, claim.trained)
+        case MaskedTwin():
+            return _masked_twin(before, after, claim, edit, inputs, seed)
+        case LossChange():
+            return _loss_change(before, after, claim, material)
         case _:
             assert_never(claim)
 
@@ -176,6 +193,81 @@ def _same_function(
     dtype = "float64" if copied is not None else "float32"
     evidence = Evidence(name, bound, exact, held, inputs[0].shape[0] if inputs and inputs[0].dim() else 0, seed, dtype, detail)
     return Measured(evidence, {}, reference=wanted)
+
+
+def _masked_twin(
+    before: Network, after: Network, claim: MaskedTwin, edit: Edit, inputs: tuple[Tensor, ...], seed: int
+) -> Measured:
+    """Removal against masking, on a float64 copy; and the network as it is stored, within its own rounding noise."""
+    named = {a.name: a.atom for a in before.atoms}
+    positions = {name: index for name, index in claim.removed}
+    fill = {(operand, axis): edit.tensors[name] for operand, axis, name in claim.means} or None
+    copied = doubled(before)
+    base = copied or before
+    twins = {a.name: a.atom for a in base.atoms} if copied is not None else named
+    given = tuple(t.to(i.dtype) for t, i in zip(inputs, base.inputs, strict=True))
+    found = masked(base, gates(base), {twins[n]: list(i) for n, i in positions.items()}, given, fill)
+    wanted = tuple(t for t in _tensors(found) if t.is_floating_point())
+    exact = relative(results(perform(copied, edit) if copied is not None else after, inputs), wanted)
+    stored = relative(results(after, inputs), wanted)
+    allowed = float("inf") if claim.mixes else 10 * max(_rounding(after, inputs, seed), 1e-7)
+    bound = float("inf") if claim.mixes else _EXACT if copied is not None else allowed
+    what = "read as zero" if fill is None else "read as their mean"
+    name = f"same function as with the removed indices {what}"
+    if claim.mixes:
+        name = f"difference from the removed indices {what}"
+    detail: dict[str, Any] = {"as stored": stored, "allowed as stored": allowed}
+    if claim.mixes:
+        detail["mixes"] = list(claim.mixes)
+    held = exact <= bound and stored <= allowed
+    dtype = "float64" if copied is not None else "float32"
+    count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
+    return Measured(Evidence(name, bound, exact, held, count, seed, dtype, detail), {}, reference=wanted)
+
+
+# How many samples of the calibration data a bundle holds, so that the loss can be measured again.
+_KEPT, _KEPT_BYTES = 256, 8_000_000
+
+
+def _loss_change(before: Network, after: Network, claim: LossChange, material: Material | None) -> Measured:
+    """The mean loss before and after, on the samples that were scored on and on as many others."""
+    if material is None:
+        raise fail("X0823", f"`{claim.data}` is needed to measure the loss")
+
+    def seen(network: Network, skip: int) -> tuple[float, float, int]:
+        return mean_loss(network, material.batches(claim.data, claim.samples, skip=skip), claim.loss, claim.output)
+
+    old, new = seen(before, 0), seen(after, 0)
+    detail: dict[str, Any] = {
+        "predicted": claim.predicted,
+        "standard error": claim.error,
+        "loss before": old[0],
+        "loss after": new[0],
+        "accuracy before": old[1],
+        "accuracy after": new[1],
+    }
+    if next(iter(material.batches(claim.data, 1, skip=claim.samples)), None) is not None:
+        others, after_others = seen(before, claim.samples), seen(after, claim.samples)
+        detail |= {"change on other samples": after_others[0] - others[0], "other samples": others[2]}
+    x, y = next(iter(material.batches(claim.data, _KEPT)))
+    room = max(1, _KEPT_BYTES // max(1, x[0].numel() * x.element_size()))
+    x, y = x[:room], y[:room]
+    kept = mean_loss(after, [(x, y)], claim.loss, claim.output)
+    detail |= {"loss": claim.loss, "output": claim.output, "loss on the samples kept": kept[0]}
+    name = f"change of the mean loss on {old[2]} samples of `{claim.data}`"
+    evidence = Evidence(name, float("inf"), new[0] - old[0], bool(new[0] == new[0]), old[2], 0, "float32", detail)
+    return Measured(evidence, {}, reference=(x, y))
+
+
+def again(kind: str, reference: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...], claim: dict[str, Any]) -> Evidence:
+    """A claim with a reference measured on the stored network alone."""
+    if kind != "loss change":
+        return same_again(reference, network, inputs, claim)
+    wanted = float(claim["detail"]["loss on the samples kept"])
+    detail = claim["detail"]
+    now, _, count = mean_loss(network, [(reference[0], reference[1])], detail["loss"], detail["output"])
+    allowed = 1e-5 * max(abs(wanted), 1.0)  # another machine rounds differently
+    return Evidence("loss on the samples kept", allowed, abs(now - wanted), abs(now - wanted) <= allowed, count)
 
 
 def same_again(wanted: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...], claim: dict[str, Any]) -> Evidence:

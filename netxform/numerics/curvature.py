@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from netxform.core.axes import Atom
 from netxform.core.network import Network
@@ -329,9 +330,10 @@ def _exact(
     dtype = next((p.dtype for p in network.module.parameters() if p.dtype.is_floating_point), torch.float32)
     n = len(x)
     m = {a: torch.ones(a.size, dtype=dtype, requires_grad=True) for a in sums}
-    with torch.enable_grad():
+    # the fused attention kernels have no second derivative
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         value = gate_loss(network, wanted, x, y, m, loss, output)
-        slopes = torch.autograd.grad(value, list(m.values()), create_graph=True)
+        slopes = torch.autograd.grad(value, list(m.values()), create_graph=True) if m else ()
         for atom, slope in zip(m, slopes, strict=True):
             second = torch.stack([_diagonal(slope, m[atom], k) for k in range(atom.size)]).double()
             sums[atom].second += 0.5 * n * second
@@ -347,9 +349,32 @@ def _diagonal(slope: Tensor, m: Tensor, k: int) -> Tensor:
     return torch.zeros((), dtype=slope.dtype) if found is None else found[k]
 
 
+def mean_loss(network: Network, batches: Batches, loss: Loss, output: str | None = None) -> tuple[float, float, int]:
+    """The mean loss in eval mode, the share of right classes, and the number of samples."""
+    total, right, count = 0.0, 0, 0
+    module = network.module
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            for x, y in batches:
+                z = logits(module(x), output).double()
+                target = _target(y, z, loss)
+                each = F.cross_entropy(z, target, reduction="none") if loss == "cross_entropy" else _squared(z, target)
+                total += float(each.sum())
+                right += 0 if y.dtype.is_floating_point else int((z.argmax(1) == y).sum())
+                count += len(x)
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    if not count:
+        raise fail("X0823", "there is no sample to measure the loss on")
+    return total / count, right / count, count
+
+
 def each_batch(x: Tensor, y: Tensor, size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
     """Tensors as batches."""
     yield from zip(x.split(size), y.split(size), strict=True)
 
 
-__all__ = ["Batches", "Gates", "Saliency", "each_batch", "gate_loss", "logits", "saliency"]
+__all__ = ["Batches", "Gates", "Saliency", "each_batch", "gate_loss", "logits", "mean_loss", "saliency"]
