@@ -279,7 +279,9 @@ def verify(folder: Path) -> Verdict:
             if not claim["in_force"]:
                 continue
             if claim["kind"] in ("same function", "masked twin", "loss change"):
-                wanted = tuple(stored[n] for n in sorted((n for n in stored if n.startswith(f"reference.{i}.{j}.")), key=len))
+                start = f"reference.{i}.{j}."
+                names = sorted((n for n in stored if n.startswith(start)), key=lambda n: int(n.rpartition(".")[2]))
+                wanted = tuple(stored[n] for n in names)
                 evidence = again(claim["kind"], wanted, network, inputs, claim)
             else:
                 evidence = _again(claim, network, values, stored, bound)

@@ -77,9 +77,24 @@ def details(step: Step) -> list[str]:
     if step.choice.provisional:
         lines.append(f"open: {step.choice.provisional}")
     for found in step.measured:
-        lines.append(f"measured: {found.claim}: {found.measured:.3g}, allowed {found.bound:.3g}")
+        lines.append(f"measured: {found.claim}: {_found(found.measured, found.bound, found.detail)}")
     lines += [f"warning: {w}" for w in step.choice.warnings]
     return lines
+
+
+def _found(measured: float, bound: float, detail: dict[str, Any]) -> str:
+    """A measured number beside its bound, or beside what was predicted."""
+    if "predicted" in detail:
+        predicted, error = detail["predicted"], detail["standard error"]
+        beside = "nothing predicted" if predicted is None else f"predicted {predicted:+.3g}" + (f" ± {error:.1g}" if error else "")
+        return f"{measured:+.3g} ({beside}), accuracy {detail['accuracy before']:.3f} → {detail['accuracy after']:.3f}"
+    return f"{measured:.3g}" + ("" if bound == float("inf") else f", allowed {bound:.3g}")
+
+
+def _verdict(claim: dict[str, Any]) -> str:
+    if claim["held"] and claim["bound"] == float("inf") and claim["kind"] in ("loss change", "masked twin"):
+        return _found(claim["measured"], claim["bound"], claim["detail"])
+    return "held" if claim["held"] else "BROKEN"
 
 
 def _text(value: Any) -> str:
@@ -97,7 +112,7 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
     for entry in certificate["statements"]:
         if not entry["claims"] and not entry["metrics"]:
             continue
-        rows = [f"{c['claim']}: {'held' if c['held'] else 'BROKEN'}" for c in entry["claims"]]
+        rows = [f"{c['claim']}: {_verdict(c)}" for c in entry["claims"]]
         wanted = ("val_accuracy", "test_accuracy", "test_loss")
         numbers = [f"{k.replace('_', ' ')} {entry['metrics'][k]:.3f}" for k in wanted if k in entry["metrics"]]
         rows += [", ".join(numbers)] if numbers else []

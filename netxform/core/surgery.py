@@ -55,6 +55,7 @@ def perform(network: Network, edit: Edit) -> Network:
                 _replace(changed.module, operation, edit.tensors)
             case Bias():
                 _bias(changed.module, operation)
+                changed = replace(changed)  # its types are found again, with the new tensors
             case Assign():
                 _assign(changed, operation, edit.tensors)
             case _:

@@ -29,13 +29,15 @@ _LARGE = 8192  # features of one reader, above which no covariance matrix is mad
 @dataclass(frozen=True)
 class Compensation:
     """New tensors by name, as they are behind the removal; layers that get a bias; readers that could not be compensated;
-    the constants that stand for the removed values, by (operand, axis).
+    the constants that stand for the removed values, by (operand, axis); readers that pad with zeros, where the fold is not
+    exact at the border.
     """
 
     tensors: dict[str, Tensor]
     biases: tuple[str, ...]
     skipped: dict[str, str]
     means: dict[tuple[str, int], Tensor]
+    padded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def fold(network: Network, removed: Mapping[Atom, Sequence[int]], request: Reque
         shift = _shift(reader.part, torch.where(reader.gone, mean, torch.zeros_like(mean)))
         tensors[f"{reader.path}.bias"] = _rows(network, reader.path, removed, _bias(reader.part) + shift)
     done = {(r.gate.layer or r.gate.operand, r.gate.axis) for r in readers}
-    return Compensation(tensors, _without_bias(readers), skipped, {k: m for k, m in seen.items() if k in done})
+    return Compensation(tensors, _without_bias(readers), skipped, {k: m for k, m in seen.items() if k in done}, _padded(readers))
 
 
 def refit(network: Network, removed: Mapping[Atom, Sequence[int]], request: Request, ridge: float = 1e-6) -> Compensation:
@@ -159,3 +161,13 @@ def _rows(network: Network, path: str, removed: Mapping[Atom, Sequence[int]], te
 
 def _without_bias(readers: Sequence[_Reader]) -> tuple[str, ...]:
     return tuple(r.path for r in readers if r.part.bias is None)
+
+
+def _padded(readers: Sequence[_Reader]) -> tuple[str, ...]:
+    out: list[str] = []
+    for reader in readers:
+        padding = getattr(reader.part, "padding", 0)
+        plain = padding == "valid" or (not isinstance(padding, str) and not any((padding,) if isinstance(padding, int) else padding))
+        if not plain:
+            out.append(reader.path)
+    return tuple(out)

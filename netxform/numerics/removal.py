@@ -184,6 +184,7 @@ def settle(
     fitted: dict[str, Tensor] = {}
     means: list[tuple[str, int, str]] = []
     notes: list[str] = []
+    padded: dict[str, None] = {}
     material.start("prune", rounds)
     try:
         for number in range(rounds):
@@ -197,6 +198,7 @@ def settle(
                 edit += [Bias(done.biases), Assign(tuple(done.tensors))]
                 tensors, skipped = dict(done.tensors), skipped | done.skipped
                 biases |= dict.fromkeys(done.biases)
+                padded |= dict.fromkeys(f"zero padding at {path}" for path in done.padded)
                 if rounds == 1:
                     fitted |= tensors
                     for (where, axis), mean in done.means.items():
@@ -230,7 +232,7 @@ def settle(
     twin_claim = bool(gone) and not changed and wanted.compensate != "refit" and not skipped and _gated(network, atoms_gone)
     values: dict[str, Any] = {
         "by": choice.values["by"], "score": state.how, "index sets": len(wanted.names), "removed": gone,
-        "indices": f"{sum(map(len, gone.values()))} of {total}", "biases": list(biases), "mixes": mixes + scaled,
+        "indices": f"{sum(map(len, gone.values()))} of {total}", "biases": list(biases), "mixes": [*mixes, *scaled, *padded],
         "assigned": [n for n in fitted if not n.startswith("mean/")], "twin": twin_claim, "means": means,
         "data": wanted.data, "samples": state.samples or wanted.samples, "predicted": state.predicted,
         "error": state.variance**0.5 if state.predicted is not None else None, "recover": list(recover), "wanted": wanted,

@@ -43,7 +43,7 @@ class Prune:
     their class first. `round_to=8` rounds what is left up. `keep [a, b]` leaves those alone. `step=10%` removes in rounds of that
     share, scoring again in between; in a block, `recover { train … }` trains after each, `stop_if val_accuracy < 90%` ends.
     `compensate=mean` folds the means of what goes into biases, `refit` fits the readers again by least squares.
-    `granularity=weight` zeroes single weights instead, `granularity=2:4` two of every four along the inputs.
+    `granularity=weight` zeroes single weights instead, `granularity="2:4"` two of every four along the inputs.
 
     Example: model net = zoo.smallcnn() input="1x1x8x8"; data d = sklearn.digits(); train ** for 1epochs on d; prune saliency<1e-4
 
