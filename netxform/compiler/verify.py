@@ -261,6 +261,10 @@ def _loss_change(before: Network, after: Network, claim: LossChange, material: M
 
 def again(kind: str, reference: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...], claim: dict[str, Any]) -> Evidence:
     """A claim with a reference measured on the stored network alone."""
+    if kind == "masked twin" and claim["detail"].get("mixes"):
+        stored = float(claim["detail"]["as stored"])
+        now = abs(relative(results(network, inputs), reference) - stored)
+        return Evidence(f"{claim['claim']}, as stored", 1e-6, now, now <= 1e-6, claim["samples"], claim["seed"])
     if kind != "loss change":
         return same_again(reference, network, inputs, claim)
     wanted = float(claim["detail"]["loss on the samples kept"])

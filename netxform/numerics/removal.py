@@ -410,6 +410,6 @@ def _two_of_four(values: Tensor) -> Tensor:
     whole = moved.shape[-1] // 4 * 4
     mask = torch.zeros(moved.shape, dtype=torch.bool)
     four = moved[..., :whole].unflatten(-1, (-1, 4))
-    low = four.argsort(-1, stable=True)[..., :2]
+    low = four.argsort(dim=-1, stable=True)[..., :2]
     mask[..., :whole] = torch.zeros(four.shape, dtype=torch.bool).scatter(-1, low, True).flatten(-2)
     return mask.movedim(-1, 1)

@@ -203,7 +203,7 @@ def _per_index(
             index = gate.index(atom)
             flat = numbers.movedim(place, 0).reshape(numbers.shape[place], -1).sum(1)
             total.index_add_(0, index[index >= 0], flat[index >= 0].double())
-            count += 1
+            count += int((index == 0).sum())
         if count:
             values[atom] = total / count if mean else total
         else:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.core.edit import Assign, Bias, Choice, Claim, Edit, LossChange, MaskedTwin, Reindex
+from netxform.core.edit import Assign, Bias, Choice, Claim, Edit, LossChange, MaskedTwin, Reindex, Untouched
 from netxform.core.law import Contract
 from netxform.core.values import Invocation, Limit, Name, Selection
 from netxform.core.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
-from netxform.errors import Diagnostic, Span, fail
+from netxform.errors import Diagnostic, NetxformError, Span, fail
 
 if TYPE_CHECKING:
     from netxform.core.network import Network
@@ -124,8 +124,8 @@ class Prune:
         data = None
         if self.by.name not in WITHOUT_DATA or self.compensate != "none" or self._measure() in ("zeros", "activation"):
             data = scope.data(None if self.on is None else self.on.text, scope.span).name
-        elif self.on is not None:
-            data = scope.data(self.on.text, self.on.span).name
+        else:
+            data = self._other_data(scope)
         wanted = Wanted(
             names, self.by.name, dict(self.by.keywords), self.amount, self._threshold(), limit, self.ranking,
             self._normalise(), self.min_channels, self.least, self.round_to, self.step, self.compensate, data, self.samples,
@@ -172,16 +172,28 @@ class Prune:
     def _weights(self, names: tuple[str, ...], scope: Scope) -> Choice:
         if not names:
             raise fail("X0323", "there are no weights of Linear or Conv layers here", scope.span, "nothing to prune")
-        data = scope.data(None if self.on is None else self.on.text, scope.span).name if self.on or self.by.name != "magnitude" else None
+        if self.by.name == "obd-weights":
+            data = scope.data(None if self.on is None else self.on.text, scope.span).name
+        else:
+            data = self._other_data(scope)
         values = {"by": self.by.name, "tensors": len(names), "weights": names, "data": data, "removed": {}}
         return Choice((str(self.selection or "**"),), values, provisional="which weights go needs weights")
+
+    def _other_data(self, scope: Scope) -> str | None:
+        """Where the score needs no data: what the change of the loss is measured on, if anything is declared for it."""
+        if self.on is not None:
+            return scope.data(self.on.text, self.on.span).name
+        try:
+            return scope.data(None, scope.span).name
+        except NetxformError:
+            return None
 
     def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
         """Score, rank, remove; in rounds, if asked for."""
         from netxform.numerics.removal import settle, zero_weights
 
         if self.granularity != "channel":
-            return zero_weights(network, choice, material, self.by, self.granularity, self.amount or 0.5, self.samples, self.loss)
+            return zero_weights(network, choice, material, self.by, self.granularity, 0.5 if self.amount is None else self.amount, self.samples, self.loss)
         return settle(network, choice, material, choice.values["wanted"], choice.values["recover"], [s.limit for s in self.stops])
 
     def rewrite(self, network: Network, choice: Choice) -> Edit:
@@ -201,6 +213,8 @@ class Prune:
         """The masked twin, and the change of the loss; nothing before the choice is final."""
         v: Mapping[str, Any] = choice.values
         claims: list[Claim] = []
+        if "weights" in v and not choice.provisional:
+            claims.append(Untouched(tuple(v["weights"])))
         if v.get("twin"):
             removed = tuple((n, tuple(i)) for n, i in v["removed"].items())
             claims.append(MaskedTwin(removed, tuple(v["mixes"]), tuple(tuple(m) for m in v["means"])))
