@@ -36,7 +36,8 @@ def perform(network: Network, edit: Edit) -> Network:
     """
     if not edit.operations:
         return network
-    changed = clone(network)
+    # an index map copies the structure itself
+    changed = network if isinstance(edit.operations[0], Reindex) else clone(network)
     for operation in edit.operations:
         match operation:
             case Truncate():
@@ -60,7 +61,8 @@ def perform(network: Network, edit: Edit) -> Network:
                 _assign(changed, operation, edit.tensors)
             case _:
                 assert_never(operation)
-    if any(not isinstance(o, Trainable) for o in edit.operations):
+    # an index map is checked, on a run, while it is made
+    if any(not isinstance(o, Trainable | Reindex | Assign) for o in edit.operations):
         changed.module.graph.lint()
         changed.module.recompile()
         return refresh(changed)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from netxform.core.axes import Atom
 from netxform.core.network import Network
-from netxform.core.roles import carried, roles
+from netxform.core.roles import roles
 from netxform.errors import did_you_mean, fail
 from netxform.numerics.curvature import Loss, logits, saliency
 from netxform.numerics.gates import Gate, Gated, free, gates
@@ -159,8 +159,8 @@ def magnitude(network: Network, request: Request) -> Scores:
     if power not in (1, 2):
         raise fail("X0412", f"`magnitude` has the norms 1 and 2, not {power}")
     held = dict(network.module.named_parameters(remove_duplicate=False))
-    each = {n: p.detach().double().abs() ** power for n, p in held.items() if p.dim() > 1}
-    values, missing = _per_index(network, each, least=2)
+    each = {n: p.detach() for n, p in held.items() if p.dim() > 1}
+    values, missing = _per_index(network, each, least=2, power=power)
     if power == 2:
         values = {a: v.sqrt() for a, v in values.items()}
     return Scores(values, missing, f"L{power} norm of the weights that the class produces")
@@ -187,28 +187,38 @@ def at_random(network: Network, request: Request) -> Scores:
 
 
 def _per_index(
-    network: Network, each: Mapping[str, Tensor], least: int, mean: bool = False
+    network: Network, each: Mapping[str, Tensor], least: int, mean: bool = False, power: int = 0
 ) -> tuple[dict[Atom, Tensor], dict[Atom, str]]:
-    """Numbers of tensors' elements, summed for every index of every class over the tensors that carry it."""
+    """Numbers of tensors' elements (with `power`, |element| to it), summed for every index of every class over what carries it."""
     values: dict[Atom, Tensor] = {}
     missing: dict[Atom, str] = {}
     for axis in free(network):
         atom = axis.atom
         total, count = torch.zeros(atom.size, dtype=torch.float64), 0
-        for name, place in carried(network.types, atom, roles(network.types, atom).consumers):
+        read = set(roles(network.types, atom).consumers)
+        for name, place in axis.sites:
             numbers = each.get(name)
-            if numbers is None or numbers.dim() < least:
+            if numbers is None or numbers.dim() < least or (name, place) in read:
                 continue
             gate = Gate("", place, network.types.tensors[name][place], (atom,), ())
             index = gate.index(atom)
-            flat = numbers.movedim(place, 0).reshape(numbers.shape[place], -1).sum(1)
-            total.index_add_(0, index[index >= 0], flat[index >= 0].double())
+            others = [i for i in range(numbers.dim()) if i != place]
+            flat = _summed(numbers, others, power)
+            total.index_add_(0, index[index >= 0], flat[index >= 0])
             count += int((index == 0).sum())
         if count:
             values[atom] = total / count if mean else total
         else:
             missing[atom] = "no weights produce it"
     return values, missing
+
+
+def _summed(numbers: Tensor, others: list[int], power: int) -> Tensor:
+    if not others:
+        return numbers.double().abs() ** power if power else numbers.double()
+    if not power:
+        return numbers.sum(others, dtype=torch.float64)
+    return torch.linalg.vector_norm(numbers, power, others).double() ** power
 
 
 # --- by the activations ----------------------------------------------------------------------------------------------

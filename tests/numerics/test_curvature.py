@@ -49,12 +49,13 @@ def chain(seed: int, activation: type[nn.Module] = nn.ReLU) -> tuple[Network, Te
     with torch.no_grad():
         model[1].running_var.uniform_(0.5, 1.5)
         model[1].running_mean.normal_()
+        model[1].weight.uniform_(0.5, 1.5)
     x = torch.randn(9, 2, 6, 6, dtype=torch.float64)
     return capture(tamed(model, x), x[:1]), x, torch.randint(4, (9,))
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=8)
+@settings(max_examples=4)
 def test_gate_saliency_is_the_second_difference_of_the_loss(seed: int) -> None:
     network, x, y = chain(seed)
     found = saliency(network, [(x[:4], y[:4]), (x[4:], y[4:])])
@@ -80,7 +81,7 @@ def test_gate_saliency_is_the_second_difference_of_the_loss(seed: int) -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["cross_entropy", "mse"]))
-@settings(max_examples=8)
+@settings(max_examples=4)
 def test_backward_passes_equal_double_backward_on_piecewise_linear_networks(seed: int, loss: Any) -> None:
     network, x, y = chain(seed)
     found, exact = (saliency(network, [(x, y)], method=m, loss=loss) for m in ("gauss-newton", "exact"))
@@ -94,17 +95,18 @@ def test_backward_passes_equal_double_backward_on_piecewise_linear_networks(seed
 def test_first_order_is_right_everywhere_and_drawing_agrees_within_its_error(source: str) -> None:
     torch.manual_seed(1)
     model = zoo.build(source).double().eval()
-    x, y = torch.randn(6, 1, 28, 28, dtype=torch.float64), torch.arange(6)
+    x, y = torch.randn(4, 1, 28, 28, dtype=torch.float64), torch.arange(4)
     network = capture(tamed(model, x), x[:1])
     found = saliency(network, [(x, y)])
-    exact = saliency(network, [(x, y)], method="exact") if source != "vit_small" else None
-    drawn = saliency(network, [(x, y)], method="monte-carlo", draws=40)
+    m = {a.atom: torch.ones(a.size, dtype=torch.float64, requires_grad=True) for a in free(network)}
+    slopes = torch.autograd.grad(gate_loss(network, list(gates(network).gates), x, y, m, "cross_entropy"), list(m.values()))
+    exact = dict(zip(m, slopes, strict=True))
+    drawn = saliency(network, [(x, y)], method="monte-carlo", draws=20)
     assert not found.missing
     apart = []
     for axis in free(network):
         a = axis.atom
-        if exact is not None:
-            assert gap(found.first[a], exact.first[a]) <= 1e-9
+        assert gap(found.first[a], -exact[a]) <= 1e-9
         apart += ((drawn.second[a] - found.second[a]) / drawn.error[a].clamp_min(1e-30)).tolist()
     # standard errors: about two thirds within one, and hardly any beyond five
     assert sum(abs(z) < 2 for z in apart) > 0.8 * len(apart)
