@@ -191,7 +191,14 @@ class _Workers:
 
     def material(self, step: Step) -> Calibration:
         """Calibration data for one statement, in an order of its own."""
-        return Calibration(lambda: self.data, self.seed + step.index, self.progress)
+
+        def checkpoint(n: int) -> Path | None:
+            return None if self.keep is None else self.keep / f"{step.index:03d}_{n:03d}.pt"
+
+        def told(title: str, history: History) -> None:
+            self.histories.append((title, history))
+
+        return Calibration(lambda: self.data, self.seed + step.index, self.progress, checkpoint, told)
 
     def train(self, network: Network, work: Training, step: Step) -> Trained:
         """Train; a finished training that a resumed run finds on disk is taken from there."""

@@ -121,6 +121,11 @@ CODES: dict[str, tuple[str, str]] = {
         "Teacher and student give outputs of the same shape, and matched features have sizes that the map takes.",
     ),
     "X0344": ("a model made of itself", "`model a = shrink(b, …)` and `model b = shrink(a, …)` lead back to each other."),
+    "X0331": (
+        "nothing that may be pruned",
+        "Nothing in the selection is free, or nothing of it has a score. `netxform ls SPEC --axes` shows what is free and why "
+        "the rest is locked.",
+    ),
     "X0401": ("wrong kind of value", "The clause takes another kind of value."),
     "X0402": ("wrong unit", "Quantities keep their unit, and only like is compared with like."),
     "X0403": ("unknown parameter", "`param NAME = …` declares, `$NAME` uses, `-p NAME=…` sets."),
@@ -134,7 +139,9 @@ CODES: dict[str, tuple[str, str]] = {
     "X0411": ("bad arguments", "The layer, model or classifier does not take these arguments."),
     "X0323": ("nothing to factorize", "Only layers with a matrix or a kernel can be written as products of smaller ones."),
     "X0324": ("no worst case is known", "The bound for all inputs is composed of slopes; one operation on the way has none."),
+    "X0412": ("unknown score", "`by …` names a score: obd, obd-weights, taylor, magnitude, bn-scale, activation, random."),
     "X0501": ("a contract fell short", "What a statement promises was measured and does not hold. Nothing was written."),
+    "X0603": ("a budget that cannot be met", "Even with everything removed that may go, the network costs more than asked for."),
     "X0601": ("an assert does not hold", "The spec demands something that is not so."),
     "X0604": ("a budget that nothing meets", "Even the cheapest choice for every layer costs more than the budget allows."),
     "X0602": ("a metric nobody measured", "Metrics come from `train` and from fitted classifiers, before this statement."),
@@ -165,6 +172,7 @@ CODES: dict[str, tuple[str, str]] = {
         "`processes=2` on `train` or `distill` (or `apply --processes 2`) states how many must run.\n"
         "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order of sums.",
     ),
+    "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),
     "X0903": ("pickled objects", "Unpickling can run code; it needs `--trust-pickle`. Prefer safetensors."),

@@ -18,6 +18,7 @@ from netxform.syntax.quantity import short
 _HIDDEN = (
     "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
     "seed", "selected", "base", "now", "left", "chosen", "chains", "bounds", "factors",
+    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights",
 )  # fmt: skip
 
 
@@ -79,9 +80,20 @@ def details(step: Step) -> list[str]:
     if step.choice.provisional:
         lines.append(f"open: {step.choice.provisional}")
     for found in step.measured:
-        lines.append(f"measured: {found.claim}: {found.measured:.3g}, allowed {found.bound:.3g}")
+        lines.append(f"measured: {found.claim}: {_found(found.measured, found.bound, found.detail)}")
     lines += [f"warning: {w}" for w in step.choice.warnings]
     return lines
+
+
+def _found(measured: float, bound: float, detail: dict[str, Any]) -> str:
+    """A measured number beside its bound, or beside what was predicted."""
+    if "predicted" in detail:
+        predicted, error = detail["predicted"], detail["standard error"]
+        beside = "nothing predicted" if predicted is None else f"predicted {predicted:+.3g}" + (f" ± {error:.1g}" if error else "")
+        return f"{measured:+.3g} ({beside}), accuracy {detail['accuracy before']:.3f} → {detail['accuracy after']:.3f}"
+    if detail.get("agreement at least") is not None:
+        return f"{measured:.3g}; same class for {detail['agreement']:.1%}, at least {detail['agreement at least']:.1%}"
+    return f"{measured:.3g}" + ("" if bound == float("inf") else f", allowed {bound:.3g}")
 
 
 def _text(value: Any) -> str:
@@ -121,9 +133,7 @@ def _claim(claim: dict[str, Any]) -> str:
         return f"{claim['claim']}: BROKEN"
     if claim["bound"] != float("inf"):
         return f"{claim['claim']}: held"
-    text = f"{claim['claim']} {claim['measured']:.3g}"
-    least = claim["detail"].get("agreement at least")
-    return text if least is None else f"{text}; same class for {claim['detail']['agreement']:.1%}, at least {least:.1%}"
+    return f"{claim['claim']}: {_found(claim['measured'], claim['bound'], claim['detail'])}"
 
 
 def _comparison(found: dict[str, Any]) -> Table:

@@ -14,13 +14,15 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.compiler import bounded
-from netxform.compiler.evidence import Measured, relative, results, tensors_in
+from netxform.compiler import bounded, lossy
+from netxform.compiler.evidence import EXACT, Measured, doubled, relative, results, rounding, tensors_in
 from netxform.core.edit import (
     Claim,
     Edit,
     FrozenInTraining,
     LayerErrors,
+    LossChange,
+    MaskedTwin,
     OutputError,
     SameFunction,
     SameOutputs,
@@ -28,8 +30,7 @@ from netxform.core.edit import (
     Untouched,
 )
 from netxform.core.law import Evidence
-from netxform.core.network import Network, example, refresh
-from netxform.core.reindex import Axis
+from netxform.core.network import Network, example
 from netxform.core.surgery import outputs, perform
 from netxform.core.verb import Material
 
@@ -84,6 +85,10 @@ def _measure(
             return bounded.layers(before, after, claim, seed)
         case OutputError():
             return bounded.outputs(before, after, claim, inputs, seed, material)
+        case MaskedTwin():
+            return lossy.masked_twin(before, after, claim, edit, inputs, seed)
+        case LossChange():
+            return lossy.loss_change(before, after, claim, material)
         case _:
             assert_never(claim)
 
@@ -136,19 +141,6 @@ def _same(before: Network, after: Network, nodes: list[str], inputs: tuple[Tenso
     return Measured(evidence, wanted)
 
 
-# Of a network with more parameters than this no double-precision copy is made; float32 alone is compared.
-_LARGE = 150_000_000
-_EXACT = 1e-10
-
-
-def doubled(network: Network) -> Network | None:
-    """A copy of the network in float64; None for a huge one."""
-    if sum(p.numel() for p in network.module.parameters()) > _LARGE:
-        return None
-    inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
-    return refresh(replace(network, module=copy.deepcopy(network.module).double(), inputs=inputs))
-
-
 def _same_function(
     before: Network, after: Network, edit: Edit, inputs: tuple[Tensor, ...], seed: int, noise: float
 ) -> Measured:
@@ -158,9 +150,9 @@ def _same_function(
     copied = doubled(before)
     wanted = results(copied or before, inputs)
     stored = relative(results(after, inputs), wanted)
-    allowed = float("inf") if noise else 10 * max(_rounding(after, inputs, seed), 1e-7)
+    allowed = float("inf") if noise else 10 * max(rounding(after, inputs, seed), 1e-7)
     exact = relative(results(perform(copied, edit), inputs), wanted) if copied is not None else stored
-    bound = float("inf") if noise else _EXACT if copied is not None else allowed
+    bound = float("inf") if noise else EXACT if copied is not None else allowed
     name = "same function" + (f", up to noise of {noise:g}" if noise else "")
     held = exact <= bound and stored <= allowed
     detail = {"as stored": stored, "allowed as stored": allowed}
@@ -176,18 +168,14 @@ def again(claim: dict[str, Any], reference: tuple[Tensor, ...], network: Network
             return bounded.layers_again(claim, reference, network)
         case "output error":
             return bounded.outputs_again(claim, reference, network, inputs)
+        case "masked twin":
+            return lossy.masked_twin_again(claim, reference, network, inputs)
+        case "loss change":
+            return lossy.loss_change_again(claim, reference, network)
         case _:
             gap, allowed = relative(results(network, inputs), reference), float(claim["detail"]["allowed as stored"])
             name = f"{claim['claim']}, as stored"
             return Evidence(name, allowed, gap, gap <= allowed, claim["samples"], claim["seed"])
-
-
-def _rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
-    generator = torch.Generator().manual_seed(seed)
-    maps: dict[Axis | str, list[int]] = {
-        a: torch.randperm(a.size, generator=generator).tolist() for a in network.atoms if a.locked is None
-    }
-    return relative(results(network.reindex(maps), inputs), results(network, inputs))
 
 
 def _frozen(after: Network, claim: FrozenInTraining, inputs: tuple[Tensor, ...], seed: int) -> Measured:

@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 
 from netxform.core import layers as own_layers
-from netxform.core.edit import Append, Edit, Fill, Insert, InsertBlock, Reindex, Replace, Trainable, Truncate
+from netxform.core.edit import Append, Assign, Bias, Edit, Fill, Insert, InsertBlock, Reindex, Replace, Trainable, Truncate
 from netxform.core.frozen import FROZEN, THAWED
 from netxform.core.network import Network, clone, refresh
 from netxform.core.reindex import apply_maps, put, replace_tensors
@@ -37,7 +37,8 @@ def perform(network: Network, edit: Edit) -> Network:
     """
     if not edit.operations:
         return network
-    changed = clone(network)
+    # an index map copies the structure itself
+    changed = network if isinstance(edit.operations[0], Reindex) else clone(network)
     for operation in edit.operations:
         match operation:
             case Truncate():
@@ -54,9 +55,15 @@ def perform(network: Network, edit: Edit) -> Network:
                 _insert_block(changed.module, operation)
             case Replace():
                 _replace(changed.module, operation, edit.tensors)
+            case Bias():
+                _bias(changed.module, operation)
+                changed = replace(changed)  # its types are found again, with the new tensors
+            case Assign():
+                _assign(changed, operation, edit.tensors)
             case _:
                 assert_never(operation)
-    if any(not isinstance(o, Trainable) for o in edit.operations):
+    # an index map is checked, on a run, while it is made
+    if any(not isinstance(o, Trainable | Reindex | Assign) for o in edit.operations):
         changed.module.graph.lint()
         changed.module.recompile()
         return refresh(changed)
@@ -406,6 +413,31 @@ def _filled(tensor: torch.Tensor, fill: Fill) -> torch.Tensor:
     drawn = torch.randn(old.shape, generator=generator, dtype=torch.float64) * float(tensor.double().std())
     drawn = drawn.to(tensor)
     return tensor.index_copy(fill.axis, index, drawn if fill.noise is None else old + fill.noise * drawn)
+
+
+def _bias(module: fx.GraphModule, edit: Bias) -> None:
+    for path in edit.layers:
+        part: Any = module.get_submodule(path)
+        if part.bias is None:
+            weight = part.weight
+            zeros = torch.zeros(weight.shape[0], dtype=weight.dtype, device=weight.device)
+            part.bias = nn.Parameter(zeros, requires_grad=weight.requires_grad)
+
+
+def _assign(network: Network, edit: Assign, tensors: Mapping[str, torch.Tensor]) -> None:
+    makers: dict[str, Any] = {}
+    for name in edit.tensors:
+        held = tensors.get(name)
+        if held is None:
+            continue
+
+        def made(old: torch.Tensor, new: torch.Tensor = held, name: str = name) -> torch.Tensor:
+            if new.shape != old.shape:
+                raise ValueError(f"`{name}` is {tuple(new.shape)}, and should be {tuple(old.shape)}")
+            return new.detach().to(device=old.device, dtype=old.dtype, copy=True)
+
+        makers[network.types.names[name]] = made
+    replace_tensors(network.module, makers, network.types)
 
 
 # --- inserting -------------------------------------------------------------------------------------------------------
