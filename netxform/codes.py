@@ -108,6 +108,11 @@ CODES: dict[str, tuple[str, str]] = {
         "The function would change: a norm runs over the axis and its indices are not repeated equally often, a softmax or a\n"
         "sum runs over it, a tied tensor is both produced and summed over, or the size is no whole number.",
     ),
+    "X0323": (
+        "it would overflow",
+        "A weight, or a value on the way through the network, is larger than the narrow precision can hold. bfloat16 reaches as\n"
+        "far as float32; `keep [LAYER]` leaves a layer as it is.",
+    ),
     "X0401": ("wrong kind of value", "The clause takes another kind of value."),
     "X0402": ("wrong unit", "Quantities keep their unit, and only like is compared with like."),
     "X0403": ("unknown parameter", "`param NAME = …` declares, `$NAME` uses, `-p NAME=…` sets."),

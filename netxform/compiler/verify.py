@@ -14,15 +14,24 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.core.edit import Claim, Edit, FrozenInTraining, SameFunction, SameOutputs, SameValue, Untouched
+from netxform.core.edit import (
+    Claim,
+    Edit,
+    FrozenInTraining,
+    Rounded,
+    SameFunction,
+    SameOutputs,
+    SameValue,
+    Taken,
+    Untouched,
+    WithinBound,
+)
 from netxform.core.law import Evidence
-from netxform.core.network import Network, example, refresh
+from netxform.core.network import SAMPLES, Network, samples
 from netxform.core.reindex import Axis
+from netxform.core.rounding import HALF, in_double, rounding, unit_roundoff
 from netxform.core.surgery import outputs, perform
 from netxform.core.verb import Material
-
-SAMPLES = 8
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -36,11 +45,8 @@ class Measured:
 
 
 def probe(network: Network, seed: int) -> tuple[Tensor, ...]:
-    """Inputs to measure on: `SAMPLES` samples, normally distributed (integers: zeros), the same for the same seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        batched = [i.shape[0] if i.shape else 1 for i in network.inputs]
-        return example(network, "cpu", SAMPLES if all(b == 1 for b in batched) else None)
+    """Inputs to measure on, the same for the same seed."""
+    return samples(network, seed)
 
 
 def measure(
@@ -79,6 +85,12 @@ def _measure(
             return _frozen(after, claim, inputs, seed)
         case Untouched():
             return _untouched(before, after, claim.trained)
+        case WithinBound():
+            return _within(before, after, inputs, seed, claim.bound)
+        case Rounded():
+            return _rounded(before, after, claim)
+        case Taken():
+            return _taken(after, claim, edit)
         case _:
             assert_never(claim)
 
@@ -140,8 +152,7 @@ def doubled(network: Network) -> Network | None:
     """A copy of the network in float64; None for a huge one."""
     if sum(p.numel() for p in network.module.parameters()) > _LARGE:
         return None
-    inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
-    return refresh(replace(network, module=copy.deepcopy(network.module).double(), inputs=inputs))
+    return in_double(network)
 
 
 def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -182,6 +193,40 @@ def same_again(wanted: tuple[Tensor, ...], network: Network, inputs: tuple[Tenso
     """The stored network against the outputs that it must have."""
     gap, allowed = relative(results(network, inputs), wanted), float(claim["detail"]["allowed as stored"])
     return Evidence(f"{claim['claim']}, as stored", allowed, gap, gap <= allowed, claim["samples"], claim["seed"])
+
+
+def _within(before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int, bound: float) -> Measured:
+    """The outputs against those of the network as it was, computed in float64."""
+    wanted = results(doubled(before) or before, inputs)
+    gap = relative(results(after, inputs), wanted)
+    allowed = bound * (1 + 1e-6) if bound else 10 * max(_rounding(after, inputs, seed), 1e-7)
+    dtype = str(next((p.dtype for p in after.module.parameters()), "")).removeprefix("torch.")
+    count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
+    detail = {"allowed as stored": allowed}
+    evidence = Evidence("relative change of the outputs", allowed, gap, gap <= allowed, count, seed, dtype, detail)
+    return Measured(evidence, {}, reference=wanted)
+
+
+def _rounded(before: Network, after: Network, claim: Rounded) -> Measured:
+    """Each weight against what it was: exactly what rounding to nearest gives, and that within the unit roundoff."""
+    old, new = tensors(before.module), tensors(after.module)
+    dtype = HALF[claim.dtype]
+    found = rounding([old[n] for n in claim.tensors], dtype)
+    right = all(n in new and _same_bits(old[n].to(dtype), new[n]) for n in claim.tensors)
+    bound = unit_roundoff(dtype)
+    held = right and not found.overflow and found.worst <= bound and found.below <= 1.0
+    detail: dict[str, Any] = {"numbers": found.numbers, "subnormal": found.subnormal, "zeroed": found.zeroed}
+    detail |= {"overflow": found.overflow, "largest": found.largest, "digest": digest(after.module, claim.tensors)}
+    text = f"weights rounded to {claim.dtype}, relative change in the normal range"
+    return Measured(Evidence(text, bound, found.worst, held, 0, 0, claim.dtype, detail), {}, claim.tensors)
+
+
+def _taken(after: Network, claim: Taken, edit: Edit) -> Measured:
+    new = tensors(after.module)
+    wrong = [n for n in claim.tensors if n not in new or not _same_bits(edit.tensors[n], new[n])]
+    detail: dict[str, Any] = {"tensors": len(claim.tensors), "digest": digest(after.module, claim.tensors)}
+    text = "tensors taken over, bit for bit"
+    return Measured(Evidence(text, 0.0, float(len(wrong)), not wrong, 0, 0, "bits", detail), {}, claim.tensors)
 
 
 def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:

@@ -124,7 +124,22 @@ class Replace:
     layers: tuple[Layer, ...]
 
 
-Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Store the named tensors in `dtype` and put casts where values of two precisions meet; outputs keep their precision."""
+
+    tensors: tuple[str, ...]
+    dtype: Literal["float16", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Put the Edit's tensors of these names where tensors of the same shape are; on the twin nothing changes."""
+
+    tensors: tuple[str, ...]
+
+
+Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Cast | Assign
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +194,32 @@ class Untouched:
     kind: Literal["untouched"] = "untouched"
 
 
-Claim: TypeAlias = SameValue | SameOutputs | SameFunction | FrozenInTraining | Untouched
+@dataclass(frozen=True, slots=True)
+class WithinBound:
+    """Claim: the outputs differ from those before by at most `bound`, relative to their largest value."""
+
+    bound: float
+    kind: Literal["within bound"] = "within bound"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """Claim: each number of these tensors is the one of `dtype` that is nearest to what it was, and none became infinite."""
+
+    tensors: tuple[str, ...]
+    dtype: Literal["float16", "bfloat16"]
+    kind: Literal["rounded"] = "rounded"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Claim: these tensors hold, bit for bit, what the Edit brought for them."""
+
+    tensors: tuple[str, ...]
+    kind: Literal["taken"] = "taken"
+
+
+Claim: TypeAlias = SameValue | SameOutputs | SameFunction | FrozenInTraining | Untouched | WithinBound | Rounded | Taken
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,23 @@ from typing import Any, assert_never, cast
 import torch
 from torch import fx, nn
 
-from netxform.core.edit import Append, Edit, Fill, Insert, InsertBlock, Reindex, Replace, Trainable, Truncate
+from netxform.core.edit import (
+    Append,
+    Assign,
+    Cast,
+    Edit,
+    Fill,
+    Insert,
+    InsertBlock,
+    Reindex,
+    Replace,
+    Trainable,
+    Truncate,
+)
 from netxform.core.frozen import FROZEN, THAWED
 from netxform.core.network import Network, clone, refresh
 from netxform.core.reindex import apply_maps, put, replace_tensors
+from netxform.core.rounding import HALF, casts_needed
 from netxform.core.values import AUTO, Invocation, Layer
 from netxform.errors import Span, closest, fail
 
@@ -53,9 +66,13 @@ def perform(network: Network, edit: Edit) -> Network:
                 _insert_block(changed.module, operation)
             case Replace():
                 _replace(changed.module, operation, edit.tensors)
+            case Cast():
+                _cast(changed, operation)
+            case Assign():
+                _assign(changed.module, operation, edit.tensors)
             case _:
                 assert_never(operation)
-    if any(not isinstance(o, Trainable) for o in edit.operations):
+    if any(not isinstance(o, Trainable | Assign) for o in edit.operations):
         changed.module.graph.lint()
         changed.module.recompile()
         return refresh(changed)
@@ -646,6 +663,67 @@ def start_as_nothing(part: nn.Module) -> None:
     with torch.no_grad():
         for parameter in part.parameters():
             parameter.zero_()
+
+
+# --- precision and values --------------------------------------------------------------------------------------------
+
+
+def _cast(network: Network, edit: Cast) -> None:
+    """New tensors in the narrow precision, tied ones still one; casts where the twin shows that operands must meet."""
+    module, dtype = network.module, HALF[edit.dtype]
+    kinds = {n: n.meta.get("dtype") for n in module.graph.nodes}
+    chosen = set(edit.tensors)
+    old = {id(t): t for n, t in _held(module).items() if n in chosen}
+    new = {i: _like(t, t.detach().to(dtype)) for i, t in old.items()}
+    _exchange_tensors(module, new)
+    nodes = {n.name: n for n in module.graph.nodes}
+    for place in casts_needed(network, dtype):
+        _cast_operand(module, nodes[place.node], nodes[place.operand], place.dtype)
+    module.recompile()
+    refresh(network)
+    end = output_node(module)
+    for operand in end.all_input_nodes:
+        was = kinds.get(operand)
+        if was is not None and was.is_floating_point and operand.meta.get("dtype") != was:
+            _cast_operand(module, end, operand, was)
+
+
+def _cast_operand(module: fx.GraphModule, node: fx.Node, operand: fx.Node, dtype: torch.dtype) -> None:
+    with module.graph.inserting_before(node):
+        made = module.graph.call_method("to", (operand, dtype))
+    made.meta |= {"scope": node.meta.get("scope", ""), "exits": (), "entries": ()}
+    node.replace_input_with(operand, made)
+
+
+def _assign(module: fx.GraphModule, edit: Assign, tensors: Mapping[str, torch.Tensor]) -> None:
+    held = _held(module)
+    new: dict[int, torch.Tensor] = {}
+    for name in edit.tensors:
+        old = held[name]
+        if old.is_meta:
+            continue
+        value = tensors[name]
+        if value.shape != old.shape or value.dtype != old.dtype:
+            raise ValueError(f"`{name}` is {value.dtype} {tuple(value.shape)}, and should be {old.dtype} {tuple(old.shape)}")
+        new[id(old)] = _like(old, value.detach().to(old.device).clone())
+    _exchange_tensors(module, new)
+
+
+def _held(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def _like(old: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return nn.Parameter(value, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else value
+
+
+def _exchange_tensors(module: nn.Module, new: Mapping[int, torch.Tensor]) -> None:
+    """Put tensors in the place of those with these ids, wherever they are held."""
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):  # pyright: ignore[reportPrivateUsage]
+            for name, tensor in list(held.items()):
+                if tensor is not None and id(tensor) in new:
+                    put(part, name, new[id(tensor)])
 
 
 # --- freezing --------------------------------------------------------------------------------------------------------
