@@ -149,6 +149,8 @@ CODES: dict[str, tuple[str, str]] = {
     "X0820": ("cannot be stored", "The network holds something that a standalone file cannot: an island or foreign function."),
     "X0821": ("a damaged graph", "graph.json is not what this version writes."),
     "X0822": ("a damaged bundle", "A file differs from what was certified."),
+    "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),
+    "X0825": ("trajectories that cannot be compared", "One picture shows points of one space: same probe set, same outputs."),
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),
     "X0903": ("pickled objects", "Unpickling can run code; it needs `--trust-pickle`. Prefer safetensors."),

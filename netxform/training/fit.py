@@ -29,6 +29,7 @@ from netxform.errors import fail
 from netxform.sources.data import DataSet
 from netxform.training.data import Samples, batch_count, batches
 from netxform.training.losses import Loss, hits, loss_of
+from netxform.training.trajectory import point, probe_samples
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -67,7 +68,7 @@ class History:
     """One row an epoch (`epoch`, `train_loss`, `val_loss`, `val_accuracy`, `lr`), and what came out.
 
     `best` is the epoch whose weights were kept (None: the last); `metrics` are measured at the end, on data that was not
-    trained on.
+    trained on. `points` is the trajectory, where one was asked for: epoch (0 is before the first step) and point (D).
     """
 
     rows: tuple[dict[str, float], ...]
@@ -75,6 +76,7 @@ class History:
     best: int | None
     stopped: bool
     steps: int
+    points: tuple[tuple[int, Tensor], ...] = ()
 
 
 @dataclass
@@ -90,6 +92,7 @@ class _Run:
     rows: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     best: tuple[float, int, dict[str, Tensor]] | None = None
     stale: int = 0
+    points: list[tuple[int, Tensor]] = field(default_factory=list["tuple[int, Tensor]"])
 
 
 def fit(
@@ -99,9 +102,11 @@ def fit(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     title: str = "train",
+    probe: DataSet | None = None,
 ) -> tuple[Network, History]:
     """Train a copy of the network as `work` says, and return it with its history.
 
+    `probe` is the data that a trajectory is recorded on (`data` where it is None).
     With `checkpoint` the state is saved there after every epoch, and a run that finds one goes on from it.
     Raises NetxformError X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device).
     """
@@ -142,6 +147,12 @@ def fit(
         sums["count"] += len(x)
         return value
 
+    probes = probe_samples(probe or data, work) if work.record is not None else None
+
+    def record(epoch: int) -> None:
+        if probes is not None and work.record is not None and epoch % work.record.every == 0:
+            run.points.append((epoch, point(run.module, work, probes, lambda y: pick(y, work.outputs), device)))
+
     engine = Engine(step)
     seed = work.seed
 
@@ -165,6 +176,7 @@ def fit(
             seen = evaluate(run.module, val_samples, run.loss, work, device)
             row |= {"val_loss": seen[0], "val_accuracy": seen[1]}
         run.rows.append(row)
+        record(len(run.rows))
         _remember(run, row)
         if checkpoint is not None and rank == 0:
             _save(run, checkpoint)
@@ -176,6 +188,9 @@ def fit(
     engine.add_event_handler(Events.EPOCH_COMPLETED, end)
     if checkpoint is not None and checkpoint.exists():
         _load(run, checkpoint, engine, per_epoch, epochs)
+    if not run.points:
+        with _seeded():
+            record(0)
     progress.start(title, total)
     finished = len(run.rows) >= epochs or (work.patience is not None and run.stale >= work.patience)
     with _seeded(), _deterministic():
@@ -206,7 +221,7 @@ def fit(
     _keep_flags(network.module, run.module)
     run.module.to(home)
     steps = int(run.scheduler.last_epoch)
-    history = History(tuple(run.rows), metrics, best, len(run.rows) < epochs, steps)
+    history = History(tuple(run.rows), metrics, best, len(run.rows) < epochs, steps, tuple(run.points))
     return copied, history
 
 
@@ -359,6 +374,7 @@ def _save(run: _Run, path: Path) -> None:
         "rows": run.rows,
         "best": run.best,
         "stale": run.stale,
+        "points": run.points,
     }
     part = path.with_suffix(".part")
     torch.save(state, part)
@@ -372,6 +388,7 @@ def _load(run: _Run, path: Path, engine: Engine, per_epoch: int, epochs: int) ->
     run.scheduler.last_epoch = state["scheduler"]["last_epoch"]
     run.scaler.load_state_dict(state["scaler"])
     run.rows, run.best, run.stale = state["rows"], state["best"], state["stale"]
+    run.points = [(int(e), p.cpu()) for e, p in state["points"]]
     engine.load_state_dict({"epoch_length": per_epoch, "max_epochs": epochs, "epoch": len(run.rows)})
 
 

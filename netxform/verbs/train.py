@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from netxform.core.edit import Choice, Claim, Edit, Untouched
 from netxform.core.law import Contract
-from netxform.core.objective import Group, Training
+from netxform.core.objective import Group, Recording, Training
 from netxform.core.values import Count, Invocation, Name, Selection
 from netxform.core.verb import Scope, key, lines, operand, prep, verb
 from netxform.errors import Diagnostic, Label, Span, did_you_mean, fail
@@ -140,6 +140,7 @@ class Train:
             keep=keep.by.text if keep is not None else None,
             patience=self.patience,
             label_smoothing=self.label_smoothing,
+            record=_recording(scope, data.name),
         )
         origins = {} if self.on is not None else {"data": "the only data set"}
         if self.seed is None:
@@ -185,3 +186,12 @@ class Train:
     def law(self, choice: Choice) -> tuple[Claim, ...]:
         """Whatever was not trained has the same bits."""
         return (Untouched((*choice.work.parameters, *choice.work.buffers)),)
+
+
+def _recording(scope: Scope, data: str) -> Recording | None:
+    """What `record trajectory` in the stage asks for."""
+    wanted = scope.settings.get("record")
+    if wanted is None:
+        return None
+    on = data if wanted.on is None else scope.data(wanted.on.text, wanted.on.span).name
+    return Recording(wanted.what, on, wanted.part, wanted.samples, wanted.every.value)
