@@ -82,22 +82,50 @@ def plan_spec(spec: Any, inputs: Inputs | None = None, *, deep: bool = False, pr
     """
     inputs = inputs or Inputs()
     checked = check_spec(spec, inputs)
-    plan, network, _ = _planned(checked, inputs)
+    models = _Models(checked, inputs)
+    plan, network, _ = _planned(checked, inputs, models)
     if not deep:
         return plan
     try:
-        workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress or Quiet(), None, checked.seed)
+        workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress or Quiet(), None, checked.seed, models)
         return deepen(plan, network, workers)
     except NetxformError as error:
         raise NetxformError(error.diagnostics, checked.sources | error.sources, error.exit_code) from error
 
 
-def _planned(spec: Spec, inputs: Inputs) -> tuple[Plan, Network, LoadedModel]:
+class _Models:
+    """The further models of a spec, by name: loaded and captured when they are first asked for."""
+
+    def __init__(self, spec: Spec, inputs: Inputs) -> None:
+        self.spec, self.inputs = spec, inputs
+        self.known: dict[str, Network] = {}
+
+    def __call__(self, name: str) -> Network:
+        """The model, with its weights; fresh ones are drawn under a seed of its own. Raises NetxformError as `load_model`."""
+        if name not in self.known:
+            declared = self.spec.models[name]
+            seed = self.spec.seed + 1_000 * list(self.spec.models).index(name)
+            loaded = load_model(declared, self.inputs.trust, seed, _bundle_module)
+            if loaded.shapes is None and self.inputs.example_inputs is None:
+                raise fail("X0215", f"the shape of the input of `{name}` is not known", declared.span, "say it: `input=`")
+            self.known[name] = capture(loaded.module, *_example(loaded, replace(self.inputs, example_inputs=None)))
+        return self.known[name]
+
+
+def _planned(spec: Spec, inputs: Inputs, models: _Models | None = None) -> tuple[Plan, Network, LoadedModel]:
     try:
         subject, loaded = _subject(spec, inputs)
         network = capture(loaded.module, *_example(loaded, inputs))
         infos = _infos(spec, inputs)
-        plan = resolve(spec, network, subject=subject, data=infos, description=loaded.description)
+        plan = resolve(
+            spec,
+            network,
+            subject=subject,
+            data=infos,
+            description=loaded.description,
+            models=models or _Models(spec, inputs),
+            trust=inputs.trust,
+        )
         return plan, network, loaded
     except NetxformError as error:
         raise NetxformError(error.diagnostics, spec.sources | error.sources, error.exit_code) from error
@@ -162,8 +190,11 @@ def _infos(spec: Spec, inputs: Inputs) -> dict[str, DataInfo]:
 class _Workers:
     """Does the work of the steps: training, classifiers; keeps histories and finished stages."""
 
-    def __init__(self, load: Callable[[], dict[str, DataSet]], progress: Progress, keep: Path | None, seed: int) -> None:
+    def __init__(
+        self, load: Callable[[], dict[str, DataSet]], progress: Progress, keep: Path | None, seed: int, models: _Models
+    ) -> None:
         self.load = load
+        self.models = models
         self.progress = progress
         self.keep = keep
         self.seed = seed
@@ -181,7 +212,7 @@ class _Workers:
 
     def material(self, step: Step) -> Calibration:
         """Calibration data for one statement, in an order of its own."""
-        return Calibration(lambda: self.data, self.seed + step.index, self.progress)
+        return Calibration(lambda: self.data, self.seed + step.index, self.progress, self.models, self.models.inputs.trust)
 
     def train(self, network: Network, work: Training, step: Step) -> tuple[Network, dict[str, float]]:
         """Train; a finished training that a resumed run finds on disk is taken from there."""
@@ -192,7 +223,15 @@ class _Workers:
         self.histories.append((step.text, history))
         if work.record is not None and history.points:
             epochs, points = zip(*history.points, strict=True)
-            made = (self.variant, self.seed, self.carried, step.text, work.record.what, tuple(epochs), torch.stack(list(points)))
+            made = (
+                self.variant,
+                self.seed,
+                self.carried,
+                step.text,
+                work.record.what,
+                tuple(epochs),
+                torch.stack(list(points)),
+            )
             self.trajectories.append(Trajectory(*made, history.rows))
         self.carried = self.variant == "spec"  # what trains after this begins with what was learnt here
         return trained, history.metrics
@@ -228,7 +267,8 @@ def apply_spec(
     checked = check_spec(spec, inputs)
     if out is not None and out.exists() and not overwrite:
         raise fail("X0818", f"`{out.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",))
-    plan, network, _ = _planned(checked, inputs)
+    models = _Models(checked, inputs)
+    plan, network, _ = _planned(checked, inputs, models)
     if expected is not None and plan.digest() != expected:
         raise fail(
             "X0701",
@@ -237,7 +277,7 @@ def apply_spec(
         )
     keep = _keep_folder(out, plan, resume)
     try:
-        workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress, keep, checked.seed)
+        workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress, keep, checked.seed, models)
         workers.carried = _carries(plan, inputs)
         _ = workers.data  # what is missing is said before anything is done
         outcome = run(plan, network, workers)
@@ -349,8 +389,9 @@ def _variant(plan: Plan, variant: str, seed: int, inputs: Inputs) -> tuple[dict[
         fresh = _fresh(loaded.module, seed)
         seeded = replace(seeded, model=fresh, example_inputs=_example(loaded, inputs))
         spec = replace(spec, items=_without_pretraining(spec.items, scratch=variant == "scratch"))
-    again, network, _ = _planned(replace(spec, items=_without_asserts(spec.items)), seeded)
-    workers = _Workers(lambda: _load_all(spec, seeded, seed), Quiet(), None, seed)
+    models = _Models(spec, seeded)
+    again, network, _ = _planned(replace(spec, items=_without_asserts(spec.items)), seeded, models)
+    workers = _Workers(lambda: _load_all(spec, seeded, seed), Quiet(), None, seed, models)
     workers.variant, workers.carried = variant, variant == "spec" and _carries(plan, inputs)
     return run(again, network, workers).metrics, workers.trajectories
 
@@ -394,6 +435,8 @@ def _without_pretraining(items: tuple[Any, ...], scratch: bool) -> tuple[Any, ..
                 if word in ("cut", "features", "attach"):
                     state["seen"] = True
                 if word == "train" and not state["seen"]:
+                    continue
+                if word == "init":  # what is carried over is what the variant does without
                     continue
                 if scratch and word in ("freeze", "unfreeze"):
                     continue

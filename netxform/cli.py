@@ -255,7 +255,11 @@ def _compare(options: Any) -> int:
     if options.json:
         print(json.dumps(numbers, indent=1))
     else:
-        print("\n".join(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}" for name, value in numbers.items()))
+        print(
+            "\n".join(
+                f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}" for name, value in numbers.items()
+            )
+        )
         print(f"drawn to {', '.join(str(p) for p in files)}")
     return 0
 

@@ -123,7 +123,9 @@ def held_out_of(network: Network, data: Any) -> HeldOut | None:
     """Up to 256 test samples of the data that was trained on last, as many as fit into 8 MB."""
     if data is None or not len(data.test):
         return None
-    x0, _ = data.test[0]
+    x0, y0 = data.test[0]
+    if torch.as_tensor(y0).dim():
+        return None
     count = min(256, len(data.test), max(1, _HELD_OUT_BYTES // max(1, x0.numel() * x0.element_size())))
     pairs = [data.test[i] for i in range(count)]
     return HeldOut(torch.stack([p[0] for p in pairs]), torch.as_tensor([int(p[1]) for p in pairs]))

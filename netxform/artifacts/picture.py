@@ -1,6 +1,6 @@
 """Trajectories in a plane: t-SNE, PCA or Isomap; how well pre-trained and other runs part; and the picture.
 
-    Trajectory … ─embed→ Picture ─draw→ Figure
+Trajectory … ─embed→ Picture ─draw→ Figure
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ class Picture:
         }
 
 
-def embed(
-    trajectories: Sequence[Trajectory], *, method: Method = "tsne", perplexity: float = 30.0, seed: int = 0
-) -> Picture:
+def embed(trajectories: Sequence[Trajectory], *, method: Method = "tsne", perplexity: float = 30.0, seed: int = 0) -> Picture:
     """Put the trajectories into a plane. The same for the same seed on the same machine.
 
     t-SNE: van der Maaten, Hinton, 2008; Isomap: Tenenbaum, de Silva, Langford, 2000; both by scikit-learn, on the leading 50
@@ -151,7 +149,9 @@ def draw(picture: Picture, curve: str | None = None) -> Figure:
         seen.add(way.pretrained)
         style: dict[str, Any] = {"marker": "x"} if way.pretrained else {"marker": "o", "facecolors": "none"}
         if way.pretrained:
-            shown = left.scatter(x, y, c=way.epochs, cmap=colours, norm=norm, s=22, linewidths=1.1, label=label, zorder=2, **style)
+            shown = left.scatter(
+                x, y, c=way.epochs, cmap=colours, norm=norm, s=22, linewidths=1.1, label=label, zorder=2, **style
+            )
         else:
             edges = colours(norm(np.array(way.epochs)))
             left.scatter(x, y, edgecolors=edges, s=20, linewidths=0.9, label=label, zorder=2, **style)

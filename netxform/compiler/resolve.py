@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from netxform.compiler.check import COSTS, Bound, EachItem, IfItem, Item, Spec, StageItem, bind, put
@@ -30,6 +31,7 @@ from netxform.core.surgery import loose_end, perform
 from netxform.core.values import Selection, compare, plain
 from netxform.core.verb import DataInfo
 from netxform.errors import Diagnostic, Findings, NetxformError, Span, did_you_mean, fail
+from netxform.sources.trust import Trust, read_path
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 from netxform.syntax.quantity import measure
@@ -50,6 +52,8 @@ class _State:
     current: Cost | None = None
     count: int = 0
     estimated: bool = False
+    models: Callable[[str], Network] | None = None
+    trust: Trust = field(default_factory=Trust)
 
     def world(self) -> World:
         return World(self.network, self.names, self.removed, self.subject)
@@ -147,6 +151,18 @@ class ResolveScope:
             helps=(f"write `on {next(reversed(list(known)))}`", f"declared: {', '.join(known)}"),
         )
 
+    def model(self, name: str, span: Span) -> Network:
+        """Another declared model, on a twin of its own."""
+        known = self.state.spec.models
+        if name not in known or self.state.models is None:
+            helps = did_you_mean(name, known) or (f"declare it: `model {name} = …`",)
+            raise fail("X0302", f"no model is called `{name}`", span, "not declared", helps=helps)
+        return twin(self.state.models(name))
+
+    def file(self, text: str, span: Span) -> Path:
+        """The file that the spec names."""
+        return read_path(text, self.state.trust, span)
+
     def closing(self) -> str | None:
         """The loose end of the last cut."""
         return loose_end(self.state.network.module)
@@ -160,13 +176,15 @@ def resolve(
     data: Mapping[str, DataInfo],
     description: str = "",
     warnings: tuple[str, ...] = (),
+    models: Callable[[str], Network] | None = None,
+    trust: Trust | None = None,
 ) -> Plan:
-    """The plan of `spec` on `network`. Raises NetxformError at the first statement that cannot be done."""
+    """The plan of `spec` on `network`; `models` gives further declared models by name. Raises NetxformError at the first statement that cannot be done."""
     shadow = twin(network)
     base = cost(shadow)
 
     def walk() -> Walk:
-        state = _State(spec, shadow, data, subject, base, cost, current=base)
+        state = _State(spec, shadow, data, subject, base, cost, current=base, models=models, trust=trust or Trust())
         try:
             yield from _items(spec.items, state, None)
         except NetxformError as error:

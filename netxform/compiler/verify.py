@@ -33,6 +33,7 @@ from netxform.core.rounding import HALF, in_double, rounding, unit_roundoff
 from netxform.core.surgery import outputs, perform
 from netxform.core.verb import Material
 
+
 @dataclass(frozen=True)
 class Measured:
     """Evidence, and what it was measured against: node → the value that must be found there (on the probe inputs)."""

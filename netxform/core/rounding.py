@@ -170,7 +170,9 @@ def in_double(network: Network) -> Network:
 class _Moved(fx.Interpreter):
     """A float64 run in which every value that half precision would round is moved by up to its rounding."""
 
-    def __init__(self, module: fx.GraphModule, after: fx.GraphModule, dtype: torch.dtype, noise: torch.Generator | None) -> None:
+    def __init__(
+        self, module: fx.GraphModule, after: fx.GraphModule, dtype: torch.dtype, noise: torch.Generator | None
+    ) -> None:
         super().__init__(module, garbage_collect_values=True)
         self.kinds = {n.name: n.meta.get("dtype") for n in after.graph.nodes}
         self.dtype, self.noise = dtype, noise
@@ -224,7 +226,9 @@ def predict(before: Network, after: Network, names: Iterable[str], dtype: torch.
     known = dict(before.module.named_parameters(remove_duplicate=False)) | dict(
         before.module.named_buffers(remove_duplicate=False)
     )
-    held = dict(exact.module.named_parameters(remove_duplicate=False)) | dict(exact.module.named_buffers(remove_duplicate=False))
+    held = dict(exact.module.named_parameters(remove_duplicate=False)) | dict(
+        exact.module.named_buffers(remove_duplicate=False)
+    )
     with torch.no_grad():
         for name, tensor in held.items():
             if tensor.is_floating_point():

@@ -19,6 +19,8 @@ from netxform.core.values import Selection, describe
 from netxform.errors import Span
 
 if typing.TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from netxform.core.network import Network
@@ -126,6 +128,14 @@ class Scope(Protocol):
         """The data set of that name, or the only one declared."""
         ...
 
+    def model(self, name: str, span: Span) -> Network:
+        """Another declared model, without weights. Raises NetxformError X0302."""
+        ...
+
+    def file(self, text: str, span: Span) -> Path:
+        """The existing file that the spec names. Raises NetxformError X0807 (missing), X0901 (outside the spec's folder)."""
+        ...
+
     def closing(self) -> str | None:
         """The node of the loose end that the last cut left, if there is one."""
         ...
@@ -141,6 +151,18 @@ class Material(Protocol):
 
         The first `skip` samples are left out, so that two calls give samples that are disjoint.
         """
+        ...
+
+    def vocabulary(self, data: str) -> tuple[str, ...]:
+        """The words of a data set by their number; empty where it has none."""
+        ...
+
+    def model(self, name: str) -> Network:
+        """Another declared model, with its weights."""
+        ...
+
+    def file(self, text: str, span: Span) -> Path:
+        """The existing file that the spec names."""
         ...
 
     def start(self, title: str, total: int) -> None:

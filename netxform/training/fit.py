@@ -239,7 +239,7 @@ def evaluate(module: nn.Module, samples: Samples, loss: Loss, work: Training, de
     """Mean loss and accuracy (share of hits) in eval mode. The module's modes are as before afterwards."""
     modes = {m: m.training for m in module.modules()}
     module.eval()
-    total, right, count = 0.0, 0, 0
+    total, right, count = 0.0, 0.0, 0
     for x, y in batches(samples, max(work.batch, 256)):
         with _cast(work, device):
             output = pick(module(x.to(device)), work.outputs).float()

@@ -31,8 +31,15 @@ def loss_of(name: str, smoothing: float = 0.0) -> Loss:
 
 
 @torch.no_grad()
-def hits(output: Tensor, target: Tensor) -> int:
-    """How many of the N samples have their largest output at the target class; 0 for targets that are no classes."""
+def hits(output: Tensor, target: Tensor) -> float:
+    """How many of the N samples have their largest output at the target class; 0 for targets that are no classes.
+
+    A sample with several targets (words) counts by the share of them that is right; targets of −100 are left out.
+    """
     if target.dtype.is_floating_point or output.dim() < 2:
         return 0
-    return int((output.argmax(1) == target).sum())
+    right = output.argmax(1) == target
+    if target.dim() == 1:
+        return int(right.sum())
+    counted = target != -100
+    return float(right.sum() / counted.sum().clamp(min=1)) * len(target)

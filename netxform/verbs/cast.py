@@ -53,7 +53,10 @@ class Cast:
         chosen = [
             n
             for n, t in held.items()
-            if t.is_floating_point() and t.dtype not in HALF.values() and id(t) not in shared and n.rpartition(".")[0] not in kept
+            if t.is_floating_point()
+            and t.dtype not in HALF.values()
+            and id(t) not in shared
+            and n.rpartition(".")[0] not in kept
         ]
         warnings: list[str] = []
         other = [n for n, t in held.items() if t.dtype in HALF.values() and t.dtype != HALF[self.dtype]]
