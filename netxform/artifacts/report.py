@@ -16,7 +16,7 @@ from netxform.core.cost import Cost
 
 _HIDDEN = (
     "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
-    "seed",
+    "seed", "pairs", "tensor",
 )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
     for entry in certificate["statements"]:
         if not entry["claims"] and not entry["metrics"]:
             continue
-        rows = [f"{c['claim']}: {'held' if c['held'] else 'BROKEN'}" for c in entry["claims"]]
+        rows = [f"{c['claim']}: {_size(c)}{'held' if c['held'] else 'BROKEN'}" for c in entry["claims"]]
         wanted = ("val_accuracy", "test_accuracy", "test_loss")
         numbers = [f"{k.replace('_', ' ')} {entry['metrics'][k]:.3f}" for k in wanted if k in entry["metrics"]]
         rows += [", ".join(numbers)] if numbers else []
@@ -110,6 +110,11 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
         Text(f"params {before['params']:,} → {after['params']:,}; MACs {before['macs']:,} → {after['macs']:,}", style="dim")
     )
     return Group(*parts)
+
+
+def _size(claim: dict[str, Any]) -> str:
+    """What was measured and allowed, where a bound was stated."""
+    return f"{claim['measured']:.2g} ≤ {claim['bound']:.2g}, " if claim["kind"] in ("within bound", "rounded") else ""
 
 
 def _comparison(found: dict[str, Any]) -> Table:

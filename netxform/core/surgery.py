@@ -249,8 +249,9 @@ def _append(module: fx.GraphModule, edit: Append) -> None:
             value = module.graph.call_module(path, (value,))
             value.meta |= {"scope": edit.name if head is not None else "", "exits": (path,), "entries": ()}
             if isinstance(part, nn.GRU | nn.LSTM | nn.RNN):
+                value.meta["exits"] = ()
                 value = module.graph.call_function(operator.getitem, (value, 0))
-                value.meta |= {"scope": edit.name, "exits": (), "entries": ()}
+                value.meta |= {"scope": edit.name, "exits": (path,), "entries": ()}
     if head is not None:
         value.meta["exits"] = (*value.meta.get("exits", ()), edit.name)
     present = outputs(module)

@@ -200,7 +200,7 @@ def fit(
                 engine.run([None], max_epochs=epochs, epoch_length=per_epoch)
                 if len(run.rows) < engine.state.epoch:  # stopped by steps in the middle of an epoch
                     end(engine)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             raise _misfit(error, data) from error
         finally:
             progress.stop()

@@ -64,7 +64,7 @@ class Cast:
             warnings.append(f"{len(other)} tensors are in another half precision already, and stay in it: {other[0]} …")
         return Choice(
             targets=tuple(dict.fromkeys(n.rpartition(".")[0] for n in chosen)),
-            values={"tensors": len(chosen), "parameters": chosen, "kept": sorted(kept), "seed": scope.seed},
+            values={"tensors": len(chosen), "parameters": chosen, "kept": len(kept), "seed": scope.seed},
             warnings=tuple(warnings),
             provisional="the bound of the outputs, and what overflows: from the weights" if chosen else "",
         )
