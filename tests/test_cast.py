@@ -25,7 +25,7 @@ def same_bits(a: nn.Module, b: nn.Module) -> bool:
 
 
 @given(networks(), DTYPES, st.sampled_from(["", " keep norms", " keep [norms, head]", " keep stem"]))
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_outputs_stay_within_the_bound(model: nn.Module, dtype: str, keep: str) -> None:
     before = copy.deepcopy(model)
     result = nx.apply(f"cast {dtype}{keep}", model=model, example_inputs=X)
@@ -46,7 +46,7 @@ def test_outputs_stay_within_the_bound(model: nn.Module, dtype: str, keep: str) 
 
 
 @given(networks(), DTYPES)
-@settings(max_examples=8)
+@settings(max_examples=4)
 def test_casting_twice_is_casting_once(model: nn.Module, dtype: str) -> None:
     once = nx.apply(f"cast {dtype}", model=model, example_inputs=X).model
     twice = nx.apply(f"cast {dtype}; cast {dtype}", model=model, example_inputs=X).model

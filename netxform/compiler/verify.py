@@ -179,7 +179,10 @@ def _same_function(
     copied = doubled(before)
     wanted = results(copied or before, inputs)
     stored = relative(results(after, inputs), wanted)
-    allowed = float("inf") if noise else 10 * max(_rounding(after, inputs, seed), 1e-7)
+    own = max(_rounding(after, inputs, seed), 1e-7)
+    if any(t.dtype in HALF.values() for t in before.module.parameters()):  # half precision: its distance from float64
+        own = max(own, relative(results(before, inputs), wanted))
+    allowed = float("inf") if noise else 10 * own
     exact = relative(results(perform(copied, edit), inputs), wanted) if copied is not None else stored
     bound = float("inf") if noise else _EXACT if copied is not None else allowed
     name = "same function" + (f", up to noise of {noise:g}" if noise else "")
@@ -200,7 +203,7 @@ def _within(before: Network, after: Network, inputs: tuple[Tensor, ...], seed: i
     """The outputs against those of the network as it was, computed in float64."""
     wanted = results(doubled(before) or before, inputs)
     gap = relative(results(after, inputs), wanted)
-    allowed = bound * (1 + 1e-6) if bound else 10 * max(_rounding(after, inputs, seed), 1e-7)
+    allowed = bound * (1 + 1e-6)
     dtype = str(next((p.dtype for p in after.module.parameters()), "")).removeprefix("torch.")
     count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
     detail = {"allowed as stored": allowed}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from netxform.core.edit import Cast as CastEdit
-from netxform.core.edit import Choice, Claim, Edit, Rounded, WithinBound
+from netxform.core.edit import Choice, Claim, Edit, Rounded, SameOutputs, WithinBound
 from netxform.core.law import Contract
 from netxform.core.values import Selection
 from netxform.core.verb import Material, Scope, operand, prep, verb
@@ -144,6 +144,6 @@ class Cast:
         """Every weight is rounded to nearest; the outputs stay within the bound."""
         names = tuple(choice.values["parameters"])
         if not names:
-            return (WithinBound(0.0),)
+            return (SameOutputs(),)
         bound = float(choice.values.get("bound", float("inf")))
         return (Rounded(names, self.dtype), WithinBound(bound))
