@@ -32,7 +32,7 @@ from netxform.artifacts.graph import from_json, ties, to_json
 from netxform.artifacts.trajectory import store
 from netxform.compiler.plan import Plan, totals
 from netxform.compiler.rewrite import Outcome
-from netxform.compiler.verify import digest, distance, measure, probe, same_again, tensor_hash, tensors, values_at
+from netxform.compiler.verify import again, digest, distance, measure, probe, tensor_hash, tensors, values_at
 from netxform.core.edit import FrozenInTraining
 from netxform.core.law import Evidence
 from netxform.core.network import Network
@@ -78,7 +78,8 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
                 now = values_at(network, one.values, inputs)
                 force = all(distance(now.get(n), t) == 0.0 for n, t in one.values.items())
             elif one.reference:
-                force = same_again(one.reference, network, inputs, asdict(one.evidence)).held
+                kind = {"kind": one.claim.kind if one.claim is not None else ""}
+                force = again(asdict(one.evidence) | kind, one.reference, network, inputs).held
             elif one.tensors:
                 force = digest(network.module, one.tensors) == one.evidence.detail["digest"]
             elif isinstance(one.claim, FrozenInTraining):
@@ -292,9 +293,10 @@ def verify(folder: Path) -> Verdict:
         for j, claim in enumerate(statement["claims"]):
             if not claim["in_force"]:
                 continue
-            if claim["kind"] in ("same function", "within bound"):
-                wanted = tuple(stored[n] for n in sorted((n for n in stored if n.startswith(f"reference.{i}.{j}.")), key=len))
-                evidence = same_again(wanted, network, inputs, claim)
+            names = [n for n in stored if n.startswith(f"reference.{i}.{j}.")]
+            if names:
+                wanted = tuple(stored[n] for n in sorted(names, key=lambda n: int(n.rpartition(".")[2])))
+                evidence = again(claim, wanted, network, inputs)
             else:
                 evidence = _again(claim, network, values, stored, bound)
             lines.append((statement["statement"], evidence))

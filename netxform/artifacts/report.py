@@ -16,7 +16,7 @@ from netxform.core.cost import Cost
 
 _HIDDEN = (
     "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
-    "seed", "pairs", "tensor",
+    "seed", "selected", "base", "now", "left", "chosen", "chains", "bounds", "factors", "pairs", "tensor",
 )  # fmt: skip
 
 
@@ -65,6 +65,7 @@ def details(step: Step) -> list[str]:
     if values.get("layers"):
         made = cast("list[Any]", values["layers"])
         lines.append("; ".join(f"{layer.name} = {layer.make}" for layer in made))
+    lines += cast("list[str]", values.get("factors") or [])
     if "parameters" in values:
         norms = values.get("norms") or ()
         lines.append(f"{len(values['parameters'])} parameters" + (f", {len(norms)} BatchNorm" if norms else ""))

@@ -69,6 +69,16 @@ class ResolveScope:
     index: int
     settings: Mapping[str, Any]
 
+    @property
+    def base(self) -> Cost:
+        """The cost of the subject as it came."""
+        return self.state.base
+
+    @property
+    def current(self) -> Cost:
+        """The cost of the network before this statement."""
+        return self.state.current or self.state.base
+
     def _select(self, selection: Selection) -> Selected:
         return select(selection.expression, self.state.world())
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, assert_never
 
 import torch
 from torch import Tensor, fx, nn
 
+from netxform.compiler import bounded, carried
+from netxform.compiler.evidence import Measured, relative, results, tensors_in
 from netxform.core.edit import (
     Claim,
     Edit,
     FrozenInTraining,
+    LayerErrors,
+    OutputError,
     Rounded,
     SameFunction,
     SameOutputs,
@@ -29,20 +33,9 @@ from netxform.core.edit import (
 from netxform.core.law import Evidence
 from netxform.core.network import SAMPLES, Network, samples
 from netxform.core.reindex import Axis
-from netxform.core.rounding import HALF, in_double, rounding, unit_roundoff
+from netxform.core.rounding import HALF, in_double
 from netxform.core.surgery import outputs, perform
 from netxform.core.verb import Material
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Evidence, and what it was measured against: node → the value that must be found there (on the probe inputs)."""
-
-    evidence: Evidence
-    values: dict[str, Tensor]
-    tensors: tuple[str, ...] = ()
-    claim: Claim | None = None
-    reference: tuple[Tensor, ...] = ()
 
 
 def probe(network: Network, seed: int) -> tuple[Tensor, ...]:
@@ -87,11 +80,15 @@ def _measure(
         case Untouched():
             return _untouched(before, after, claim.trained)
         case WithinBound():
-            return _within(before, after, inputs, seed, claim.bound)
+            return carried.within(before, after, doubled(before) or before, inputs, seed, claim.bound)
         case Rounded():
-            return _rounded(before, after, claim)
+            return carried.rounded(tensors(before.module), tensors(after.module), claim, digest(after.module, claim.tensors))
         case Taken():
-            return _taken(after, claim, edit)
+            return carried.taken(tensors(after.module), claim, edit, digest(after.module, claim.tensors))
+        case LayerErrors():
+            return bounded.layers(before, after, claim, seed)
+        case OutputError():
+            return bounded.outputs(before, after, claim, inputs, seed, material)
         case _:
             assert_never(claim)
 
@@ -156,20 +153,6 @@ def doubled(network: Network) -> Network | None:
     return in_double(network)
 
 
-def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The floating-point outputs on the inputs, in eval mode and in the network's own precision."""
-    module = network.module
-    given = [t.to(i.dtype) for t, i in zip(inputs, network.inputs, strict=True)]
-    modes = {m: m.training for m in module.modules()}
-    try:
-        with torch.no_grad():
-            found = _tensors(module.eval()(*given))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-    return tuple(t for t in found if t.is_floating_point())
-
-
 def _same_function(
     before: Network, after: Network, edit: Edit, inputs: tuple[Tensor, ...], seed: int, noise: float
 ) -> Measured:
@@ -193,56 +176,17 @@ def _same_function(
     return Measured(evidence, {}, reference=wanted)
 
 
-def same_again(wanted: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...], claim: dict[str, Any]) -> Evidence:
-    """The stored network against the outputs that it must have."""
-    gap, allowed = relative(results(network, inputs), wanted), float(claim["detail"]["allowed as stored"])
-    return Evidence(f"{claim['claim']}, as stored", allowed, gap, gap <= allowed, claim["samples"], claim["seed"])
-
-
-def _within(before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int, bound: float) -> Measured:
-    """The outputs against those of the network as it was, computed in float64."""
-    wanted = results(doubled(before) or before, inputs)
-    gap = relative(results(after, inputs), wanted)
-    allowed = bound * (1 + 1e-6)
-    dtype = str(next((p.dtype for p in after.module.parameters()), "")).removeprefix("torch.")
-    count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
-    detail = {"allowed as stored": allowed}
-    evidence = Evidence("relative change of the outputs", allowed, gap, gap <= allowed, count, seed, dtype, detail)
-    return Measured(evidence, {}, reference=wanted)
-
-
-def _rounded(before: Network, after: Network, claim: Rounded) -> Measured:
-    """Each weight against what it was: exactly what rounding to nearest gives, and that within the unit roundoff."""
-    old, new = tensors(before.module), tensors(after.module)
-    dtype = HALF[claim.dtype]
-    found = rounding([old[n] for n in claim.tensors], dtype)
-    right = all(n in new and _same_bits(old[n].to(dtype), new[n]) for n in claim.tensors)
-    bound = unit_roundoff(dtype)
-    held = right and not found.overflow and found.worst <= bound and found.below <= 1.0
-    detail: dict[str, Any] = {"numbers": found.numbers, "subnormal": found.subnormal, "zeroed": found.zeroed}
-    detail |= {"overflow": found.overflow, "largest": found.largest, "digest": digest(after.module, claim.tensors)}
-    text = f"weights rounded to {claim.dtype}, relative change in the normal range"
-    return Measured(Evidence(text, bound, found.worst, held, 0, 0, claim.dtype, detail), {}, claim.tensors)
-
-
-def _taken(after: Network, claim: Taken, edit: Edit) -> Measured:
-    new = tensors(after.module)
-    wrong = [n for n in claim.tensors if n not in new or not _same_bits(edit.tensors[n], new[n])]
-    detail: dict[str, Any] = {"tensors": len(claim.tensors), "digest": digest(after.module, claim.tensors)}
-    text = "tensors taken over, bit for bit"
-    return Measured(Evidence(text, 0.0, float(len(wrong)), not wrong, 0, 0, "bits", detail), {}, claim.tensors)
-
-
-def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
-    """The largest |found − wanted| over the largest |wanted|, over all outputs; infinite for other shapes or for NaN."""
-    if [t.shape for t in found] != [t.shape for t in wanted]:
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(found, wanted, strict=True):
-        if b.numel():
-            gap = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-300))
-            worst = max(worst, gap if gap == gap else float("inf"))
-    return worst
+def again(claim: dict[str, Any], reference: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...]) -> Evidence:
+    """A claim that rests on stored values, measured on the network as it is now. `claim` is the certificate's entry."""
+    match claim["kind"]:
+        case "layer errors":
+            return bounded.layers_again(claim, reference, network)
+        case "output error":
+            return bounded.outputs_again(claim, reference, network, inputs)
+        case _:
+            gap, allowed = relative(results(network, inputs), reference), float(claim["detail"]["allowed as stored"])
+            name = f"{claim['claim']}, as stored"
+            return Evidence(name, allowed, gap, gap <= allowed, claim["samples"], claim["seed"])
 
 
 def _rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
@@ -261,7 +205,7 @@ def _frozen(after: Network, claim: FrozenInTraining, inputs: tuple[Tensor, ...],
         torch.manual_seed(seed)
         result: Any = module(*[t.clone() for t in inputs])
         total = sum(
-            (t.float().square().mean() for t in _tensors(result) if t.requires_grad),
+            (t.float().square().mean() for t in tensors_in(result) if t.requires_grad),
             start=torch.zeros(()),
         )
         if total.requires_grad:
@@ -311,9 +255,3 @@ def tensor_hash(tensor: Tensor) -> str:
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and tensor_hash(a) == tensor_hash(b)
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    from torch.utils import _pytree as pytree
-
-    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]

@@ -23,6 +23,7 @@ if typing.TYPE_CHECKING:
 
     from torch import Tensor
 
+    from netxform.core.cost import Cost
     from netxform.core.network import Network
 
 
@@ -106,6 +107,16 @@ class Scope(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]:
         """The settings of the stage, by their word."""
+        ...
+
+    @property
+    def base(self) -> Cost:
+        """What the subject cost as it came."""
+        ...
+
+    @property
+    def current(self) -> Cost:
+        """What the network costs before this statement."""
         ...
 
     def modules(self, selection: Selection) -> tuple[str, ...]:

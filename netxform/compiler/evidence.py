@@ -1,0 +1,56 @@
+"""What measuring gives, and the few things that every measurement needs: outputs, and distances between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from netxform.core.edit import Claim
+from netxform.core.law import Evidence
+from netxform.core.network import Network
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Evidence, and what it was measured against: node → the value that must be found there (on the probe inputs)."""
+
+    evidence: Evidence
+    values: dict[str, Tensor]
+    tensors: tuple[str, ...] = ()
+    claim: Claim | None = None
+    reference: tuple[Tensor, ...] = ()
+
+
+def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The floating-point outputs on the inputs, in eval mode and in the network's own precision."""
+    module = network.module
+    given = [t.to(i.dtype) for t, i in zip(inputs, network.inputs, strict=True)]
+    modes = {m: m.training for m in module.modules()}
+    try:
+        with torch.no_grad():
+            found = tensors_in(module.eval()(*given))
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    return tuple(t for t in found if t.is_floating_point())
+
+
+def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
+    """The largest |found − wanted| over the largest |wanted|, over all outputs; infinite for other shapes or for NaN."""
+    if [t.shape for t in found] != [t.shape for t in wanted]:
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(found, wanted, strict=True):
+        if b.numel():
+            gap = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-300))
+            worst = max(worst, gap if gap == gap else float("inf"))
+    return worst
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors of a nested result, in order."""
+    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
