@@ -111,15 +111,28 @@ CODES: dict[str, tuple[str, str]] = {
         "The function would change: a norm runs over the axis and its indices are not repeated equally often, a softmax or a\n"
         "sum runs over it, a tied tensor is both produced and summed over, or the size is no whole number.",
     ),
-    "X0323": (
-        "it would overflow",
-        "A weight, or a value on the way through the network, is larger than the narrow precision can hold. bfloat16 reaches as\n"
-        "far as float32; `keep [LAYER]` leaves a layer as it is.",
+    "X0324": (
+        "no such values",
+        "`activations(…)` are the values behind nonlinearities, `outputs(…)` those of layers as they are.",
+    ),
+    "X0325": (
+        "not in several processes",
+        "The loss relates the samples of a batch to each other; each process sees a part of it.",
     ),
     "X0326": (
+        "a teacher that does not fit",
+        "Teacher and student give outputs of the same shape, and matched features have sizes that the map takes.",
+    ),
+    "X0327": ("a model made of itself", "`model a = shrink(b, …)` and `model b = shrink(a, …)` lead back to each other."),
+    "X0328": (
         "nothing to carry over, or it does not fit",
-        "`init` pairs tensors by name and compares their shapes; word vectors go into one embedding of their width, and its rows\n"
-        "are words. `netxform explain init` says how names are paired.",
+        "`init` pairs tensors by name and compares their shapes; word vectors go into one embedding of their width, whose\n"
+        "rows are words. `netxform explain init` says how names are paired.",
+    ),
+    "X0329": (
+        "it would overflow",
+        "A weight, or a value on the way through the network, is larger than the narrow precision can hold. bfloat16 reaches\n"
+        "as far as float32; `keep [LAYER]` leaves a layer as it is.",
     ),
     "X0401": ("wrong kind of value", "The clause takes another kind of value."),
     "X0402": ("wrong unit", "Quantities keep their unit, and only like is compared with like."),
@@ -160,6 +173,11 @@ CODES: dict[str, tuple[str, str]] = {
     "X0820": ("cannot be stored", "The network holds something that a standalone file cannot: an island or foreign function."),
     "X0821": ("a damaged graph", "graph.json is not what this version writes."),
     "X0822": ("a damaged bundle", "A file differs from what was certified."),
+    "X0823": (
+        "another number of processes",
+        "`processes=2` on `train` or `distill` (or `apply --processes 2`) states how many must run. `torchrun --nproc-per-node 2\n"
+        "-m netxform apply SPEC` starts them; the result is that of one process, up to the order of sums.",
+    ),
     "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),
     "X0825": ("trajectories that cannot be compared", "One picture shows points of one space: same probe set, same outputs."),
     "X0826": (

@@ -117,11 +117,11 @@ def test_words_find_their_rows_and_others_are_filled(missing: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ('init fc from word2vec("v.txt") vocabulary="words.txt"', "X0326"),
-        ('init embed from word2vec("wide.txt") vocabulary="words.txt"', "X0326"),
+        ('init fc from word2vec("v.txt") vocabulary="words.txt"', "X0328"),
+        ('init embed from word2vec("wide.txt") vocabulary="words.txt"', "X0328"),
         ('init embed from word2vec("absent.txt") vocabulary="words.txt"', "X0807"),
-        ('init embed from glove("other.txt") vocabulary="words.txt"', "X0326"),
-        ('init embed from word2vec("v.txt") vocabulary="long.txt"', "X0326"),
+        ('init embed from glove("other.txt") vocabulary="words.txt"', "X0328"),
+        ('init embed from word2vec("v.txt") vocabulary="long.txt"', "X0328"),
         ('init embed from word2vec("../v.txt") vocabulary="words.txt"', "X0901"),
         ('init embed from npy("v.npy")', "X0408"),
         ("init embed from nobody", "X0302"),

@@ -91,7 +91,7 @@ def test_overflow_is_refused_with_its_place() -> None:
         model[2].weight[0, 0] = 7e4
     with pytest.raises(nx.NetxformError) as error:
         nx.apply("cast float16", model=model, example_inputs=torch.randn(1, 3))
-    assert error.value.diagnostics[0].code == "X0323"
+    assert error.value.diagnostics[0].code == "X0329"
     assert "2.weight" in str(error.value)
     kept = nx.apply("cast float16 keep [`2`]", model=model, example_inputs=torch.randn(1, 3)).model
     assert kept.get_parameter("2.weight").dtype == torch.float32

@@ -73,7 +73,7 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
     for entry, measured in zip(outcome.entries, outcome.measured, strict=True):
         claims: list[dict[str, Any]] = []
         for one in measured:
-            force = True
+            force = one.claim is not None  # what is about other models cannot be measured on this one again
             if one.values:
                 now = values_at(network, one.values, inputs)
                 force = all(distance(now.get(n), t) == 0.0 for n, t in one.values.items())
@@ -97,6 +97,7 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
                 "contract": entry.contract.value,
                 "claims": claims,
                 "metrics": entry.metrics,
+                "warnings": list(entry.warnings),
             }
         )
     return {

@@ -99,9 +99,10 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
         if not entry["claims"] and not entry["metrics"]:
             continue
         rows = [f"{c['claim']}: {_size(c)}{'held' if c['held'] else 'BROKEN'}" for c in entry["claims"]]
-        wanted = ("val_accuracy", "test_accuracy", "test_loss")
+        wanted = ("teacher_val_accuracy", "val_accuracy", "test_accuracy", "test_mae", "test_r2", "test_loss")
         numbers = [f"{k.replace('_', ' ')} {entry['metrics'][k]:.3f}" for k in wanted if k in entry["metrics"]]
         rows += [", ".join(numbers)] if numbers else []
+        rows += [f"[yellow]warning: {escape(w)}[/yellow]" for w in entry.get("warnings", ())]
         table.add_row(escape(entry["statement"]), entry["contract"], "\n".join(rows))
     parts: list[Any] = [table]
     for found in certificate["comparisons"]:
@@ -124,7 +125,7 @@ def _comparison(found: dict[str, Any]) -> Table:
     table.add_column("mean ± s.e.")
     table.add_column("runs", style="dim")
     for name, runs in found["runs"].items():
-        label = {"spec": "as written", "scratch": "from scratch", "random": "random weights"}[name]
+        label = {"spec": "as written", "scratch": "from scratch", "random": "random weights", "alone": "without teachers"}[name]
         mean, error = found["mean"][name], found["standard_error"][name]
         table.add_row(label, f"{mean:.3f} ± {error:.3f}", " ".join(f"{r:.3f}" for r in runs))
     return table

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from netxform.compiler.check import COSTS, Bound, EachItem, IfItem, Item, Spec, StageItem, bind, put
+from netxform.compiler.models import described
 from netxform.compiler.plan import Check, Plan, Step, Walk
 from netxform.core.cost import Cost, cost
 from netxform.core.edit import Choice
 from netxform.core.network import Network, entry_nodes, exit_nodes, twin
+from netxform.core.objective import Snapshot
 from netxform.core.selector import (
     Removed,
     Selected,
@@ -29,7 +31,7 @@ from netxform.core.selector import (
 )
 from netxform.core.surgery import loose_end, perform
 from netxform.core.values import Selection, compare, plain
-from netxform.core.verb import DataInfo
+from netxform.core.verb import DataInfo, ModelInfo
 from netxform.errors import Diagnostic, Findings, NetxformError, Span, did_you_mean, fail
 from netxform.sources.trust import Trust, read_path
 from netxform.syntax import ast
@@ -50,9 +52,11 @@ class _State:
     names: dict[str, ast.Expr | tuple[str, ...]] = field(default_factory=dict[str, "ast.Expr | tuple[str, ...]"])
     removed: dict[str, Removed] = field(default_factory=dict[str, Removed])
     current: Cost | None = None
+    models: Callable[[str, Span], ModelInfo] | None = None
+    snapshots: dict[str, ModelInfo] = field(default_factory=dict[str, ModelInfo])
     count: int = 0
     estimated: bool = False
-    models: Callable[[str], Network] | None = None
+    sources: Callable[[str, Span], Network] | None = None
     trust: Trust = field(default_factory=Trust)
 
     def world(self) -> World:
@@ -161,13 +165,22 @@ class ResolveScope:
             helps=(f"write `on {next(reversed(list(known)))}`", f"declared: {', '.join(known)}"),
         )
 
-    def model(self, name: str, span: Span) -> Network:
-        """Another declared model, on a twin of its own."""
-        known = self.state.spec.models
-        if name not in known or self.state.models is None:
-            helps = did_you_mean(name, known) or (f"declare it: `model {name} = …`",)
-            raise fail("X0302", f"no model is called `{name}`", span, "not declared", helps=helps)
-        return twin(self.state.models(name))
+    def model(self, name: str, span: Span) -> ModelInfo:
+        """A snapshot of this network, or another model of the spec."""
+        if name in self.state.snapshots:
+            return self.state.snapshots[name]
+        if self.state.models is None:
+            raise fail("X0302", f"no model is called `{name}`", span, "not declared")
+        return self.state.models(name, span)
+
+    def weights(self, name: str, span: Span) -> Network:
+        """A snapshot of this network, or another model on inputs of its own; without weights."""
+        found = self.state.snapshots.get(name)
+        if found is not None and found.network is not None:
+            return found.network
+        if self.state.sources is None:
+            raise fail("X0302", f"no model is called `{name}`", span, "not declared")
+        return twin(self.state.sources(name, span))
 
     def file(self, text: str, span: Span) -> Path:
         """The file that the spec names."""
@@ -186,15 +199,20 @@ def resolve(
     data: Mapping[str, DataInfo],
     description: str = "",
     warnings: tuple[str, ...] = (),
-    models: Callable[[str], Network] | None = None,
+    models: Callable[[str, Span], ModelInfo] | None = None,
+    sources: Callable[[str, Span], Network] | None = None,
     trust: Trust | None = None,
 ) -> Plan:
-    """The plan of `spec` on `network`; `models` gives further declared models by name. Raises NetxformError at the first statement that cannot be done."""
+    """The plan of `spec` on `network`. Raises NetxformError at the first statement that cannot be done.
+
+    `models` tells of further models by name; `sources` gives them on their own inputs, for weights to be taken from.
+    """
     shadow = twin(network)
     base = cost(shadow)
 
     def walk() -> Walk:
-        state = _State(spec, shadow, data, subject, base, cost, current=base, models=models, trust=trust or Trust())
+        state = _State(spec, shadow, data, subject, base, cost, current=base, models=models)
+        state.sources, state.trust = sources, trust or Trust()
         try:
             yield from _items(spec.items, state, None)
         except NetxformError as error:
@@ -263,6 +281,8 @@ def _bound(item: Bound, state: _State) -> Walk:
         found = _made(item, index, choice, state)
         yield found[0]
     step, state.network = found
+    if isinstance(choice.work, Snapshot):
+        _remember(choice.work.name, item, state)
     state.current, state.estimated = step.after, step.estimated
     for path in choice.removed:
         state.removed[path] = Removed(item.text, item.span)
@@ -273,6 +293,13 @@ def _bound(item: Bound, state: _State) -> Walk:
     for name, value in list(state.names.items()):
         if isinstance(value, tuple):
             state.names[name] = tuple(p for p in value if p in present)
+
+
+def _remember(name: str, item: Bound, state: _State) -> None:
+    """The network as it is now, for later statements that speak of it as a model."""
+    if name in state.snapshots or name in state.spec.models:
+        raise fail("X0303", f"a model is already called `{name}`", item.span, "second time")
+    state.snapshots[name] = described(name, state.network, item.span, "snapshot")
 
 
 def _made(item: Bound, index: int, choice: Choice, state: _State) -> tuple[Step, Network]:

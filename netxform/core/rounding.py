@@ -2,9 +2,9 @@
 
 Weights: round to nearest gives |ŵ − w| ≤ u·|w| with the unit roundoff u = 2⁻ᵖ, and ≤ s/2 below the normal range, s the
 smallest subnormal. Outputs: no useful worst case exists for deep networks, so the bound is stochastic (Monte Carlo arithmetic;
-Vignes, "A stochastic arithmetic for reliable scientific computation", 1993; Parker, 1997): the network in float64, with every
-weight and every value that will be rounded moved at random by up to its rounding, several times; the bound is four times the
-largest change seen.
+Vignes, "A stochastic arithmetic for reliable scientific computation", 1993; Parker, 1997): the network in float64, with
+every weight and every value that will be rounded moved at random by up to its rounding, several times; the bound is four
+times the largest change seen.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _INSIDE = {"RNN": 4.0, "GRU": 8.0, "LSTM": 8.0, "MultiheadAttention": 4.0, "Atte
 class Rounding:
     """What rounding did to the finite numbers of some tensors.
 
-    `worst` is the largest |ŵ − w| / |w| in the normal range, `below` the largest |ŵ − w| under it, in units of half the smallest
-    subnormal; both are at most the unit roundoff and 1. `subnormal` counts nonzero numbers under the normal range, `zeroed`
+    `worst` is the largest |ŵ − w| / |w| in the normal range, at most the unit roundoff; `below` the largest |ŵ − w| under it,
+    in units of half the smallest subnormal, at most 1. `subnormal` counts nonzero numbers under the normal range, `zeroed`
     those of them that became zero, `overflow` those that became infinite, `largest` is the largest |w|.
     """
 

@@ -31,7 +31,7 @@ class Trajectory:
 
 
 def sketch(values: Tensor, size: int = SKETCH) -> Tensor:
-    """Numbers (D) as at most `size` numbers, distances kept in expectation: the same linear map for every vector of that length.
+    """Numbers (D) as at most `size` numbers, distances kept in expectation: one linear map for all vectors of a length.
 
     Count sketch (Charikar, Chen, Farach-Colton, 2002): each number goes, with a random sign, to one of `size` sums.
     """

@@ -21,7 +21,7 @@ from netxform.errors import Span
 if typing.TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from netxform.core.cost import Cost
     from netxform.core.network import Network
@@ -86,6 +86,22 @@ class DataInfo:
     span: Span
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known of a further model while a plan is made.
+
+    `network`: its graph without weights, None for what is no network. `output`: the shape of its one output for one sample
+    (the first number is the batch), None where it has several. `params`: its number of parameters, 0 where it has none.
+    """
+
+    name: str
+    network: Network | None
+    output: tuple[int, ...] | None
+    params: int
+    span: Span
+    description: str = ""
+
+
 class Scope(Protocol):
     """What a verb may ask of its surroundings while it resolves."""
 
@@ -139,8 +155,12 @@ class Scope(Protocol):
         """The data set of that name, or the only one declared."""
         ...
 
-    def model(self, name: str, span: Span) -> Network:
-        """Another declared model, without weights. Raises NetxformError X0302."""
+    def model(self, name: str, span: Span) -> ModelInfo:
+        """A declared model, or a snapshot of this one. Raises X0302, and what loading it raises."""
+        ...
+
+    def weights(self, name: str, span: Span) -> Network:
+        """A further model, or a snapshot, that weights are taken from: its graph, without them. Raises X0302."""
         ...
 
     def file(self, text: str, span: Span) -> Path:
@@ -168,8 +188,8 @@ class Material(Protocol):
         """The words of a data set by their number; empty where it has none."""
         ...
 
-    def model(self, name: str) -> Network:
-        """Another declared model, with its weights."""
+    def model(self, name: str) -> nn.Module:
+        """A further model, or a snapshot, with its weights."""
         ...
 
     def file(self, text: str, span: Span) -> Path:

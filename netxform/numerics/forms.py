@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from netxform.numerics.svd import truncate
-from netxform.numerics.tensor import cp, hosvd_bounds, tt_svd, tucker2
 from torch import Tensor
 
 from netxform.core.values import Invocation
 from netxform.numerics.geometry import Geometry, layer, macs, moves, part, weight
+from netxform.numerics.svd import truncate
+from netxform.numerics.tensor import cp, hosvd_bounds, tt_svd, tucker2
 
 Ranks = tuple[int, ...]
 

@@ -36,7 +36,7 @@ def vocabulary(sentences: Iterable[Sequence[str]], most: int | None) -> tuple[st
 
 
 def read_vocabulary(path: Path, span: Span = NOWHERE) -> tuple[str, ...]:
-    """A word a line, in order. Raises NetxformError X0826 for an empty line, a word with a blank in it, or one that is there twice."""
+    """A word a line, in order. Raises NetxformError X0826 for an empty line, a blank in a word, or one that is there twice."""
     words = _lines(path, span)
     seen: dict[str, int] = {}
     for i, word in enumerate(words, 1):
@@ -76,7 +76,7 @@ def read_labelled(path: Path, span: Span = NOWHERE) -> tuple[list[list[str]], li
 
 
 def read_documents(path: Path, span: Span = NOWHERE) -> list[list[list[str]]]:
-    """Documents of sentences as tokens: a line a sentence, an empty line between documents; a `label, tab` in front is dropped."""
+    """Documents of sentences as tokens: a line a sentence, an empty line between documents; a label and tab in front go."""
     documents: list[list[list[str]]] = [[]]
     for line in _lines(path, span):
         found = tokenize(line.rpartition("\t")[2])
@@ -90,7 +90,7 @@ def read_documents(path: Path, span: Span = NOWHERE) -> list[list[list[str]]]:
 def neighbours(
     documents: Sequence[Sequence[Sequence[str]]], known: dict[str, int], length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x (N, 3 L): a sentence, the one before, the one behind; y (N, 2, L − 1): what decoders of the two shall say; document (N).
+    """Give x (N, 3 L): a sentence, the one before, the one behind; y (N, 2, L − 1): what to say of the two; document (N).
 
     At the ends of a document the missing neighbour is padding, and its target is not counted (−100, PyTorch's `ignore_index`).
     """

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
-from netxform.core.network import Network
 from netxform.errors import Span, fail
 from netxform.sources.data import DataSet
 from netxform.sources.trust import Trust, read_path
@@ -19,7 +18,7 @@ from netxform.training.fit import Progress
 class Calibration:
     """Samples of the training part of the data sets, in an order that is a function of the seed, and a progress display.
 
-    `load` gives the data sets by name, when they are first asked for; `models` the further models; `trust` says what may be read.
+    `load` gives the data sets by name, when they are first asked for, `models` further models; `trust`: what may be read.
     """
 
     def __init__(
@@ -27,7 +26,7 @@ class Calibration:
         load: Callable[[], Mapping[str, DataSet]],
         seed: int,
         progress: Progress,
-        models: Callable[[str], Network] | None = None,
+        models: Callable[[str], nn.Module] | None = None,
         trust: Trust | None = None,
     ) -> None:
         self._load = load
@@ -40,8 +39,8 @@ class Calibration:
         """The words of the data set by their number."""
         return self._load()[data].vocabulary
 
-    def model(self, name: str) -> Network:
-        """Another declared model, with its weights."""
+    def model(self, name: str) -> nn.Module:
+        """A further model, or a snapshot, with its weights."""
         if self._models is None:
             raise fail("X0302", f"no model is called `{name}`")
         return self._models(name)

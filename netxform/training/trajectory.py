@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from netxform.core.objective import Training
 from netxform.core.trajectory import sketch
 from netxform.sources.data import DataSet
-from netxform.training.data import Samples, batches
-
-
-def probe_samples(data: DataSet, work: Training) -> Samples:
-    """The samples that a trajectory is recorded on: the first of the part that was asked for."""
-    from torch.utils.data import Subset
-
-    assert work.record is not None
-    part = cast(Any, {"test": data.test, "val": data.val, "train": data.train}[work.record.part])
-    return Subset(part, range(min(work.record.samples, len(part))))
+from netxform.training.data import batches
+from netxform.training.objective import full, pick, terms_of
 
 
 @torch.no_grad()
-def point(module: nn.Module, work: Training, probe: Samples, output: Callable[[Any], Tensor], device: torch.device) -> Tensor:
+def point(module: nn.Module, work: Training, data: DataSet, weights: Mapping[str, Tensor], device: torch.device) -> Tensor:
     """One point (D), float32: the outputs on the probe samples one behind the other, or a sketch of the trained weights.
 
-    The modes of the module are as before afterwards.
+    `module` gives the output first (see `taps.Student`). Its modes are as before afterwards.
     """
     assert work.record is not None
     if work.record.what == "weights":
-        named = dict(module.named_parameters(remove_duplicate=False))
-        return sketch(torch.cat([named[n].detach().float().cpu().flatten() for n in work.parameters]))
-    modes = {m: m.training for m in module.modules()}
+        return sketch(torch.cat([weights[n].float().cpu().flatten() for n in work.parameters]))
+    part = cast(Any, {"test": data.test, "val": data.val, "train": data.train}[work.record.part])
+    probe = Subset(part, range(min(work.record.samples, len(part))))
+    term = terms_of(work)[0]
+    modes = [(m, m.training) for m in module.modules()]
     module.eval()
     found: list[Tensor] = []
     for x, _ in batches(probe, 256):
-        value = output(module(x.to(device))).float()
-        found.append((value.softmax(1) if work.loss == "cross_entropy" else value).cpu())
-    for part, mode in modes.items():
-        part.training = mode
+        value = full(pick(module(x.to(device))[0], term.output)).float()
+        found.append((value.softmax(1) if term.loss == "cross_entropy" else value).cpu())
+    for owner, mode in modes:
+        owner.training = mode
     return torch.cat(found).flatten()

@@ -128,9 +128,10 @@ class Cast:
         return replace(choice, values=values, provisional="", warnings=warnings)
 
     def _overflow(self, what: str, places: list[str], largest: float) -> NetxformError:
+        limit = "65504" if self.dtype == "float16" else "3.39e38"
         return fail(
-            "X0323",
-            f"{what}: the largest is {largest:.4g}, and {self.dtype} ends at {'65504' if self.dtype == 'float16' else '3.39e38'}",
+            "X0329",
+            f"{what}: the largest is {largest:.4g}, and {self.dtype} ends at {limit}",
             notes=(f"at {', '.join(places[:5])}{' …' if len(places) > 5 else ''}",),
             helps=(f"keep it: `cast {self.dtype} keep [{places[0].rpartition('.')[0] or places[0]}]`", "or `cast bfloat16`"),
         )

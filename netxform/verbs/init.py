@@ -44,12 +44,13 @@ class Init:
     from the root; a block says more: `{ map encoder.rnn to encoder.gru }`. All shapes must fit. The plan lists what is
     taken and what is not.
 
-    Example: model net = zoo.smallcnn() input="1x1x8x8"; model other = zoo.smallcnn(classes=5); init conv1 | conv2 | layer4 from other
+    Example: model net = zoo.smallcnn() input="1x1x8x8"; model other = zoo.smallcnn(classes=5);
+    init conv1 | conv2 | layer4 from other
 
     Contract: training. What is taken has the source's bits, everything else is untouched.
     Refused: shapes or widths that differ, nothing in common, words that are not known, files that are damaged.
-    Papers: Mikolov et al., "Distributed representations of words and phrases", 2013; Pennington, Socher, Manning, "GloVe", 2014;
-    Yosinski et al., "How transferable are features in deep neural networks?", 2014.
+    Papers: Mikolov et al., "Distributed representations of words and phrases", 2013; Pennington, Socher, Manning, "GloVe",
+    2014; Yosinski et al., "How transferable are features in deep neural networks?", 2014.
     """
 
     selection: Selection = operand()
@@ -104,13 +105,13 @@ class Init:
         modules = dict(network.module.named_modules(remove_duplicate=False))
         if len(paths) != 1 or not isinstance(modules[paths[0]], nn.Embedding | nn.EmbeddingBag):
             kinds = ", ".join(f"{p} ({type(modules[p]).__name__})" for p in paths[:4])
-            raise fail("X0326", "word vectors go into one embedding", self.selection.span, kinds)
+            raise fail("X0328", "word vectors go into one embedding", self.selection.span, kinds)
         table: Any = modules[paths[0]]
         path = scope.file(str(call.arguments[0]), call.span)
         width = width_of(path, call.name, call.keywords.get("tensor"), call.span)
         if width != table.embedding_dim:
             raise fail(
-                "X0326",
+                "X0328",
                 f"the vectors of `{path.name}` have {width} numbers, those of `{paths[0]}` {table.embedding_dim}",
                 call.span,
                 "another width",
@@ -138,11 +139,11 @@ class Init:
             words = material.vocabulary(v["data"])
             if not words:
                 helps = ("data of `text(…)` and `neighbours(…)` has words; or give `vocabulary=` a file",)
-                raise fail("X0326", f"data `{v['data']}` has no vocabulary", self.selection.span, "no words", helps=helps)
+                raise fail("X0328", f"data `{v['data']}` has no vocabulary", self.selection.span, "no words", helps=helps)
         if len(words) > v["rows"]:
             helps = (f"build the model with words={len(words)}, or the data with words={v['rows']}",)
             message = f"{len(words)} words, and `{choice.targets[0]}` has {v['rows']} rows"
-            raise fail("X0326", message, self.selection.span, "too few rows", helps=helps)
+            raise fail("X0328", message, self.selection.span, "too few rows", helps=helps)
         wanted = {w for word in words for w in (word, word.lower())}
         listed = call.keywords.get("vocabulary")
         found = read_vectors(
@@ -156,7 +157,7 @@ class Init:
         table, lacking = _table(network.module.get_parameter(v["tensor"]), words, found.words, self.missing, v["seed"], SPECIAL)
         here = len([w for w in words if w not in SPECIAL])
         if len(lacking) == here:
-            raise fail("X0326", f"none of the {here} words is in the file", call.span, "nothing in common")
+            raise fail("X0328", f"none of the {here} words is in the file", call.span, "nothing in common")
         values = v | {
             "words": here,
             "found": here - len(lacking),
@@ -177,7 +178,7 @@ class Init:
         from netxform.core.selector import World, select, tensors_of
 
         name = _model_name(self.source.expression)
-        other = scope.model(name, self.source.span)
+        other = scope.weights(name, self.source.span)
         found = select(self.source.expression, World(other, subject=name))
         given = found.tensors or tensors_of(other, found.modules)
         targets = scope.tensors(self.selection)
@@ -195,7 +196,7 @@ class Init:
             notes = (f"`{self.selection}`: {', '.join(targets[:4])} …", f"`{self.source}`: {', '.join(given[:4])} …")
             helps = ("say which name goes where: `{ map THERE to HERE }`",)
             raise fail(
-                "X0326", "no tensor has a partner of its name", self.source.span, "nothing in common", notes=notes, helps=helps
+                "X0328", "no tensor has a partner of its name", self.source.span, "nothing in common", notes=notes, helps=helps
             )
         wrong = [
             f"{t}: {_kind(held[t])}, and `{s}` is {_kind(source[s])}"
@@ -206,7 +207,7 @@ class Init:
             notes = (*wrong[:8], *((f"… {len(wrong) - 8} more",) if len(wrong) > 8 else ()))
             helps = ("select what fits, or change the sizes first (`widen`, `attach`)",)
             raise fail(
-                "X0326",
+                "X0328",
                 f"{len(wrong)} of {len(pairs)} tensors do not fit",
                 self.source.span,
                 "other shapes",
@@ -243,7 +244,7 @@ class Init:
         call = self._vectors()
         if call is not None:
             return self._settle_vectors(network, choice, material, call)
-        other = material.model(choice.values["model"]).module
+        other = material.model(choice.values["model"])
         source = {**dict(other.named_parameters(remove_duplicate=False)), **dict(other.named_buffers(remove_duplicate=False))}
         return replace(choice, tensors={t: source[s].detach().clone() for t, s in choice.values["pairs"].items()})
 
