@@ -91,6 +91,13 @@ class CastAt:
     dtype: torch.dtype
 
 
+# functions that take operands of several precisions and answer in the wider one; meta tensors do not tell which do
+_PROMOTES = frozenset(
+    """add sub mul div truediv true_divide divide multiply subtract pow cat concat concatenate stack hstack vstack where maximum
+    minimum iadd isub imul itruediv radd rsub rmul rtruediv add sub mul div setitem copy lt le gt ge eq ne getitem""".split()
+)
+
+
 class _Casts(MetaRun):
     """A run of a network whose tensors have been cast; notes where an operand must be cast for the node to run."""
 
@@ -110,9 +117,7 @@ class _Casts(MetaRun):
                 if want is not None:
                     self._cast(n, held, want)
             elif n.op in ("call_function", "call_method") and len({t.dtype for t in held.values()}) > 1:
-                try:
-                    return super().run_node(n)
-                except (RuntimeError, TypeError, ValueError):
+                if getattr(n.target, "__name__", str(n.target)).strip("_") not in _PROMOTES:
                     self._cast(n, held, self.dtype)
             return super().run_node(n)
         finally:

@@ -66,7 +66,7 @@ def read_vectors(
         names = read_vocabulary(words_file, span)
         if len(names) != len(matrix):
             raise fail("X0826", f"{len(matrix)} vectors in `{path.name}`, {len(names)} words in `{words_file.name}`", span)
-        found = {w: np.asarray(matrix[i], dtype=np.float32) for i, w in enumerate(names) if w in wanted}
+        found = {w: np.array(matrix[i], dtype=np.float32) for i, w in enumerate(names) if w in wanted}
         return _finite(Vectors(found, int(matrix.shape[1]), len(names)), path, span)
     found = {}
     count, width = 0, 0
