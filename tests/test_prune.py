@@ -120,7 +120,7 @@ def test_budgets_are_met_and_hardly_more_is_removed(text: str) -> None:
 def test_a_budget_out_of_reach_and_nothing_to_prune_are_refused() -> None:
     for text, code in {
         "prune until params <= 10": "X0603",
-        "prune fc amount=50%": "X0323",
+        "prune fc amount=50%": "X0331",
         "prune by salience amount=50%": "X0412",
         "prune amount=50% step=10% { stop_if val_accuracy < 50% }": "X0602",
         "prune conv1": "X0408",

@@ -18,7 +18,7 @@ from netxform.syntax.quantity import short
 _HIDDEN = (
     "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
     "seed", "selected", "base", "now", "left", "chosen", "chains", "bounds", "factors",
-    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights",
+    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights", "pairs", "tensor",
 )  # fmt: skip
 
 
@@ -132,7 +132,8 @@ def _claim(claim: dict[str, Any]) -> str:
     if not claim["held"]:
         return f"{claim['claim']}: BROKEN"
     if claim["bound"] != float("inf"):
-        return f"{claim['claim']}: held"
+        size = f"{claim['measured']:.2g} ≤ {claim['bound']:.2g}, " if claim["kind"] in ("within bound", "rounded") else ""
+        return f"{claim['claim']}: {size}held"
     return f"{claim['claim']}: {_found(claim['measured'], claim['bound'], claim['detail'])}"
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from torch.utils import _pytree as pytree
 
 from netxform.core.edit import Claim
 from netxform.core.law import Evidence
-from netxform.core.network import Network, refresh
+from netxform.core.network import Network
 from netxform.core.reindex import Axis
+from netxform.core.rounding import in_double
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ def doubled(network: Network) -> Network | None:
     """A copy of the network in float64; None for a huge one."""
     if sum(p.numel() for p in network.module.parameters()) > _LARGE:
         return None
-    inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
-    return refresh(replace(network, module=copy.deepcopy(network.module).double(), inputs=inputs))
+    return in_double(network)
 
 
 def rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:

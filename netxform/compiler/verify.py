@@ -14,7 +14,7 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.compiler import bounded, lossy
+from netxform.compiler import bounded, carried, lossy
 from netxform.compiler.evidence import EXACT, Measured, doubled, relative, results, rounding, tensors_in
 from netxform.core.edit import (
     Claim,
@@ -24,25 +24,24 @@ from netxform.core.edit import (
     LossChange,
     MaskedTwin,
     OutputError,
+    Rounded,
     SameFunction,
     SameOutputs,
     SameValue,
+    Taken,
     Untouched,
+    WithinBound,
 )
 from netxform.core.law import Evidence
-from netxform.core.network import Network, example
+from netxform.core.network import SAMPLES, Network, samples
+from netxform.core.rounding import HALF
 from netxform.core.surgery import outputs, perform
 from netxform.core.verb import Material
 
-SAMPLES = 8
-
 
 def probe(network: Network, seed: int) -> tuple[Tensor, ...]:
-    """Inputs to measure on: `SAMPLES` samples, normally distributed (integers: zeros), the same for the same seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        batched = [i.shape[0] if i.shape else 1 for i in network.inputs]
-        return example(network, "cpu", SAMPLES if all(b == 1 for b in batched) else None)
+    """Inputs to measure on, the same for the same seed."""
+    return samples(network, seed)
 
 
 def measure(
@@ -81,6 +80,12 @@ def _measure(
             return _frozen(after, claim, inputs, seed)
         case Untouched():
             return _untouched(before, after, claim.trained)
+        case WithinBound():
+            return carried.within(before, after, doubled(before) or before, inputs, seed, claim.bound)
+        case Rounded():
+            return carried.rounded(tensors(before.module), tensors(after.module), claim, digest(after.module, claim.tensors))
+        case Taken():
+            return carried.taken(tensors(after.module), claim, edit, digest(after.module, claim.tensors))
         case LayerErrors():
             return bounded.layers(before, after, claim, seed)
         case OutputError():
@@ -150,7 +155,10 @@ def _same_function(
     copied = doubled(before)
     wanted = results(copied or before, inputs)
     stored = relative(results(after, inputs), wanted)
-    allowed = float("inf") if noise else 10 * max(rounding(after, inputs, seed), 1e-7)
+    own = max(rounding(after, inputs, seed), 1e-7)
+    if any(t.dtype in HALF.values() for t in before.module.parameters()):  # half precision: its distance from float64
+        own = max(own, relative(results(before, inputs), wanted))
+    allowed = float("inf") if noise else 10 * own
     exact = relative(results(perform(copied, edit), inputs), wanted) if copied is not None else stored
     bound = float("inf") if noise else EXACT if copied is not None else allowed
     name = "same function" + (f", up to noise of {noise:g}" if noise else "")

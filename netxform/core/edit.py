@@ -132,13 +132,23 @@ class Bias:
 
 
 @dataclass(frozen=True, slots=True)
+class Cast:
+    """Store the named tensors in `dtype` and put casts where values of two precisions meet; outputs keep their precision."""
+
+    tensors: tuple[str, ...]
+    dtype: Literal["float16", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
 class Assign:
     """Put the Edit's tensors of these names in the place of the network's, in its precision; on the twin nothing happens."""
 
     tensors: tuple[str, ...]
 
 
-Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Bias | Assign
+Operation: TypeAlias = (
+    Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Bias | Cast | Assign
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +201,31 @@ class Untouched:
 
     trained: tuple[str, ...]
     kind: Literal["untouched"] = "untouched"
+
+
+@dataclass(frozen=True, slots=True)
+class WithinBound:
+    """Claim: the outputs differ from those before by at most `bound`, relative to their largest value."""
+
+    bound: float
+    kind: Literal["within bound"] = "within bound"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """Claim: each number of these tensors is the one of `dtype` that is nearest to what it was, and none became infinite."""
+
+    tensors: tuple[str, ...]
+    dtype: Literal["float16", "bfloat16"]
+    kind: Literal["rounded"] = "rounded"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Claim: these tensors hold, bit for bit, what the Edit brought for them."""
+
+    tensors: tuple[str, ...]
+    kind: Literal["taken"] = "taken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +299,18 @@ class LossChange:
 
 
 Claim: TypeAlias = (
-    SameValue | SameOutputs | SameFunction | FrozenInTraining | Untouched | LayerErrors | OutputError | MaskedTwin | LossChange
+    SameValue
+    | SameOutputs
+    | SameFunction
+    | FrozenInTraining
+    | Untouched
+    | LayerErrors
+    | OutputError
+    | MaskedTwin
+    | LossChange
+    | WithinBound
+    | Rounded
+    | Taken
 )
 
 

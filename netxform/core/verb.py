@@ -19,7 +19,9 @@ from netxform.core.values import Selection, describe
 from netxform.errors import Span
 
 if typing.TYPE_CHECKING:
-    from torch import Tensor
+    from pathlib import Path
+
+    from torch import Tensor, nn
 
     from netxform.core.cost import Cost
     from netxform.core.network import Network
@@ -163,6 +165,14 @@ class Scope(Protocol):
         """A declared model, or a snapshot of this one. Raises X0302, and what loading it raises."""
         ...
 
+    def weights(self, name: str, span: Span) -> Network:
+        """A further model, or a snapshot, that weights are taken from: its graph, without them. Raises X0302."""
+        ...
+
+    def file(self, text: str, span: Span) -> Path:
+        """The existing file that the spec names. Raises NetxformError X0807 (missing), X0901 (outside the spec's folder)."""
+        ...
+
     def closing(self) -> str | None:
         """The node of the loose end that the last cut left, if there is one."""
         ...
@@ -186,6 +196,18 @@ class Material(Protocol):
 
     def train(self, network: Network, work: Training, title: str) -> tuple[Network, dict[str, float]]:
         """Train a copy of the network, and report metrics on data that was not trained on."""
+        ...
+
+    def vocabulary(self, data: str) -> tuple[str, ...]:
+        """The words of a data set by their number; empty where it has none."""
+        ...
+
+    def model(self, name: str) -> nn.Module:
+        """A further model, or a snapshot, with its weights."""
+        ...
+
+    def file(self, text: str, span: Span) -> Path:
+        """The existing file that the spec names."""
         ...
 
     def start(self, title: str, total: int) -> None:

@@ -24,9 +24,9 @@ from netxform.core.surgery import perform
 from netxform.core.values import Invocation, Limit, compare
 from netxform.core.verb import Material
 from netxform.errors import NetxformError, fail
-from netxform.numerics.ranking import Ranking, Removed, alike, kept, until
 from netxform.numerics.compensate import fold, refit
 from netxform.numerics.gates import free
+from netxform.numerics.ranking import Ranking, Removed, alike, kept, until
 from netxform.numerics.scores import Request, Scores, activity, fisher, known
 
 
@@ -174,7 +174,7 @@ class _State:
 def settle(
     network: Network, choice: Choice, material: Material, wanted: Wanted, recover: Sequence[Any], stops: Sequence[Limit]
 ) -> Choice:
-    """The indices that go, and the tensors that a compensation or recovery computed. Raises X0323, X0603, X0823."""
+    """The indices that go, and the tensors that a compensation or recovery computed. Raises X0331, X0603, X0823."""
     axes = {a.name: a for a in network.atoms}
     state = _State(network, {n: list(range(axes[n].size)) for n in wanted.names})
     total = sum(axes[n].size for n in wanted.names)
@@ -259,7 +259,7 @@ def _round(
     scores = {a.atom: seen.values[a.atom] for a in now.values() if a.atom in seen.values}
     if not scores:
         reasons = dict.fromkeys(seen.missing.get(a.atom, "") for a in now.values())
-        raise fail("X0323", f"`{wanted.by}` scores nothing of the selection", notes=tuple(reasons))
+        raise fail("X0331", f"`{wanted.by}` scores nothing of the selection", notes=tuple(reasons))
     whole = {now[n].atom: original_size for n, original_size in _sizes(original, wanted.names).items() if n in now}
     rank = ranking(network, wanted, scores, whole)
     reached = False

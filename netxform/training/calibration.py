@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
 from netxform.core.network import Network
 from netxform.core.objective import Training
+from netxform.errors import Span, fail
 from netxform.sources.data import DataSet
+from netxform.sources.trust import Trust, read_path
 from netxform.training.data import batches, order
 from netxform.training.fit import History, Progress, fit
 
@@ -18,7 +20,8 @@ from netxform.training.fit import History, Progress, fit
 class Calibration:
     """Samples of the training part of the data sets, in an order that is a function of the seed, and a progress display.
 
-    `load` gives the data sets by name, when they are first asked for; `checkpoint` names the file of the n-th training.
+    `load` gives the data sets by name, when they are first asked for; `checkpoint` names the file of the n-th training, `told` is
+    handed its history; `models` gives further models, `trust` says what may be read.
     """
 
     def __init__(
@@ -28,14 +31,32 @@ class Calibration:
         progress: Progress,
         checkpoint: Callable[[int], Path | None] = lambda n: None,
         told: Callable[[str, History], None] = lambda title, history: None,
+        models: Callable[[str], nn.Module] | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self._load = load
+        self._models = models
+        self._trust = trust or Trust()
         self._seed = seed
         self._progress = progress
         self._checkpoint = checkpoint
         self._told = told
         self._trained = 0
         self.start, self.step, self.stop = progress.start, progress.step, progress.stop
+
+    def vocabulary(self, data: str) -> tuple[str, ...]:
+        """The words of the data set by their number."""
+        return self._load()[data].vocabulary
+
+    def model(self, name: str) -> nn.Module:
+        """A further model, or a snapshot, with its weights."""
+        if self._models is None:
+            raise fail("X0302", f"no model is called `{name}`")
+        return self._models(name)
+
+    def file(self, text: str, span: Span) -> Path:
+        """The file that the spec names."""
+        return read_path(text, self._trust, span)
 
     def batches(
         self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128

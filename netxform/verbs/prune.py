@@ -114,7 +114,7 @@ class Prune:
         names, warnings = candidates(network, inside, spared)
         if not names:
             raise fail(
-                "X0323",
+                "X0331",
                 f"nothing in `{self.selection or 'the network'}` may be pruned",
                 self.selection.span if self.selection is not None else scope.span,
                 "all of it is locked",
@@ -171,7 +171,7 @@ class Prune:
 
     def _weights(self, names: tuple[str, ...], scope: Scope) -> Choice:
         if not names:
-            raise fail("X0323", "there are no weights of Linear or Conv layers here", scope.span, "nothing to prune")
+            raise fail("X0331", "there are no weights of Linear or Conv layers here", scope.span, "nothing to prune")
         if self.by.name == "obd-weights":
             data = scope.data(None if self.on is None else self.on.text, scope.span).name
         else:
