@@ -18,7 +18,7 @@ from netxform.syntax.quantity import short
 _HIDDEN = (
     "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
     "seed", "selected", "base", "now", "left", "chosen", "chains", "bounds", "factors",
-    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights", "pairs", "tensor",
+    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights", "pairs", "tensor", "sensitivity",
 )  # fmt: skip
 
 
