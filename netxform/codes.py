@@ -126,7 +126,10 @@ CODES: dict[str, tuple[str, str]] = {
     "X0411": ("bad arguments", "The layer, model or classifier does not take these arguments."),
     "X0412": ("unknown score", "`by …` names a score: obd, obd-weights, taylor, magnitude, bn-scale, activation, random."),
     "X0501": ("a contract fell short", "What a statement promises was measured and does not hold. Nothing was written."),
-    "X0603": ("a budget that cannot be met", "Even with everything removed that may go, the network costs more than asked for."),
+    "X0603": (
+        "a budget that cannot be met",
+        "Even with everything removed that may go, the network costs more than asked for.",
+    ),
     "X0601": ("an assert does not hold", "The spec demands something that is not so."),
     "X0602": ("a metric nobody measured", "Metrics come from `train` and from fitted classifiers, before this statement."),
     "X0701": ("a stale plan", "Spec, model or version changed since the plan was saved. Plan again, and compare."),

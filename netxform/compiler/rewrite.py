@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from netxform.compiler.plan import Check, Plan, PlanItem, Step, Walk
 from netxform.compiler.resolve import judge
 from netxform.compiler.verify import Measured, measure, probe
-from netxform.core.law import Entry
+from netxform.core.law import Contract, Entry
 from netxform.core.network import Network
 from netxform.core.objective import Comparison, Fitting, Training
 from netxform.core.surgery import perform
@@ -133,7 +133,7 @@ def deepen(plan: Plan, network: Network, workers: Workers) -> Plan:
 def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: Any) -> None:
     before = state.network
     after = perform(before, item.edit)
-    metrics: dict[str, float] = {}
+    metrics = dict(item.choice.metrics)
     work = item.choice.work
     if isinstance(work, Training):
         after, metrics = workers.train(after, work, item)
@@ -161,6 +161,8 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
             exit_code=3,
         )
     state.network = after
+    if item.contract is Contract.LOSSY and item.edit.operations:
+        state.metrics.clear()  # they were measured on another function
     state.metrics |= metrics
     evidence = tuple(m.evidence for m in measured)
     state.entries.append(Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets))

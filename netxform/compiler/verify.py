@@ -259,7 +259,9 @@ def _loss_change(before: Network, after: Network, claim: LossChange, material: M
     return Measured(evidence, {}, reference=(x, y))
 
 
-def again(kind: str, reference: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...], claim: dict[str, Any]) -> Evidence:
+def again(
+    kind: str, reference: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...], claim: dict[str, Any]
+) -> Evidence:
     """A claim with a reference measured on the stored network alone."""
     if kind == "masked twin" and claim["detail"].get("mixes"):
         stored = float(claim["detail"]["as stored"])

@@ -63,7 +63,9 @@ class Ranking:
         else:
             scale = {a: self._scale(s) for a, s in self.scores.items()}
             place = {a: i for i, a in enumerate(self.scores)}
-            flat = [(float(self.scores[a][i]) / scale[a], place[a], k, a, i) for a, o in orders.items() for k, i in enumerate(o)]
+            flat = [
+                (float(self.scores[a][i]) / scale[a], place[a], k, a, i) for a, o in orders.items() for k, i in enumerate(o)
+            ]
             flat.sort(key=lambda item: item[:3])
             taken = {a: [] for a in self.scores}
             for *_, atom, index in flat[:count]:

@@ -105,7 +105,9 @@ def obd(network: Network, request: Request) -> Scores:
 def taylor(network: Network, request: Request) -> Scores:
     """E|a · ∂ℓ/∂a|, summed over places and readers before the absolute value (Molchanov et al., 2017, on gates)."""
     found = saliency(network, request.batches(), method="first", loss=request.loss, seed=request.seed, output=request.output)
-    return Scores(found.taylor, found.missing, "mean over samples of |Σ a ∂L/∂a| over the class", found.first, {}, found.samples)
+    return Scores(
+        found.taylor, found.missing, "mean over samples of |Σ a ∂L/∂a| over the class", found.first, {}, found.samples
+    )
 
 
 @score("obd-weights")
