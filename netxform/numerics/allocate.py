@@ -105,7 +105,7 @@ class Ranking:
 
 
 def until(ranking: Ranking, fits: Callable[[Removed], bool]) -> Removed | None:
-    """The smallest removal, lowest first, that fits a budget: by bisection, for costs fall as more is removed. None: none does."""
+    """The smallest removal, lowest first, that fits a budget, by bisection: costs fall as more is removed."""
     low, high = -1, ranking.total
     if not fits(ranking.lowest(high)):
         return None
