@@ -86,7 +86,8 @@ def apply(
     """Carry a spec out, and measure what it promises.
 
     `spec`: text, builder or `pathlib.Path`. `model`: the subject, where the spec declares none; never changed.
-    `example_inputs`: a tuple of tensors that the model takes. `data`: name → (x, y) or DataSet. `params`, `seed`, `root`;
+    `example_inputs`: a tuple of tensors that the model takes. `data`: name → (x, y) or DataSet. `models`: further
+    models by name (teachers: a module, a fitted classifier, a function). `params`, `seed`, `root`;
     `trust_code`, `trust_pickle`, `allow_outside`: what the spec may touch. `out`: the folder of the bundle.
 
     Returns a result with `.model`, `.certificate`, `.plan`, `.estimators`. Raises NetxformError; then nothing has changed.
@@ -125,6 +126,7 @@ def _inputs(
     *,
     example_inputs: _Any = None,
     data: _Any = None,
+    models: Mapping[str, _Any] | None = None,
     params: Mapping[str, _Any] | None = None,
     seed: int | None = None,
     root: str | _Path | None = None,
@@ -141,4 +143,5 @@ def _inputs(
     if example is not None and not isinstance(example, tuple | list):
         example = (example,)
     trust = Trust(folder, trust_code, trust_pickle, allow_outside)
-    return api.Inputs(model, None if example is None else tuple(example), named, dict(params or {}), trust, seed)
+    held = None if example is None else tuple(example)
+    return api.Inputs(model, held, named, dict(params or {}), trust, seed, dict(models or {}))

@@ -21,25 +21,27 @@ from torch import Tensor, nn
 from netxform.artifacts import bundle
 from netxform.artifacts.graph import DTYPES
 from netxform.compiler.check import Bound, Item, Spec, StageItem, check, check_source
+from netxform.compiler.models import Models
 from netxform.compiler.plan import Plan, Step
 from netxform.compiler.resolve import resolve
-from netxform.compiler.rewrite import Outcome, deepen, run
+from netxform.compiler.rewrite import Outcome, Trained, deepen, run
 from netxform.core.capture import capture
 from netxform.core.coupling import drawing, groups
-from netxform.core.network import Network, exit_nodes
-from netxform.core.objective import Comparison, Fitting, Training
+from netxform.core.network import Network, clone, exit_nodes
+from netxform.core.objective import Comparison, Fitting, Snapshot, Training
 from netxform.core.reindex import shown
 from netxform.core.selector import Selected, World, select
 from netxform.core.verb import DataInfo
 from netxform.errors import NOWHERE, NetxformError, fail
 from netxform.sources.data import DataSet, check_python_data, describe, load_data
-from netxform.sources.models import LoadedModel, check_finite, load_model
+from netxform.sources.models import LoadedModel, check_finite
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
 from netxform.syntax.parse import parse_expression
 from netxform.training.calibration import Calibration
 from netxform.training.estimators import Fitted, fit_estimator
 from netxform.training.fit import History, Progress, Quiet, fit
+from netxform.training.process import Processes, join, wait
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What comes with a spec from outside: a model and example inputs, data by name, parameter values, trust, a seed."""
+    """What comes with a spec from outside: a model and example inputs, data by name, parameter values, trust, a seed, and
+    further models by name (modules, fitted classifiers, functions).
+    """
 
     model: nn.Module | None = None
     example_inputs: tuple[Tensor, ...] | None = None
@@ -65,6 +69,7 @@ class Inputs:
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     trust: Trust = field(default_factory=Trust)
     seed: int | None = None
+    models: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def check_spec(spec: Any, inputs: Inputs | None = None) -> Spec:
@@ -80,28 +85,34 @@ def plan_spec(spec: Any, inputs: Inputs | None = None, *, deep: bool = False, pr
     """
     inputs = inputs or Inputs()
     checked = check_spec(spec, inputs)
-    plan, network, _ = _planned(checked, inputs)
+    models = _models(checked, inputs)
+    plan, network, _ = _planned(checked, inputs, models)
     if not deep:
         return plan
     try:
-        workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress or Quiet(), None, checked.seed)
+        workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress or Quiet(), None, checked.seed, models)
         return deepen(plan, network, workers)
     except NetxformError as error:
         raise NetxformError(error.diagnostics, checked.sources | error.sources, error.exit_code) from error
 
 
-def _planned(spec: Spec, inputs: Inputs) -> tuple[Plan, Network, LoadedModel]:
+def _models(spec: Spec, inputs: Inputs) -> Models:
+    return Models(spec, inputs.models, inputs.trust, _bundle_module)
+
+
+def _planned(spec: Spec, inputs: Inputs, models: Models) -> tuple[Plan, Network, LoadedModel]:
     try:
-        subject, loaded = _subject(spec, inputs)
-        network = capture(loaded.module, *_example(loaded, inputs))
+        subject, loaded = _subject(spec, inputs, models)
+        models.example = _example(loaded, inputs)
+        network = capture(loaded.module, *models.example)
         infos = _infos(spec, inputs)
-        plan = resolve(spec, network, subject=subject, data=infos, description=loaded.description)
+        plan = resolve(spec, network, subject=subject, data=infos, description=loaded.description, models=models.info)
         return plan, network, loaded
     except NetxformError as error:
         raise NetxformError(error.diagnostics, spec.sources | error.sources, error.exit_code) from error
 
 
-def _subject(spec: Spec, inputs: Inputs) -> tuple[str, LoadedModel]:
+def _subject(spec: Spec, inputs: Inputs, models: Models) -> tuple[str, LoadedModel]:
     if inputs.model is not None:
         check_finite(inputs.model)
         name = next(iter(spec.models), "model")
@@ -113,7 +124,7 @@ def _subject(spec: Spec, inputs: Inputs) -> tuple[str, LoadedModel]:
             helps=("write `model net = zoo.smallcnn()`, or give one: `--model SOURCE`, `nx.apply(spec, model=…)`",),
         )
     name, declared = next(iter(spec.models.items()))
-    return name, load_model(declared, inputs.trust, spec.seed, _bundle_module)
+    return name, models.loaded(name, declared.span)
 
 
 def _bundle_module(folder: Path) -> nn.Module:
@@ -160,11 +171,15 @@ def _infos(spec: Spec, inputs: Inputs) -> dict[str, DataInfo]:
 class _Workers:
     """Does the work of the steps: training, classifiers; keeps histories and finished stages."""
 
-    def __init__(self, load: Callable[[], dict[str, DataSet]], progress: Progress, keep: Path | None, seed: int) -> None:
+    def __init__(
+        self, load: Callable[[], dict[str, DataSet]], progress: Progress, keep: Path | None, seed: int, models: Models
+    ) -> None:
         self.load = load
         self.progress = progress
         self.keep = keep
         self.seed = seed
+        self.models = models
+        self.snapshots: dict[str, nn.Module] = {}
         self.histories: list[tuple[str, History]] = []
         self.fitted: list[Fitted] = []
         self.last: DataSet | None = None
@@ -185,13 +200,19 @@ class _Workers:
 
         return Calibration(lambda: self.data, self.seed + step.index, self.progress, checkpoint, told)
 
-    def train(self, network: Network, work: Training, step: Step) -> tuple[Network, dict[str, float]]:
+    def train(self, network: Network, work: Training, step: Step) -> Trained:
         """Train; a finished training that a resumed run finds on disk is taken from there."""
         self.last = self.data[work.data]
-        checkpoint = None if self.keep is None else self.keep / f"{step.index:03d}.pt"
-        trained, history = fit(network, work, self.last, self.progress, checkpoint, step.text)
+        checkpoint = None if self.keep is None else self.keep / f"{step.index:03d}"
+        names = work.soft.teachers if work.soft is not None else ()
+        teachers = {n: self.snapshots[n] if n in self.snapshots else self.models.module(n, step.span) for n in names}
+        trained, history = fit(network, work, self.last, self.progress, checkpoint, step.text, teachers)
         self.histories.append((step.text, history))
-        return trained, history.metrics
+        return Trained(trained, history.metrics, history.evidence, history.warnings)
+
+    def remember(self, network: Network, work: Snapshot) -> None:
+        """Keep the network; what is done to it later is done to copies."""
+        self.snapshots[work.name] = clone(network).module
 
     def fit(self, network: Network, work: Fitting, step: Step) -> dict[str, float]:
         """Fit a classifier."""
@@ -222,18 +243,20 @@ def apply_spec(
     inputs = inputs or Inputs()
     progress = progress or Quiet()
     checked = check_spec(spec, inputs)
+    processes = join()
     if out is not None and out.exists() and not overwrite:
         raise fail("X0818", f"`{out.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",))
-    plan, network, _ = _planned(checked, inputs)
+    models = _models(checked, inputs)
+    plan, network, _ = _planned(checked, inputs, models)
     if expected is not None and plan.digest() != expected:
         raise fail(
             "X0701",
             "the saved plan is stale: planning again gives another plan",
             helps=("plan again and read what changed: `netxform plan SPEC -o FILE`",),
         )
-    keep = _keep_folder(out, plan, resume)
+    keep = _keep_folder(out, plan, resume, processes)
     try:
-        workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress, keep, checked.seed)
+        workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress, keep, checked.seed, models)
         _ = workers.data  # what is missing is said before anything is done
         outcome = run(plan, network, workers)
         plan = outcome.plan
@@ -242,28 +265,33 @@ def apply_spec(
         held = bundle.held_out_of(outcome.network, workers.last) if not workers.fitted else None
         certificate = bundle.certificate(outcome, held, comparisons)
         curves = [{"statement": t, **row} for t, h in workers.histories for row in h.rows]
-        if out is not None:
+        if out is not None and processes.first:
             bundle.write(out, outcome, certificate, held, curves, list(workers.fitted), overwrite)
         estimators = {f.name: f.estimator for f in workers.fitted}
         model = copy.deepcopy(outcome.network.module)
         result = Result(model, certificate, plan, estimators, tuple(workers.histories), outcome.metrics, out)
     except NetxformError as error:
         raise NetxformError(error.diagnostics, checked.sources | error.sources, error.exit_code) from error
-    if keep is not None:
+    if keep is not None and processes.first:
         import shutil
 
         shutil.rmtree(keep, ignore_errors=True)
+    wait(processes)
     return result
 
 
-def _keep_folder(out: Path | None, plan: Plan, resume: bool) -> Path | None:
+def _keep_folder(out: Path | None, plan: Plan, resume: bool, processes: Processes) -> Path | None:
     """Where an interrupted run leaves its state: beside the output, named after it; for this very plan alone."""
     if out is None or not any(isinstance(s.choice.work, Training) for s in plan.steps):
         return None
     import shutil
 
+    wait(processes)  # nobody looks before everybody has seen that there is no bundle yet
     keep = out.parent / f".{out.name}.resume"
     stamp = keep / "plan"
+    if not processes.first:
+        wait(processes)
+        return keep
     same = stamp.exists() and stamp.read_text() == plan.digest()
     if keep.exists() and not (resume and same):
         shutil.rmtree(keep)
@@ -272,6 +300,7 @@ def _keep_folder(out: Path | None, plan: Plan, resume: bool) -> Path | None:
         stamp.write_text(plan.digest())
     except OSError as error:
         raise fail("X0819", f"the output folder cannot be made: {error.strerror}") from error
+    wait(processes)
     return keep
 
 
@@ -320,20 +349,35 @@ def _metric(metrics: Mapping[str, float], wanted: Comparison) -> float:
 def _variant(plan: Plan, variant: str, seed: int, inputs: Inputs) -> dict[str, float]:
     seeded = replace(inputs, seed=seed)
     spec = check(plan.spec.program, plan.spec.params, plan.spec.sources, seed)
-    if variant != "spec":
-        subject, loaded = _subject(spec, seeded)
+    if variant == "alone":
+        spec = replace(spec, items=_without_teachers(spec.items))
+    elif variant != "spec":
+        subject, loaded = _subject(spec, seeded, _models(spec, seeded))
         del subject
         fresh = _fresh(loaded.module, seed)
         seeded = replace(seeded, model=fresh, example_inputs=_example(loaded, inputs))
         spec = replace(spec, items=_without_pretraining(spec.items, scratch=variant == "scratch"))
-    again, network, _ = _planned(replace(spec, items=_without_asserts(spec.items)), seeded)
-    workers = _Workers(lambda: _load_all(spec, seeded, seed), Quiet(), None, seed)
+    models = _models(spec, seeded)
+    again, network, _ = _planned(replace(spec, items=_without_asserts(spec.items)), seeded, models)
+    workers = _Workers(lambda: _load_all(spec, seeded, seed), Quiet(), None, seed, models)
     return run(again, network, workers).metrics
 
 
 def _without_asserts(items: tuple[Item, ...]) -> tuple[Item, ...]:
     kept = [i for i in items if not isinstance(i, ast.Assert)]
     return tuple(replace(i, items=_without_asserts(i.items)) if isinstance(i, StageItem) else i for i in kept)
+
+
+def _without_teachers(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Every `distill` on the labels alone."""
+    out: list[Item] = []
+    for item in items:
+        if isinstance(item, StageItem):
+            item = replace(item, items=_without_teachers(item.items))
+        elif isinstance(item, Bound) and item.entry.word == "distill":
+            item = replace(item, action=replace(item.action, hard=1.0, matches=()))
+        out.append(item)
+    return tuple(out)
 
 
 def _fresh(model: nn.Module, seed: int) -> nn.Module:
@@ -434,7 +478,7 @@ def listing(spec: Spec, inputs: Inputs, selection: str) -> list[dict[str, Any]]:
 
 
 def _selected(spec: Spec, inputs: Inputs, selection: str) -> tuple[Network, Selected]:
-    subject, loaded = _subject(spec, inputs)
+    subject, loaded = _subject(spec, inputs, _models(spec, inputs))
     network = capture(loaded.module, *_example(loaded, inputs))
     names = {i.name: i.value for i in spec.items if isinstance(i, ast.Let)}
     expression = parse_expression(selection, "<selection>")

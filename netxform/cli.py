@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--plan", type=Path, metavar="FILE", help="refuse to run unless this saved plan still holds")
     apply.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
     apply.add_argument("--resume", action="store_true", help="go on from the last finished epoch of an interrupted run")
+    apply.add_argument("--processes", type=int, metavar="N", help="refuse to run unless N processes take part (torchrun)")
     apply.add_argument("--quiet", action="store_true", help="no progress, no tables")
     verify = _command(commands, "verify", _verify, "measure every claim of a bundle again, from the folder alone")
     verify.add_argument("folder", type=Path)
@@ -192,12 +193,15 @@ def _apply(options: Any) -> int:
     spec = _checked(options)
     from netxform import api
     from netxform.artifacts.report import certificate_table, plan_table, show
+    from netxform.training.process import join, leave, require
     from netxform.training.progress import Bar
 
+    processes = join()
+    require(options.processes, processes)
     out = options.out or Path(("stdin" if options.spec == "-" else Path(options.spec).stem) + ".bundle")
     expected = api.saved_digest(options.plan) if options.plan is not None else None
     inputs = api.Inputs(trust=_trust(options))
-    silent = options.quiet or options.json
+    silent = options.quiet or options.json or not processes.first
     if not silent:
         show(plan_table(api.plan_spec(spec, inputs)))
         print()
@@ -210,6 +214,9 @@ def _apply(options: Any) -> int:
         progress=None if silent else Bar(),
         expected=expected,
     )
+    leave()
+    if not processes.first:
+        return 0
     if options.json:
         print(json.dumps(result.certificate, indent=1))
     elif not options.quiet:

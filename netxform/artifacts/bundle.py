@@ -66,16 +66,18 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
     plan, network = outcome.plan, outcome.network
     inputs = probe(network, plan.spec.seed)
     statements: list[dict[str, Any]] = []
+    # what was settled on weights or data, in words
+    chosen = {s.index: s.choice.values["factors"] for s in plan.steps if "factors" in s.choice.values}
     for entry, measured in zip(outcome.entries, outcome.measured, strict=True):
         claims: list[dict[str, Any]] = []
         for one in measured:
-            force = True
+            force = one.claim is not None  # what is about other models cannot be measured on this one again
             if one.values:
                 now = values_at(network, one.values, inputs)
                 force = all(distance(now.get(n), t) == 0.0 for n, t in one.values.items())
             elif one.reference:
-                assert one.claim is not None
-                force = again(one.claim.kind, one.reference, network, inputs, asdict(one.evidence)).held
+                kind = {"kind": one.claim.kind if one.claim is not None else ""}
+                force = again(asdict(one.evidence) | kind, one.reference, network, inputs).held
             elif one.tensors:
                 force = digest(network.module, one.tensors) == one.evidence.detail["digest"]
             elif isinstance(one.claim, FrozenInTraining):
@@ -93,6 +95,8 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
                 "contract": entry.contract.value,
                 "claims": claims,
                 "metrics": entry.metrics,
+                "chosen": chosen.get(entry.index, []),
+                "warnings": list(entry.warnings),
             }
         )
     return {
@@ -278,11 +282,10 @@ def verify(folder: Path) -> Verdict:
         for j, claim in enumerate(statement["claims"]):
             if not claim["in_force"]:
                 continue
-            if claim["kind"] in ("same function", "masked twin", "loss change"):
-                start = f"reference.{i}.{j}."
-                names = sorted((n for n in stored if n.startswith(start)), key=lambda n: int(n.rpartition(".")[2]))
-                wanted = tuple(stored[n] for n in names)
-                evidence = again(claim["kind"], wanted, network, inputs, claim)
+            names = [n for n in stored if n.startswith(f"reference.{i}.{j}.")]
+            if names:
+                wanted = tuple(stored[n] for n in sorted(names, key=lambda n: int(n.rpartition(".")[2])))
+                evidence = again(claim, wanted, network, inputs)
             else:
                 evidence = _again(claim, network, values, stored, bound)
             lines.append((statement["statement"], evidence))

@@ -18,6 +18,8 @@ OWN: dict[str, type[nn.Module]] = {
         layers.Attention,
         layers.DropPath,
         layers.BatchNormAct2d,
+        layers.Factored,
+        layers.TTLinear,
         layers.FrozenBatchNormAct2d,
         frozen.FrozenBatchNorm1d,
         frozen.FrozenBatchNorm2d,

@@ -13,10 +13,12 @@ from rich.text import Text
 from netxform.artifacts.bundle import Verdict
 from netxform.compiler.plan import Check, Plan, Step
 from netxform.core.cost import Cost
+from netxform.syntax.quantity import short
 
 _HIDDEN = (
     "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
-    "seed", "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights",
+    "seed", "selected", "base", "now", "left", "chosen", "chains", "bounds", "factors",
+    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights",
 )  # fmt: skip
 
 
@@ -65,6 +67,7 @@ def details(step: Step) -> list[str]:
     if values.get("layers"):
         made = cast("list[Any]", values["layers"])
         lines.append("; ".join(f"{layer.name} = {layer.make}" for layer in made))
+    lines += cast("list[str]", values.get("factors") or [])
     if "parameters" in values:
         norms = values.get("norms") or ()
         lines.append(f"{len(values['parameters'])} parameters" + (f", {len(norms)} BatchNorm" if norms else ""))
@@ -90,13 +93,9 @@ def _found(measured: float, bound: float, detail: dict[str, Any]) -> str:
             "nothing predicted" if predicted is None else f"predicted {predicted:+.3g}" + (f" ± {error:.1g}" if error else "")
         )
         return f"{measured:+.3g} ({beside}), accuracy {detail['accuracy before']:.3f} → {detail['accuracy after']:.3f}"
+    if detail.get("agreement at least") is not None:
+        return f"{measured:.3g}; same class for {detail['agreement']:.1%}, at least {detail['agreement at least']:.1%}"
     return f"{measured:.3g}" + ("" if bound == float("inf") else f", allowed {bound:.3g}")
-
-
-def _verdict(claim: dict[str, Any]) -> str:
-    if claim["held"] and claim["bound"] == float("inf") and claim["kind"] in ("loss change", "masked twin"):
-        return _found(claim["measured"], claim["bound"], claim["detail"])
-    return "held" if claim["held"] else "BROKEN"
 
 
 def _text(value: Any) -> str:
@@ -114,10 +113,11 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
     for entry in certificate["statements"]:
         if not entry["claims"] and not entry["metrics"]:
             continue
-        rows = [f"{c['claim']}: {_verdict(c)}" for c in entry["claims"]]
-        wanted = ("val_accuracy", "test_accuracy", "test_loss")
+        rows = [_claim(c) for c in entry["claims"]]
+        wanted = ("teacher_val_accuracy", "val_accuracy", "test_accuracy", "test_mae", "test_r2", "test_loss")
         numbers = [f"{k.replace('_', ' ')} {entry['metrics'][k]:.3f}" for k in wanted if k in entry["metrics"]]
         rows += [", ".join(numbers)] if numbers else []
+        rows += [f"[yellow]warning: {escape(w)}[/yellow]" for w in entry.get("warnings", ())]
         table.add_row(escape(entry["statement"]), entry["contract"], "\n".join(rows))
     parts: list[Any] = [table]
     for found in certificate["comparisons"]:
@@ -129,13 +129,22 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
+def _claim(claim: dict[str, Any]) -> str:
+    """A claim with its verdict; where nothing bounds it, with what was measured."""
+    if not claim["held"]:
+        return f"{claim['claim']}: BROKEN"
+    if claim["bound"] != float("inf"):
+        return f"{claim['claim']}: held"
+    return f"{claim['claim']}: {_found(claim['measured'], claim['bound'], claim['detail'])}"
+
+
 def _comparison(found: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"{found['metric']}, {len(found['seeds'])} seeds")
     table.add_column("mean ± s.e.")
     table.add_column("runs", style="dim")
     for name, runs in found["runs"].items():
-        label = {"spec": "as written", "scratch": "from scratch", "random": "random weights"}[name]
+        label = {"spec": "as written", "scratch": "from scratch", "random": "random weights", "alone": "without teachers"}[name]
         mean, error = found["mean"][name], found["standard_error"][name]
         table.add_row(label, f"{mean:.3f} ± {error:.3f}", " ".join(f"{r:.3f}" for r in runs))
     return table
@@ -183,15 +192,7 @@ def show(thing: Any, width: int | None = None) -> None:
 
 
 def _cost(cost: Cost) -> tuple[str, str, str]:
-    return _si(cost.params), _si(cost.macs), _si(cost.bytes)
-
-
-def _si(value: float) -> str:
-    for unit in ("", "k", "M", "G", "T"):
-        if abs(value) < 1000:
-            return f"{value:.3g}{unit}" if unit else f"{value:.0f}"
-        value /= 1000
-    return f"{value:.3g}P"
+    return short(cost.params), short(cost.macs), short(cost.bytes)
 
 
 def _change(before: Cost, after: Cost) -> str:

@@ -35,6 +35,11 @@ METRICS = (
     "test_loss",
     "test_accuracy",
     "test_top1",
+    "val_mae",
+    "val_r2",
+    "test_mae",
+    "test_r2",
+    "teacher_val_accuracy",
 )
 
 

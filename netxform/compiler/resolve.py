@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from netxform.compiler.check import COSTS, Bound, EachItem, IfItem, Item, Spec, StageItem, bind, put
+from netxform.compiler.models import described
 from netxform.compiler.plan import Check, Plan, Step, Walk
 from netxform.core.cost import Cost, cost
 from netxform.core.edit import Choice
 from netxform.core.network import Network, entry_nodes, exit_nodes, twin
+from netxform.core.objective import Snapshot
 from netxform.core.selector import (
     Removed,
     Selected,
@@ -28,7 +30,7 @@ from netxform.core.selector import (
 )
 from netxform.core.surgery import loose_end, perform
 from netxform.core.values import Selection, compare, plain
-from netxform.core.verb import DataInfo
+from netxform.core.verb import DataInfo, ModelInfo
 from netxform.errors import Diagnostic, Findings, NetxformError, Span, did_you_mean, fail
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
@@ -48,6 +50,8 @@ class _State:
     names: dict[str, ast.Expr | tuple[str, ...]] = field(default_factory=dict[str, "ast.Expr | tuple[str, ...]"])
     removed: dict[str, Removed] = field(default_factory=dict[str, Removed])
     current: Cost | None = None
+    models: Callable[[str, Span], ModelInfo] | None = None
+    snapshots: dict[str, ModelInfo] = field(default_factory=dict[str, ModelInfo])
     count: int = 0
     estimated: bool = False
 
@@ -64,6 +68,16 @@ class ResolveScope:
     seed: int
     index: int
     settings: Mapping[str, Any]
+
+    @property
+    def base(self) -> Cost:
+        """The cost of the subject as it came."""
+        return self.state.base
+
+    @property
+    def current(self) -> Cost:
+        """The cost of the network before this statement."""
+        return self.state.current or self.state.base
 
     def _select(self, selection: Selection) -> Selected:
         return select(selection.expression, self.state.world())
@@ -147,6 +161,14 @@ class ResolveScope:
             helps=(f"write `on {next(reversed(list(known)))}`", f"declared: {', '.join(known)}"),
         )
 
+    def model(self, name: str, span: Span) -> ModelInfo:
+        """A snapshot of this network, or another model of the spec."""
+        if name in self.state.snapshots:
+            return self.state.snapshots[name]
+        if self.state.models is None:
+            raise fail("X0302", f"no model is called `{name}`", span, "not declared")
+        return self.state.models(name, span)
+
     def closing(self) -> str | None:
         """The loose end of the last cut."""
         return loose_end(self.state.network.module)
@@ -164,13 +186,14 @@ def resolve(
     data: Mapping[str, DataInfo],
     description: str = "",
     warnings: tuple[str, ...] = (),
+    models: Callable[[str, Span], ModelInfo] | None = None,
 ) -> Plan:
     """The plan of `spec` on `network`. Raises NetxformError at the first statement that cannot be done."""
     shadow = twin(network)
     base = cost(shadow)
 
     def walk() -> Walk:
-        state = _State(spec, shadow, data, subject, base, cost, current=base)
+        state = _State(spec, shadow, data, subject, base, cost, current=base, models=models)
         try:
             yield from _items(spec.items, state, None)
         except NetxformError as error:
@@ -239,6 +262,8 @@ def _bound(item: Bound, state: _State) -> Walk:
         found = _made(item, index, choice, state)
         yield found[0]
     step, state.network = found
+    if isinstance(choice.work, Snapshot):
+        _remember(choice.work.name, item, state)
     state.current, state.estimated = step.after, step.estimated
     for path in choice.removed:
         state.removed[path] = Removed(item.text, item.span)
@@ -249,6 +274,13 @@ def _bound(item: Bound, state: _State) -> Walk:
     for name, value in list(state.names.items()):
         if isinstance(value, tuple):
             state.names[name] = tuple(p for p in value if p in present)
+
+
+def _remember(name: str, item: Bound, state: _State) -> None:
+    """The network as it is now, for later statements that speak of it as a model."""
+    if name in state.snapshots or name in state.spec.models:
+        raise fail("X0303", f"a model is already called `{name}`", item.span, "second time")
+    state.snapshots[name] = described(name, state.network, item.span, "snapshot")
 
 
 def _made(item: Bound, index: int, choice: Choice, state: _State) -> tuple[Step, Network]:

@@ -12,19 +12,33 @@ from typing import Any, Protocol
 from netxform.compiler.plan import Check, Plan, PlanItem, Step, Walk
 from netxform.compiler.resolve import judge
 from netxform.compiler.verify import Measured, measure, probe
-from netxform.core.law import Contract, Entry
+from netxform.core.law import Contract, Entry, Evidence
 from netxform.core.network import Network
-from netxform.core.objective import Comparison, Fitting, Training
+from netxform.core.objective import Comparison, Fitting, Snapshot, Training
 from netxform.core.surgery import perform
 from netxform.core.verb import Material, Settles
 from netxform.errors import Diagnostic, NetxformError
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives: the network, metrics, evidence about what it used, and what a reader should be warned of."""
+
+    network: Network
+    metrics: dict[str, float]
+    evidence: tuple[Evidence, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class Workers(Protocol):
     """Who does the work that steps ask for; given from above, for the compiler knows no training."""
 
-    def train(self, network: Network, work: Training, step: Step) -> tuple[Network, dict[str, float]]:
+    def train(self, network: Network, work: Training, step: Step) -> Trained:
         """Train, and report metrics."""
+        ...
+
+    def remember(self, network: Network, work: Snapshot) -> None:
+        """Keep the network as a model of that name."""
         ...
 
     def fit(self, network: Network, work: Fitting, step: Step) -> dict[str, float]:
@@ -134,15 +148,21 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     before = state.network
     after = perform(before, item.edit)
     metrics = dict(item.choice.metrics)
+    trained: Trained | None = None
     work = item.choice.work
     if isinstance(work, Training):
-        after, metrics = workers.train(after, work, item)
+        trained = workers.train(after, work, item)
+        after, metrics = trained.network, trained.metrics
     elif isinstance(work, Fitting):
         metrics = workers.fit(after, work, item)
+    elif isinstance(work, Snapshot):
+        workers.remember(after, work)
     elif isinstance(work, Comparison):
         state.comparisons.append((item, work))
     material = workers.material(item)
     measured = tuple(measure(c, before, after, inputs, plan.spec.seed, item.edit, material) for c in item.claims)
+    if trained is not None:
+        measured += tuple(Measured(e, {}) for e in trained.evidence)
     broken = [m.evidence for m in measured if not m.evidence.held]
     if broken:
         raise NetxformError(
@@ -165,7 +185,9 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
         state.metrics.clear()  # they were measured on another function
     state.metrics |= metrics
     evidence = tuple(m.evidence for m in measured)
-    state.entries.append(Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets))
+    warnings = trained.warnings if trained is not None else ()
+    entry = Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets, warnings)
+    state.entries.append(entry)
     state.measured.append(measured)
 
 

@@ -8,44 +8,33 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, assert_never
 
 import torch
 from torch import Tensor, fx, nn
 
+from netxform.compiler import bounded, lossy
+from netxform.compiler.evidence import EXACT, Measured, doubled, relative, results, rounding, tensors_in
 from netxform.core.edit import (
     Claim,
     Edit,
     FrozenInTraining,
+    LayerErrors,
     LossChange,
     MaskedTwin,
+    OutputError,
     SameFunction,
     SameOutputs,
     SameValue,
     Untouched,
 )
 from netxform.core.law import Evidence
-from netxform.core.network import Network, example, refresh
-from netxform.core.reindex import Axis
+from netxform.core.network import Network, example
 from netxform.core.surgery import outputs, perform
 from netxform.core.verb import Material
-from netxform.errors import fail
-from netxform.numerics.curvature import mean_loss
-from netxform.numerics.gates import gates, masked
 
 SAMPLES = 8
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Evidence, and what it was measured against: node → the value that must be found there (on the probe inputs)."""
-
-    evidence: Evidence
-    values: dict[str, Tensor]
-    tensors: tuple[str, ...] = ()
-    claim: Claim | None = None
-    reference: tuple[Tensor, ...] = ()
 
 
 def probe(network: Network, seed: int) -> tuple[Tensor, ...]:
@@ -92,10 +81,14 @@ def _measure(
             return _frozen(after, claim, inputs, seed)
         case Untouched():
             return _untouched(before, after, claim.trained)
+        case LayerErrors():
+            return bounded.layers(before, after, claim, seed)
+        case OutputError():
+            return bounded.outputs(before, after, claim, inputs, seed, material)
         case MaskedTwin():
-            return _masked_twin(before, after, claim, edit, inputs, seed)
+            return lossy.masked_twin(before, after, claim, edit, inputs, seed)
         case LossChange():
-            return _loss_change(before, after, claim, material)
+            return lossy.loss_change(before, after, claim, material)
         case _:
             assert_never(claim)
 
@@ -148,33 +141,6 @@ def _same(before: Network, after: Network, nodes: list[str], inputs: tuple[Tenso
     return Measured(evidence, wanted)
 
 
-# Of a network with more parameters than this no double-precision copy is made; float32 alone is compared.
-_LARGE = 150_000_000
-_EXACT = 1e-10
-
-
-def doubled(network: Network) -> Network | None:
-    """A copy of the network in float64; None for a huge one."""
-    if sum(p.numel() for p in network.module.parameters()) > _LARGE:
-        return None
-    inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
-    return refresh(replace(network, module=copy.deepcopy(network.module).double(), inputs=inputs))
-
-
-def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The floating-point outputs on the inputs, in eval mode and in the network's own precision."""
-    module = network.module
-    given = [t.to(i.dtype) for t, i in zip(inputs, network.inputs, strict=True)]
-    modes = {m: m.training for m in module.modules()}
-    try:
-        with torch.no_grad():
-            found = _tensors(module.eval()(*given))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-    return tuple(t for t in found if t.is_floating_point())
-
-
 def _same_function(
     before: Network, after: Network, edit: Edit, inputs: tuple[Tensor, ...], seed: int, noise: float
 ) -> Measured:
@@ -184,9 +150,9 @@ def _same_function(
     copied = doubled(before)
     wanted = results(copied or before, inputs)
     stored = relative(results(after, inputs), wanted)
-    allowed = float("inf") if noise else 10 * max(_rounding(after, inputs, seed), 1e-7)
+    allowed = float("inf") if noise else 10 * max(rounding(after, inputs, seed), 1e-7)
     exact = relative(results(perform(copied, edit), inputs), wanted) if copied is not None else stored
-    bound = float("inf") if noise else _EXACT if copied is not None else allowed
+    bound = float("inf") if noise else EXACT if copied is not None else allowed
     name = "same function" + (f", up to noise of {noise:g}" if noise else "")
     held = exact <= bound and stored <= allowed
     detail = {"as stored": stored, "allowed as stored": allowed}
@@ -195,111 +161,21 @@ def _same_function(
     return Measured(evidence, {}, reference=wanted)
 
 
-def _masked_twin(
-    before: Network, after: Network, claim: MaskedTwin, edit: Edit, inputs: tuple[Tensor, ...], seed: int
-) -> Measured:
-    """Removal against masking, on a float64 copy; and the network as it is stored, within its own rounding noise."""
-    named = {a.name: a.atom for a in before.atoms}
-    positions = {name: index for name, index in claim.removed}
-    fill = {(operand, axis): edit.tensors[name] for operand, axis, name in claim.means} or None
-    copied = doubled(before)
-    base = copied or before
-    twins = {a.name: a.atom for a in base.atoms} if copied is not None else named
-    given = tuple(t.to(i.dtype) for t, i in zip(inputs, base.inputs, strict=True))
-    found = masked(base, gates(base), {twins[n]: list(i) for n, i in positions.items()}, given, fill)
-    wanted = tuple(t for t in _tensors(found) if t.is_floating_point())
-    exact = relative(results(perform(copied, edit) if copied is not None else after, inputs), wanted)
-    stored = relative(results(after, inputs), wanted)
-    allowed = float("inf") if claim.mixes else 10 * max(_rounding(after, inputs, seed), 1e-7)
-    bound = float("inf") if claim.mixes else _EXACT if copied is not None else allowed
-    what = "read as zero" if fill is None else "read as their mean"
-    name = f"same function as with the removed indices {what}"
-    if claim.mixes:
-        name = f"difference from the removed indices {what}"
-    detail: dict[str, Any] = {"as stored": stored, "allowed as stored": allowed}
-    if claim.mixes:
-        detail["mixes"] = list(claim.mixes)
-    held = exact <= bound and stored <= allowed
-    dtype = "float64" if copied is not None else "float32"
-    count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
-    return Measured(Evidence(name, bound, exact, held, count, seed, dtype, detail), {}, reference=wanted)
-
-
-# How many samples of the calibration data a bundle holds, so that the loss can be measured again.
-_KEPT, _KEPT_BYTES = 256, 8_000_000
-
-
-def _loss_change(before: Network, after: Network, claim: LossChange, material: Material | None) -> Measured:
-    """The mean loss before and after, on the samples that were scored on and on as many others."""
-    if material is None:
-        raise fail("X0823", f"`{claim.data}` is needed to measure the loss")
-
-    def seen(network: Network, skip: int) -> tuple[float, float, int]:
-        return mean_loss(network, material.batches(claim.data, claim.samples, skip=skip), claim.loss, claim.output)
-
-    old, new = seen(before, 0), seen(after, 0)
-    detail: dict[str, Any] = {
-        "predicted": claim.predicted,
-        "standard error": claim.error,
-        "loss before": old[0],
-        "loss after": new[0],
-        "accuracy before": old[1],
-        "accuracy after": new[1],
-    }
-    if next(iter(material.batches(claim.data, 1, skip=claim.samples)), None) is not None:
-        others, after_others = seen(before, claim.samples), seen(after, claim.samples)
-        detail |= {"change on other samples": after_others[0] - others[0], "other samples": others[2]}
-    x, y = next(iter(material.batches(claim.data, _KEPT)))
-    room = max(1, _KEPT_BYTES // max(1, x[0].numel() * x.element_size()))
-    x, y = x[:room], y[:room]
-    kept = mean_loss(after, [(x, y)], claim.loss, claim.output)
-    detail |= {"loss": claim.loss, "output": claim.output, "loss on the samples kept": kept[0]}
-    name = f"change of the mean loss on {old[2]} samples of `{claim.data}`"
-    evidence = Evidence(name, float("inf"), new[0] - old[0], bool(new[0] == new[0]), old[2], 0, "float32", detail)
-    return Measured(evidence, {}, reference=(x, y))
-
-
-def again(
-    kind: str, reference: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...], claim: dict[str, Any]
-) -> Evidence:
-    """A claim with a reference measured on the stored network alone."""
-    if kind == "masked twin" and claim["detail"].get("mixes"):
-        stored = float(claim["detail"]["as stored"])
-        now = abs(relative(results(network, inputs), reference) - stored)
-        return Evidence(f"{claim['claim']}, as stored", 1e-6, now, now <= 1e-6, claim["samples"], claim["seed"])
-    if kind != "loss change":
-        return same_again(reference, network, inputs, claim)
-    wanted = float(claim["detail"]["loss on the samples kept"])
-    detail = claim["detail"]
-    now, _, count = mean_loss(network, [(reference[0], reference[1])], detail["loss"], detail["output"])
-    allowed = 1e-5 * max(abs(wanted), 1.0)  # another machine rounds differently
-    return Evidence("loss on the samples kept", allowed, abs(now - wanted), abs(now - wanted) <= allowed, count)
-
-
-def same_again(wanted: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...], claim: dict[str, Any]) -> Evidence:
-    """The stored network against the outputs that it must have."""
-    gap, allowed = relative(results(network, inputs), wanted), float(claim["detail"]["allowed as stored"])
-    return Evidence(f"{claim['claim']}, as stored", allowed, gap, gap <= allowed, claim["samples"], claim["seed"])
-
-
-def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
-    """The largest |found − wanted| over the largest |wanted|, over all outputs; infinite for other shapes or for NaN."""
-    if [t.shape for t in found] != [t.shape for t in wanted]:
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(found, wanted, strict=True):
-        if b.numel():
-            gap = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-300))
-            worst = max(worst, gap if gap == gap else float("inf"))
-    return worst
-
-
-def _rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
-    generator = torch.Generator().manual_seed(seed)
-    maps: dict[Axis | str, list[int]] = {
-        a: torch.randperm(a.size, generator=generator).tolist() for a in network.atoms if a.locked is None
-    }
-    return relative(results(network.reindex(maps), inputs), results(network, inputs))
+def again(claim: dict[str, Any], reference: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...]) -> Evidence:
+    """A claim that rests on stored values, measured on the network as it is now. `claim` is the certificate's entry."""
+    match claim["kind"]:
+        case "layer errors":
+            return bounded.layers_again(claim, reference, network)
+        case "output error":
+            return bounded.outputs_again(claim, reference, network, inputs)
+        case "masked twin":
+            return lossy.masked_twin_again(claim, reference, network, inputs)
+        case "loss change":
+            return lossy.loss_change_again(claim, reference, network)
+        case _:
+            gap, allowed = relative(results(network, inputs), reference), float(claim["detail"]["allowed as stored"])
+            name = f"{claim['claim']}, as stored"
+            return Evidence(name, allowed, gap, gap <= allowed, claim["samples"], claim["seed"])
 
 
 def _frozen(after: Network, claim: FrozenInTraining, inputs: tuple[Tensor, ...], seed: int) -> Measured:
@@ -310,7 +186,7 @@ def _frozen(after: Network, claim: FrozenInTraining, inputs: tuple[Tensor, ...],
         torch.manual_seed(seed)
         result: Any = module(*[t.clone() for t in inputs])
         total = sum(
-            (t.float().square().mean() for t in _tensors(result) if t.requires_grad),
+            (t.float().square().mean() for t in tensors_in(result) if t.requires_grad),
             start=torch.zeros(()),
         )
         if total.requires_grad:
@@ -360,9 +236,3 @@ def tensor_hash(tensor: Tensor) -> str:
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and tensor_hash(a) == tensor_hash(b)
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    from torch.utils import _pytree as pytree
-
-    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]

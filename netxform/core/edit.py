@@ -194,6 +194,46 @@ class Untouched:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerBound:
+    """What may change in one layer: ‖K − K̂‖_F of its kernel is at most `kernel`, and ‖(layer − layer′)(x)‖ at most `gain`·‖x‖.
+
+    `how` names the bound on the gain; `size` is that of one sample at the layer's input.
+    """
+
+    path: str
+    kernel: float
+    gain: float
+    how: str
+    size: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerErrors:
+    """Claim: no layer changed by more than its bound, on the inputs that are worst for it."""
+
+    layers: tuple[LayerBound, ...]
+    kind: Literal["layer errors"] = "layer errors"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputError:
+    """Claim: how far the outputs moved.
+
+    On `samples` of `data` that no choice has seen (the first `skip` were used for choosing): a quantile that the next sample
+    stays below with probability `level`, and a lower bound of the agreement of the largest output. Without data, on the
+    probe inputs alone. `worst`: a bound on the 2-norm of the change for every input of norm at most `radius`, where asked for.
+    """
+
+    data: str | None = None
+    skip: int = 0
+    samples: int = 0
+    level: float = 0.95
+    worst: float | None = None
+    radius: float = 0.0
+    kind: Literal["output error"] = "output error"
+
+
+@dataclass(frozen=True, slots=True)
 class MaskedTwin:
     """Claim: the network computes what it did, with the removed indices (of atoms, by name) read as zero by every reader.
 
@@ -223,7 +263,9 @@ class LossChange:
     kind: Literal["loss change"] = "loss change"
 
 
-Claim: TypeAlias = SameValue | SameOutputs | SameFunction | FrozenInTraining | Untouched | MaskedTwin | LossChange
+Claim: TypeAlias = (
+    SameValue | SameOutputs | SameFunction | FrozenInTraining | Untouched | LayerErrors | OutputError | MaskedTwin | LossChange
+)
 
 
 @dataclass(frozen=True, slots=True)

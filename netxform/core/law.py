@@ -45,6 +45,7 @@ class Entry:
     evidence: tuple[Evidence, ...]
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     changed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:

@@ -157,3 +157,73 @@ class Attention(nn.Module):
         if not need_weights:
             return out, None
         return out, chances.mean(1) if average_attn_weights else chances
+
+
+class TTLinear(nn.Module):
+    """A Linear whose matrix is a tensor train (Novikov et al., 2015): core k is (r_k, out_modes[k], in_modes[k], r_{k+1})."""
+
+    def __init__(
+        self, in_modes: tuple[int, ...], out_modes: tuple[int, ...], ranks: tuple[int, ...], bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.in_modes, self.out_modes, self.ranks = tuple(in_modes), tuple(out_modes), tuple(ranks)
+        sides = (1, *self.ranks, 1)
+        shapes = zip(sides, self.out_modes, self.in_modes, sides[1:], strict=False)
+        self.cores = nn.ParameterList([nn.Parameter(torch.empty(s)) for s in shapes])
+        size = 1
+        for n in self.out_modes:
+            size *= n
+        self.bias = nn.Parameter(torch.empty(size)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (…, ∏ in_modes) → (…, ∏ out_modes)."""
+        lead = x.shape[:-1]
+        t = x.reshape(-1, 1, 1, x.shape[-1])  # samples, outputs so far, rank, inputs to come
+        for core in self.cores:
+            r, o, i, s = core.shape
+            t = t.reshape(t.shape[0], t.shape[1], r, i, -1).permute(0, 1, 4, 2, 3).flatten(3)
+            t = t @ core.permute(0, 2, 1, 3).reshape(r * i, o * s)
+            t = t.unflatten(3, (o, s)).permute(0, 1, 3, 4, 2).flatten(1, 2)
+        y = t.reshape(*lead, -1)
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"in_modes={self.in_modes}, out_modes={self.out_modes}, ranks={self.ranks}"
+
+
+class Factored(nn.Module):
+    """A layer of torch.nn with several matrices (GRU, LSTM, MultiheadAttention), some of them products of two factors:
+    `weight_hh_l0` is `weight_hh_l0_u @ weight_hh_l0_v`. Same call as the layer.
+    """
+
+    def __init__(self, kind: str, ranks: tuple[tuple[str, int], ...], arguments: tuple[tuple[str, object], ...]) -> None:
+        super().__init__()
+        self.kind, self.ranks, self.arguments = kind, tuple(ranks), tuple(arguments)
+        self.inner = getattr(nn, kind)(**dict(arguments))
+        for name, rank in self.ranks:
+            owner, _, last = name.rpartition(".")
+            whole = self.inner.get_submodule(owner)._parameters.pop(last)
+            self.register_parameter(f"{name.replace('.', '_')}_u", nn.Parameter(torch.empty(whole.shape[0], rank)))
+            self.register_parameter(f"{name.replace('.', '_')}_v", nn.Parameter(torch.empty(rank, whole.shape[1])))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Recurrent layers keep a list of their weights; those that are products are not kept."""
+        if hasattr(self.inner, "_flat_weights"):
+            held = [self.inner._parameters.get(n) for n in self.inner._flat_weights_names]
+            self.inner._flat_weights = held
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        """As the layer's own."""
+        whole = {n: self.get_parameter(f"{n.replace('.', '_')}_u") @ self.get_parameter(f"{n.replace('.', '_')}_v")
+                 for n, _ in self.ranks}  # fmt: skip
+        self._forget()
+        try:
+            return torch.func.functional_call(self.inner, whole, args, kwargs)
+        finally:
+            self._forget()
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"{self.kind}, ranks={self.ranks}"

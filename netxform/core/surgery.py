@@ -17,6 +17,7 @@ from typing import Any, assert_never, cast
 import torch
 from torch import fx, nn
 
+from netxform.core import layers as own_layers
 from netxform.core.edit import Append, Assign, Bias, Edit, Fill, Insert, InsertBlock, Reindex, Replace, Trainable, Truncate
 from netxform.core.frozen import FROZEN, THAWED
 from netxform.core.network import Network, clone, refresh
@@ -275,8 +276,7 @@ def build(layer: Layer, device: torch.device, dtype: torch.dtype | None = None) 
 
     Initialised on the CPU and then moved, so that the device does not change the numbers.
     """
-    cls = layer_class(layer.make.name)
-    assert cls is not None
+    cls = layer_class(layer.make.name) or getattr(own_layers, layer.make.name)
     on = torch.device("meta") if device.type == "meta" else torch.device("cpu")
     with on:
         made = cls(*layer.make.arguments, **layer.make.keywords)
@@ -492,27 +492,24 @@ def _insert(module: fx.GraphModule, edit: Insert) -> None:
 
 
 def _replace(module: fx.GraphModule, edit: Replace, tensors: Mapping[str, torch.Tensor]) -> None:
-    """A chain of layers where a layer was: its modules are children of the old name, its nodes stand at every call."""
+    """A chain of layers where a layer was: its modules are children of the old name, its nodes stand at every call.
+
+    A single layer without a name takes the place itself.
+    """
     old = module.get_submodule(edit.path)
-    weight = next(old.parameters())
-    trained = any(p.requires_grad for p in old.parameters())
     holder = nn.Module()
     paths: list[str] = []
     for layer in edit.layers:
-        part = build(layer, torch.device("meta"), weight.dtype)
-        paths.append(f"{edit.path}.{layer.name}")
-        for name, parameter in list(part.named_parameters()):
-            owner, _, last = name.rpartition(".")
-            held = tensors.get(f"{paths[-1]}.{name}")
-            if held is None and not weight.is_meta:
-                raise ValueError(f"the edit holds no tensor `{paths[-1]}.{name}`")
-            value = parameter if held is None else held.to(device=weight.device, dtype=weight.dtype)
-            if value.shape != parameter.shape:
-                raise ValueError(f"`{paths[-1]}.{name}` is {tuple(value.shape)}, and should be {tuple(parameter.shape)}")
-            put(part.get_submodule(owner), last, nn.Parameter(value.detach(), requires_grad=trained))
-        holder.add_module(layer.name, part.train(old.training))
+        paths.append(f"{edit.path}.{layer.name}" if layer.name else edit.path)
+        part = _made_of(layer, paths[-1], old, tensors)
+        if layer.name:
+            holder.add_module(layer.name, part)
+        else:
+            holder = part
     owner, _, last = edit.path.rpartition(".")
     setattr(module.get_submodule(owner), last, holder.train(old.training))
+    if paths == [edit.path]:
+        return
     for node in [n for n in module.graph.nodes if n.op == "call_module" and n.target == edit.path]:
         value = cast(fx.Node, node.args[0])
         for path in paths:
@@ -524,6 +521,23 @@ def _replace(module: fx.GraphModule, edit: Replace, tensors: Mapping[str, torch.
         value.meta["entries"] = node.meta.get("entries", ())
         node.replace_all_uses_with(value)
         module.graph.erase_node(node)
+
+
+def _made_of(layer: Layer, path: str, old: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A layer with the Edit's tensors, on the device, in the precision and as trainable as the layer that it replaces."""
+    like = next(old.parameters())
+    trained = any(p.requires_grad for p in old.parameters())
+    part = build(layer, torch.device("meta"), like.dtype)
+    for name, parameter in list(part.named_parameters()):
+        owner, _, last = name.rpartition(".")
+        held = tensors.get(f"{path}.{name}")
+        if held is None and not like.is_meta:
+            raise ValueError(f"the edit holds no tensor `{path}.{name}`")
+        value = parameter if held is None else held.to(device=like.device, dtype=like.dtype)
+        if value.shape != parameter.shape:
+            raise ValueError(f"`{path}.{name}` is {tuple(value.shape)}, and should be {tuple(parameter.shape)}")
+        put(part.get_submodule(owner), last, nn.Parameter(value.detach(), requires_grad=trained))
+    return part.train(old.training)
 
 
 def block_nodes(module: fx.GraphModule, path: str) -> tuple[list[fx.Node], fx.Node, fx.Node]:

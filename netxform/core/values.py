@@ -97,6 +97,17 @@ class Count:
     unit: str
 
 
+@dataclass(frozen=True, slots=True)
+class Regularizer:
+    """`l1(activations(conv1 | conv2), 1e-4)`, `weight_decay(fc::weight, 1e-3)`: a norm, of what, and its weight."""
+
+    kind: Literal["l1", "l2", "weight_decay"]
+    of: Literal["parameters", "activations", "outputs"]
+    target: Selection
+    weight: float
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
 def convert(expression: ast.Expr, want: Any) -> Any:
     """The value of `expression` as type `want`.
 
@@ -152,12 +163,36 @@ def _simple(expression: ast.Expr, want: Any) -> Any:
             return _count(expression)
         case _ if want is Limit:
             return _limit(expression)
+        case _ if want is Regularizer:
+            return _regularizer(expression)
         case _ if want is Measure:
             if isinstance(expression, ast.Number | ast.Quantity):
                 return measure(expression)
             raise _wrong(expression, "a quantity")
         case _:
             raise TypeError(f"no conversion to {want!r}: a verb's field has a type that `values` does not know")
+
+
+def _regularizer(expression: ast.Expr) -> Regularizer:
+    form = "a norm of values or parameters with its weight, such as `l1(activations(conv1 | conv2), 1e-4)`"
+    if not isinstance(expression, ast.Call) or expression.name not in ("l1", "l2", "weight_decay"):
+        raise _wrong(expression, form)
+    if len(expression.arguments) != 2 or expression.arguments[0].key is not None:
+        raise _wrong(expression, form)
+    inner, weight = expression.arguments[0].value, expression.arguments[1]
+    of: Literal["parameters", "activations", "outputs"] = "parameters"
+    if isinstance(inner, ast.Call) and inner.name in ("activations", "outputs") and len(inner.arguments) == 1:
+        of = "activations" if inner.name == "activations" else "outputs"
+        inner = inner.arguments[0].value
+    if weight.key not in (None, "weight") or (expression.name == "weight_decay" and of != "parameters"):
+        raise _wrong(expression, form)
+    kind: Literal["l1", "l2", "weight_decay"] = (
+        "l1" if expression.name == "l1" else "l2" if expression.name == "l2" else "weight_decay"
+    )
+    value = float(number(weight.value))
+    if value < 0:
+        raise fail("X0406", f"the weight of a penalty is at least 0, not {value:g}", weight.value.span, "negative")
+    return Regularizer(kind, of, convert(inner, Selection), value, expression.span)
 
 
 def number(expression: ast.Expr) -> int | float:
@@ -269,6 +304,7 @@ def describe(want: Any) -> str:
         Invocation: "a name with arguments",
         Layers: "a block of layers",
         Count: "a number of epochs or steps",
+        Regularizer: "a penalty such as `l1(activations(conv1), 1e-4)`",
         Limit: "a comparison",
         Measure: "a quantity",
         int: "a whole number",

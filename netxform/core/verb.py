@@ -21,6 +21,7 @@ from netxform.errors import Span
 if typing.TYPE_CHECKING:
     from torch import Tensor
 
+    from netxform.core.cost import Cost
     from netxform.core.network import Network
     from netxform.core.objective import Training
 
@@ -89,6 +90,22 @@ class DataInfo:
     span: Span
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known of a further model while a plan is made.
+
+    `network`: its graph without weights, None for what is no network. `output`: the shape of its one output for one sample
+    (the first number is the batch), None where it has several. `params`: its number of parameters, 0 where it has none.
+    """
+
+    name: str
+    network: Network | None
+    output: tuple[int, ...] | None
+    params: int
+    span: Span
+    description: str = ""
+
+
 class Scope(Protocol):
     """What a verb may ask of its surroundings while it resolves."""
 
@@ -112,6 +129,16 @@ class Scope(Protocol):
         """The settings of the stage, by their word."""
         ...
 
+    @property
+    def base(self) -> Cost:
+        """What the subject cost as it came."""
+        ...
+
+    @property
+    def current(self) -> Cost:
+        """What the network costs before this statement."""
+        ...
+
     def modules(self, selection: Selection) -> tuple[str, ...]:
         """The paths of the selected modules, in the order of the network. Raises X02xx, X03xx."""
         ...
@@ -130,6 +157,10 @@ class Scope(Protocol):
 
     def data(self, name: str | None, span: Span) -> DataInfo:
         """The data set of that name, or the only one declared."""
+        ...
+
+    def model(self, name: str, span: Span) -> ModelInfo:
+        """A declared model, or a snapshot of this one. Raises X0302, and what loading it raises."""
         ...
 
     def closing(self) -> str | None:

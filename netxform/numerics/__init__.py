@@ -1,1 +1,1 @@
-"""Numbers that choices rest on: where an index set is read, and what removing one of its indices would cost."""
+"""The mathematics of factorizing and of saliency: tensors, networks and data; no verbs, no text."""

@@ -1,140 +1,140 @@
-"""Which indices go: from scores and limits to a set for every atom.
-
-    scores ─Ranking→ order        Ranking, wanted count | threshold | budget ─→ {atom: removed indices}
-
-Ties are broken by the order of atoms and indices, so that the same scores give the same choice. Every set is a prefix of one
-order: a larger amount removes what a smaller one does, and more (before `round_to` and layers that need equal sizes).
-"""
+"""One option for each group, the least loss under a budget: the multiple-choice knapsack, by HiGHS (scipy.optimize.milp)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from math import fsum, isfinite
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_matrix
 
-from netxform.core.axes import Atom
-from netxform.core.network import Network
-
-Removed = dict[Atom, list[int]]
+from netxform.errors import fail
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """The scores of the atoms that may shrink, and how they are compared.
+class Option:
+    """What a group may become: its cost (any unit, one for all), its loss (added over groups), and a label for the caller."""
 
-    `scope`: all indices in one list, or the same share of every atom. `normalise`: scores are divided by this statistic of
-    their atom before they are compared (global only). `least`: how many indices of an atom stay. `multiple`: what is left of
-    an atom is rounded up to a multiple. `alike`: atoms that must keep equal numbers.
+    cost: float
+    loss: float
+    label: Any = None
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The option chosen in each group (its index), the sums of cost and loss, and how good that is.
+
+    No choice within the budget has a loss below `bound`; `gap` = (loss − bound) / |loss|, 0 where the loss is 0.
     """
 
-    scores: Mapping[Atom, Tensor]
-    scope: Literal["global", "layer"] = "global"
-    normalise: Literal["none", "mean", "max", "l2"] = "none"
-    least: Mapping[Atom, int] | None = None
-    multiple: int = 1
-    alike: Sequence[Sequence[Atom]] = ()
+    chosen: tuple[int, ...]
+    cost: float
+    loss: float
+    bound: float
+    gap: float
+    solver: str
 
-    def floor(self, atom: Atom) -> int:
-        """The number of indices of `atom` that stay at least."""
-        return min(atom.size, max(1, (self.least or {}).get(atom, 1)))
 
-    @property
-    def total(self) -> int:
-        """The number of all indices."""
-        return sum(a.size for a in self.scores)
+def allocate(groups: Sequence[Sequence[Option]], budget: float) -> Allocation:
+    """The choice of least total loss whose total cost is at most `budget`.
 
-    def orders(self) -> dict[Atom, list[int]]:
-        """Of every atom the indices that may go, lowest score first."""
-        out: dict[Atom, list[int]] = {}
-        for atom, scores in self.scores.items():
-            values = scores.tolist()
-            out[atom] = sorted(range(atom.size), key=lambda i, v=values: (v[i], i))[: atom.size - self.floor(atom)]
-        return out
+    Raises X0604 where even the cheapest choice costs more, X0811 where a cost or loss is not finite, X0411 where a group is
+    empty.
+    """
+    for number, group in enumerate(groups):
+        if not group:
+            raise fail("X0411", f"group {number} has no options")
+        if not all(isfinite(o.cost) and isfinite(o.loss) for o in group):
+            raise fail("X0811", f"group {number} has an option whose cost or loss is not finite")
+    kept = [_undominated(group) for group in groups]
+    least = fsum(groups[g][k[0]].cost for g, k in enumerate(kept))
+    if least > budget:
+        raise fail(
+            "X0604",
+            f"the budget is {budget:g}, and the cheapest choice of all costs {least:g}",
+            helps=(f"allow at least {least:g}, or offer cheaper options (lower ranks, more layers)",),
+        )
+    # what does not fit even beside the cheapest of all the others cannot be chosen
+    room = budget - least
+    kept = [[i for i in k if i == k[0] or groups[g][i].cost - groups[g][k[0]].cost <= room] for g, k in enumerate(kept)]
+    best = [k[-1] for k in kept]
+    if _sum(groups, best)[0] <= budget:
+        cost, loss = _sum(groups, best)
+        return Allocation(tuple(best), cost, loss, loss, 0.0, "every group at its best")
+    return _milp(groups, kept, budget)
 
-    def lowest(self, count: int) -> Removed:
-        """The `count` lowest of all (fewer where floors forbid), or that share of every atom."""
-        orders = self.orders()
-        if self.scope == "layer":
-            share = count / max(self.total, 1)
-            taken = {a: o[: min(len(o), math.floor(share * a.size + 1e-9))] for a, o in orders.items()}
+
+def _undominated(group: Sequence[Option]) -> list[int]:
+    """The options that no other one beats in both cost and loss, by rising cost (so by falling loss)."""
+    kept: list[int] = []
+    for i in sorted(range(len(group)), key=lambda i: (group[i].cost, group[i].loss, i)):
+        if not kept or group[i].loss < group[kept[-1]].loss:
+            kept.append(i)
+    return kept
+
+
+def _sum(groups: Sequence[Sequence[Option]], chosen: Sequence[int]) -> tuple[float, float]:
+    picked = [group[i] for group, i in zip(groups, chosen, strict=True)]
+    return fsum(o.cost for o in picked), fsum(o.loss for o in picked)
+
+
+def _milp(groups: Sequence[Sequence[Option]], kept: Sequence[Sequence[int]], budget: float) -> Allocation:
+    pairs = [(g, i) for g, options in enumerate(kept) for i in options]
+    # costs above the cheapest of the group and losses above its best: what does not matter to the choice takes no digits
+    low_cost = [groups[g][k[0]].cost for g, k in enumerate(kept)]
+    low_loss = [groups[g][k[-1]].loss for g, k in enumerate(kept)]
+    cost = np.array([groups[g][i].cost - low_cost[g] for g, i in pairs])
+    loss = np.array([groups[g][i].loss - low_loss[g] for g, i in pairs])
+    room = budget - fsum(low_cost)
+    cost_unit, loss_unit = float(cost.max()) or 1.0, float(loss.max()) or 1.0
+    row = np.array([g for g, _ in pairs])
+    one = csr_matrix((np.ones(len(pairs)), (row, np.arange(len(pairs)))), shape=(len(kept), len(pairs)))
+    limits = [LinearConstraint(one, 1, 1), LinearConstraint(csr_matrix(cost / cost_unit), -np.inf, room / cost_unit)]
+    # HiGHS stops at an absolute gap of 1e-6: in these units that is 1e-10 of the largest loss
+    scale = 1e4 / loss_unit
+    found = milp(
+        loss * scale,
+        constraints=limits,
+        bounds=Bounds(0, 1),
+        integrality=np.ones(len(pairs)),
+        options={"mip_rel_gap": 0.0},
+    )
+    start = [k[0] for k in kept]
+    if found.x is not None:
+        picked = [pairs[j] for j in np.flatnonzero(found.x > 0.5)]
+        chosen = [i for _, i in picked] if len(picked) == len(kept) else start
+        # HiGHS allows a violation of 1e-6 of the constraint, this function none
+        start = chosen if _sum(groups, chosen)[0] <= budget else start
+    chosen = _improve(groups, kept, start, budget)
+    total_cost, total_loss = _sum(groups, chosen)
+    dual = getattr(found, "mip_dual_bound", None)
+    bound = fsum(low_loss) + (float(dual) / scale - 1e-9 * loss_unit if dual is not None else 0.0)
+    bound = min(bound, total_loss)
+    gap = (total_loss - bound) / abs(total_loss) if total_loss != 0.0 else 0.0
+    return Allocation(tuple(chosen), total_cost, total_loss, bound, gap, "HiGHS")
+
+
+def _improve(
+    groups: Sequence[Sequence[Option]], kept: Sequence[Sequence[int]], chosen: Sequence[int], budget: float
+) -> list[int]:
+    """Single exchanges, the greatest gain first, while the budget holds: closes what the solver's tolerances leave open."""
+    out = list(chosen)
+    while True:
+        cost = fsum(groups[g][i].cost for g, i in enumerate(out))
+        gains = [
+            (groups[g][out[g]].loss - groups[g][i].loss, -g, -i)
+            for g, options in enumerate(kept)
+            for i in options
+            if groups[g][i].loss < groups[g][out[g]].loss and cost - groups[g][out[g]].cost + groups[g][i].cost <= budget
+        ]
+        for _, g, i in sorted(gains, reverse=True):
+            trial = [*out]
+            trial[-g] = -i
+            if _sum(groups, trial)[0] <= budget:
+                out = trial
+                break
         else:
-            scale = {a: self._scale(s) for a, s in self.scores.items()}
-            place = {a: i for i, a in enumerate(self.scores)}
-            flat = [
-                (float(self.scores[a][i]) / scale[a], place[a], k, a, i) for a, o in orders.items() for k, i in enumerate(o)
-            ]
-            flat.sort(key=lambda item: item[:3])
-            taken = {a: [] for a in self.scores}
-            for *_, atom, index in flat[:count]:
-                taken[atom].append(index)
-        return self.fitted(taken)
-
-    def where(self, held: Mapping[Atom, Sequence[bool]]) -> Removed:
-        """Those for which the condition holds, lowest first, as far as floors allow."""
-        return self.fitted({a: [i for i in o if held[a][i]] for a, o in self.orders().items()})
-
-    def _scale(self, scores: Tensor) -> float:
-        match self.normalise:
-            case "none":
-                return 1.0
-            case "mean":
-                value = float(scores.abs().mean())
-            case "max":
-                value = float(scores.abs().max())
-            case "l2":
-                value = float(scores.norm())
-        return value if value > 0 else 1.0
-
-    def fitted(self, taken: Removed) -> Removed:
-        """With what is left rounded up to a multiple, and equal where it must be: the best of those taken stay."""
-        out: Removed = {}
-        for atom, indices in taken.items():
-            left = atom.size - len(indices)
-            if self.multiple > 1 and indices:
-                left = min(atom.size, -(-left // self.multiple) * self.multiple)
-            out[atom] = indices[: atom.size - left]
-        for group in self.alike:
-            most = min((len(out.get(a, ())) for a in group), default=0)
-            for atom in group:
-                if atom in out:
-                    out[atom] = out[atom][:most]
-        return {a: sorted(i) for a, i in out.items() if i}
-
-
-def until(ranking: Ranking, fits: Callable[[Removed], bool]) -> Removed | None:
-    """The smallest removal, lowest first, that fits a budget, by bisection: costs fall as more is removed."""
-    low, high = -1, ranking.total
-    if not fits(ranking.lowest(high)):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        if fits(ranking.lowest(middle)):
-            high = middle
-        else:
-            low = middle
-    return ranking.lowest(high)
-
-
-def alike(network: Network) -> list[list[Atom]]:
-    """Atoms whose sizes one attribute of a layer states: they must stay equal (recurrent layers)."""
-    from netxform.core.axes import normal
-
-    shared: dict[tuple[str, tuple[object, ...]], dict[Atom, None]] = {}
-    for stated in network.types.stated:
-        if stated.layer is not None and stated.path is not None and len(stated.dims) == 1:
-            only = normal(stated.dims[0])
-            if len(only) == 1 and isinstance(only[0], Atom):
-                shared.setdefault((stated.layer, stated.path), {})[only[0]] = None
-    return [list(g) for g in shared.values() if len(g) > 1]
-
-
-def kept(removed: Mapping[Atom, Sequence[int]]) -> dict[Atom, list[int]]:
-    """The index maps that remove."""
-    out: dict[Atom, list[int]] = {}
-    for atom, indices in removed.items():
-        gone = set(indices)
-        out[atom] = [i for i in range(atom.size) if i not in gone]
-    return out
+            return out

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from netxform.core.axes import Atom, positions
 from netxform.core.network import Network
-from netxform.numerics.allocate import kept
+from netxform.numerics.ranking import kept
 from netxform.numerics.gates import Gate, Gated, gates, masks
 from netxform.numerics.scores import Request, activity
 

@@ -39,7 +39,7 @@ SOURCES: dict[str, KnownData] = {
     "fashion_mnist": KnownData(10, (1, 28, 28)),
     "folder": KnownData(None, None),
 }
-ARGUMENTS = ("classes", "per_class", "train", "val", "test", "size", "channels", "normalize", "seed", "root", "path")
+ARGUMENTS = ("classes", "omit", "per_class", "train", "val", "test", "size", "channels", "normalize", "seed", "root", "path")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class DataSet:
 @dataclass(frozen=True, slots=True)
 class _Options:
     classes: tuple[int, ...] | None = None
+    omit: tuple[int, ...] = ()
     per_class: int | None = None
     train: int | None = None
     val: float = 0.15
@@ -127,7 +128,7 @@ def _options(data: ast.Data) -> tuple[str, _Options]:
     if isinstance(source, ast.Call):
         for argument in source.arguments:
             values[argument.key or "path"] = plain(argument.value)
-    for key in ("classes", "normalize"):
+    for key in ("classes", "omit", "normalize"):
         if key in values and not isinstance(values[key], tuple):
             values[key] = (values[key],)
     options = _Options(**values)
@@ -219,6 +220,11 @@ def _build(
         raise fail("X0817", f"data `{name}` has no class {absent[0]}", span, f"classes: {sorted(set(labels.tolist()))}")
     number = {c: i for i, c in enumerate(kept)}
     train, val, test = (p[np.isin(labels[p], kept)] for p in (train, val, test))
+    if options.omit:  # classes that are never shown: in training and validation no sample of theirs, in the test all
+        if any(c not in kept for c in options.omit):
+            raise fail("X0817", f"data `{name}`: `omit` names a class that is not there", span, f"classes: {kept}")
+        train, val = (p[~np.isin(labels[p], options.omit)] for p in (train, val))
+        kept = [c for c in kept if c not in options.omit]
     if options.per_class is not None:
         rng = np.random.default_rng([seed, 17])
         train = _few(train, labels, kept, options.per_class, rng, name, span)
@@ -236,6 +242,7 @@ def _build(
         return TensorDataset(_prepare(x[torch.from_numpy(indices)], options), y[torch.from_numpy(indices)])
 
     parts = [part(p) for p in (train, val, test)]
+    kept = list(number)
     digest = hashlib.sha256(images.tobytes() + labels.tobytes() + repr(options).encode()).hexdigest()
     shape = tuple(parts[0].tensors[0].shape[1:])
     return DataSet(name, parts[0], parts[1], parts[2], len(kept), shape, digest, tuple(str(c) for c in kept))

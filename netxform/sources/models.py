@@ -62,7 +62,9 @@ def check_model_source(model: ast.Model) -> list[Diagnostic]:
     if isinstance(source, ast.Call | ast.Path):
         name = source.name if isinstance(source, ast.Call) else source.text
         space, dot, rest = name.partition(".")
-        if not dot or space not in NAMESPACES:
+        if isinstance(source, ast.Call) and name == "shrink":
+            pass
+        elif not dot or space not in NAMESPACES:
             found.append(
                 Diagnostic(
                     "X0211",
@@ -251,6 +253,15 @@ def _from_file(source: ast.String, trust: Trust, bundle: Callable[[Path], nn.Mod
             for node in getattr(part, "graph", torch.fx.Graph()).nodes:
                 node.meta.clear()
         return module, shapes, {"source": text}
+    if path.suffix == ".onnx":
+        from netxform.sources.foreign import OnnxModel
+
+        teacher = OnnxModel(path, span)
+        return teacher, teacher.shapes, {"source": text}
+    if path.suffix == ".skops":
+        from netxform.sources.foreign import stored_classifier
+
+        return stored_classifier(path, span), None, {"source": text}
     if path.suffix == ".safetensors":
         raise fail(
             "X0815",
@@ -285,8 +296,6 @@ def _placeholder(node: Any) -> tuple[tuple[int, ...], str]:
 
 
 def _python(path: Path, function: str, span: Span) -> nn.Module:
-    from torch import nn
-
     spec = importlib.util.spec_from_file_location(f"netxform_user_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     code = importlib.util.module_from_spec(spec)
@@ -295,9 +304,9 @@ def _python(path: Path, function: str, span: Span) -> nn.Module:
         made: Any = getattr(code, function)()
     except Exception as error:
         raise fail("X0816", f"`{path.name}:{function}` failed: {type(error).__name__}: {error}", span, "raised") from error
-    if not isinstance(made, nn.Module):
-        raise fail("X0816", f"`{function}` returned a {type(made).__name__}, not a torch.nn.Module", span, "not a model")
-    return made
+    from netxform.sources.foreign import as_model
+
+    return as_model(made, span)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

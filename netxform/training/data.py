@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -12,10 +13,89 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 Samples = Dataset[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """This process's share of a global batch: x (n, …), y (n, …), and where its rows stand.
+
+    `places`: the numbers of the samples in the data set; `rows`: their rows in the global batch, whose samples are `chunk`. The
+    first `live` rows count; a process whose share is empty is given one row that does not.
+    """
+
+    x: Tensor
+    y: Tensor
+    places: Tensor
+    rows: Tensor
+    chunk: Tensor
+    live: int
+
+    @property
+    def total(self) -> int:
+        """The size of the global batch."""
+        return len(self.chunk)
+
+
 def order(count: int, seed: int, epoch: int) -> Tensor:
     """A permutation of `count` samples for one epoch."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (2**63))
     return torch.randperm(count, generator=generator)
+
+
+def steps(
+    samples: Samples,
+    batch: int,
+    *,
+    shuffle: tuple[int, int] | None = None,
+    rank: int = 0,
+    world: int = 1,
+    drop_single: bool = False,
+    accumulate: int = 1,
+) -> Iterator[tuple[Batch, ...]]:
+    """The steps of one pass, each in `accumulate` pieces (or fewer, where there are not enough rows).
+
+    `shuffle` is (seed, epoch), or None for the order of the data. Each piece is cut into `world` shares, row i to process
+    i mod `world`. `drop_single` leaves out a last batch of one sample, which BatchNorm cannot train on; whether it is left
+    out does not depend on the number of processes.
+    """
+    count = len(cast(Any, samples))
+    indices = order(count, *shuffle) if shuffle is not None else torch.arange(count)
+    cut = [
+        [_share(piece, rank, world) for piece in (chunk.split(-(-len(chunk) // accumulate)) if accumulate > 1 else (chunk,))]
+        for chunk in (indices.split(batch) if count else ())
+        if not (len(chunk) == 1 and drop_single and count > 1)
+    ]
+    if isinstance(samples, TensorDataset):
+        x, y = samples.tensors
+        for step in cut:
+            yield tuple(Batch(x[places], y[places], places, rows, chunk, live) for places, rows, chunk, live in step)
+        return
+    places_ = [places.tolist() for step in cut for places, *_ in step]
+    loaded = iter(DataLoader(samples, batch_sampler=places_))
+    for step in cut:
+        yield tuple(Batch(x, y, *rest) for rest, (x, y) in zip(step, loaded, strict=False))
+
+
+def _share(chunk: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Samples and rows of one process's share of a batch; one row that does not count, where it has none."""
+    if world == 1:
+        return chunk, torch.arange(len(chunk)), chunk, len(chunk)
+    rows = torch.arange(len(chunk))[rank::world]
+    live = len(rows)
+    rows = rows if live else torch.zeros(1, dtype=torch.int64)
+    return chunk[rows], rows, chunk, live
+
+
+def shares(samples: Samples, batch: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """This process's shares of all samples, in the order of the data."""
+    for (only,) in steps(samples, batch, rank=rank, world=world):
+        yield only
+
+
+def fetch(samples: Samples, places: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples of those numbers, x (n, …) and y (n, …)."""
+    if isinstance(samples, TensorDataset):
+        return samples.tensors[0][places], samples.tensors[1][places]
+    pairs = [samples[i] for i in places.tolist()]
+    return torch.stack([p[0] for p in pairs]), torch.as_tensor([p[1] for p in pairs])
 
 
 def batches(
@@ -27,23 +107,10 @@ def batches(
     world: int = 1,
     drop_single: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches (x, y). `shuffle` is (seed, epoch), or None for the order of the data.
-
-    The global batch is cut into `world` equal shares, of which this is share `rank`. `drop_single` leaves out a last
-    batch of one sample, which BatchNorm cannot train on.
-    """
-    count = len(cast(Any, samples))
-    indices = order(count, *shuffle) if shuffle is not None else torch.arange(count)
-    chunks = [chunk[rank::world] for chunk in indices.split(batch)]
-    chunks = [c for c in chunks if len(c) > (1 if drop_single and count > 1 else 0)]
-    if isinstance(samples, TensorDataset):
-        x, y = samples.tensors
-        for chunk in chunks:
-            yield x[chunk], y[chunk]
-        return
-    loader: DataLoader[Any] = DataLoader(samples, batch_sampler=[c.tolist() for c in chunks])
-    for x, y in loader:
-        yield x, y
+    """As `steps`, but pairs (x, y) of the rows that count; a batch of which this process has none is left out."""
+    for (only,) in steps(samples, batch, shuffle=shuffle, rank=rank, world=world, drop_single=drop_single):
+        if only.live:
+            yield only.x, only.y
 
 
 def batch_count(samples: Samples, batch: int) -> int:

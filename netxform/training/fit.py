@@ -1,4 +1,4 @@
-"""The training loop, on ignite's engine; the same code runs alone and under `torchrun` (DDP).
+"""The training loop, on ignite's engine; the same code runs alone and under `torchrun` (DDP, FSDP2).
 
     Network, Training, DataSet ─fit→ Network, History
 
@@ -10,9 +10,9 @@ was not interrupted.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
-import os
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -20,17 +20,33 @@ from typing import Any, Protocol, cast
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, fx, nn
-from torch.distributed import is_available, is_initialized
 
+from netxform.core.law import Evidence
 from netxform.core.network import Network
 from netxform.core.objective import Training
 from netxform.core.surgery import detached
-from netxform.errors import fail
+from netxform.errors import NetxformError, fail
 from netxform.sources.data import DataSet
-from netxform.training.data import Samples, batch_count, batches
-from netxform.training.losses import Loss, hits, loss_of
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+from netxform.training import checkpoint as states
+from netxform.training.data import Batch, Samples, batch_count
+from netxform.training.data import steps as stream
+from netxform.training.evaluate import evaluate, precision, taught_well
+from netxform.training.objective import Objective, show, shrink
+from netxform.training.optimize import optimizer_of, schedule_of
+from netxform.training.process import (
+    Processes,
+    join,
+    own_layers,
+    parallel,
+    require,
+    share_layers,
+    sharing,
+    total,
+    unsynced,
+    whole,
+)
+from netxform.training.taps import Student
+from netxform.training.teachers import Teachers, cache_folder
 
 
 class Progress(Protocol):
@@ -67,7 +83,7 @@ class History:
     """One row an epoch (`epoch`, `train_loss`, `val_loss`, `val_accuracy`, `lr`), and what came out.
 
     `best` is the epoch whose weights were kept (None: the last); `metrics` are measured at the end, on data that was not
-    trained on.
+    trained on. `evidence` and `warnings` are about the teachers.
     """
 
     rows: tuple[dict[str, float], ...]
@@ -75,18 +91,25 @@ class History:
     best: int | None
     stopped: bool
     steps: int
+    evidence: tuple[Evidence, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
 class _Run:
-    module: fx.GraphModule
+    module: fx.GraphModule  # the layers that are trained, under their own names
+    student: Student
+    model: nn.Module  # what a step calls: the student, as several processes and the compiler have it
+    named: dict[str, nn.Parameter]
     work: Training
-    loss: Loss
     device: torch.device
+    processes: Processes
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
-    trained: list[nn.Parameter]
+    objective: Objective
+    epoch: int = 0
+    sums: dict[str, float] = field(default_factory=dict[str, float])
     rows: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     best: tuple[float, int, dict[str, Tensor]] | None = None
     stale: int = 0
@@ -99,74 +122,51 @@ def fit(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     title: str = "train",
+    teachers: Mapping[str, nn.Module] | None = None,
 ) -> tuple[Network, History]:
     """Train a copy of the network as `work` says, and return it with its history.
 
-    With `checkpoint` the state is saved there after every epoch, and a run that finds one goes on from it.
-    Raises NetxformError X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device).
+    `teachers`: what `work.soft` names. With `checkpoint` the state is saved there after every epoch, and a run that finds one
+    goes on from it. Raises NetxformError X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device),
+    X0822 (damaged checkpoint), X0841 (another number of processes).
     """
     progress = progress or Quiet()
-    rank, world = _process()
+    processes = join()
+    require(work.processes, processes)
     copied = detached(network)
     device = device_of(work.device)
-    run = _prepare(copied.module.to(device), work, device, len(data.train))
-    train_samples, val_samples = data.train, data.val
-    per_epoch = batch_count(train_samples, work.batch)
+    asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
+    run = _prepare(copied.module.to(device), work, device, processes, len(data.train), asked)
+    per_epoch = batch_count(data.train, work.batch)
     epochs = work.length if work.unit == "epochs" else math.ceil(work.length / per_epoch)
-    total = work.length if work.unit == "steps" else epochs * per_epoch
-    model: nn.Module = run.module
-    if world > 1:
-        model = nn.parallel.DistributedDataParallel(run.module, broadcast_buffers=True)
-    sums = {"loss": 0.0, "count": 0.0}
-
-    def step(engine: Engine, batch: tuple[Tensor, Tensor]) -> float:
-        x, y = batch[0].to(device, non_blocking=True), batch[1].to(device, non_blocking=True)
-        run.optimizer.zero_grad(set_to_none=True)
-        with _cast(work, device):
-            loss = run.loss(pick(model(x), work.outputs), y)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise fail(
-                "X0804",
-                f"the training loss is {value} in step {engine.state.iteration}",
-                helps=("lower the learning rate, or bound the gradient: `clip=1.0`",),
-            )
-        run.scaler.scale(loss).backward()
-        if work.clip is not None:
-            run.scaler.unscale_(run.optimizer)
-            nn.utils.clip_grad_norm_(run.trained, work.clip)
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-        run.scheduler.step()
-        sums["loss"] += value * len(x)
-        sums["count"] += len(x)
-        return value
-
-    engine = Engine(step)
-    seed = work.seed
+    steps = work.length if work.unit == "steps" else epochs * per_epoch
+    engine = Engine(lambda engine, batch: _step(run, batch, data.train, engine.state.iteration))
 
     def begin(engine: Engine) -> None:
-        epoch = engine.state.epoch
-        torch.manual_seed((seed * 7_919 + epoch) % (2**63))
-        sums["loss"] = sums["count"] = 0.0
-        source = batches(train_samples, work.batch, shuffle=(seed, epoch), rank=rank, world=world, drop_single=True)
-        engine.set_data(source)
+        run.epoch = engine.state.epoch
+        torch.manual_seed((work.seed * 7_919 + run.epoch) % (2**63))
+        run.sums = {"loss": 0.0, "count": 0.0}
+        engine.set_data(
+            stream(
+                data.train,
+                work.batch,
+                shuffle=(work.seed, run.epoch),
+                rank=processes.rank,
+                world=processes.world,
+                drop_single=True,
+                accumulate=work.accumulate,
+            )
+        )
         _modes(run.module, work)
 
     def advance(engine: Engine) -> None:
         progress.step(f"loss {engine.state.output:.3f}")
-        if engine.state.iteration >= total:
+        if engine.state.iteration >= steps:
             engine.terminate()
 
     def end(engine: Engine) -> None:
-        row: dict[str, float] = {"epoch": float(engine.state.epoch), "train_loss": _mean(sums, world)}
-        row["lr"] = float(run.scheduler.get_last_lr()[0])
-        if len(val_samples):
-            seen = evaluate(run.module, val_samples, run.loss, work, device)
-            row |= {"val_loss": seen[0], "val_accuracy": seen[1]}
-        run.rows.append(row)
-        _remember(run, row)
-        if checkpoint is not None and rank == 0:
+        _close_epoch(run, data)
+        if checkpoint is not None:
             _save(run, checkpoint)
         if work.patience is not None and run.stale >= work.patience:
             engine.terminate()
@@ -174,16 +174,18 @@ def fit(
     engine.add_event_handler(Events.EPOCH_STARTED, begin)
     engine.add_event_handler(Events.ITERATION_COMPLETED, advance)
     engine.add_event_handler(Events.EPOCH_COMPLETED, end)
-    if checkpoint is not None and checkpoint.exists():
-        _load(run, checkpoint, engine, per_epoch, epochs)
-    progress.start(title, total)
-    finished = len(run.rows) >= epochs or (work.patience is not None and run.stale >= work.patience)
+    warnings: list[str] = []
     with _seeded(), _deterministic():
-        progress.step("resumed", int(run.scheduler.last_epoch))
         try:
+            known = _known(run, asked, data, warnings)
+            if checkpoint is not None and _load(run, checkpoint):
+                engine.load_state_dict({"epoch_length": per_epoch, "max_epochs": epochs, "epoch": len(run.rows)})
+            finished = len(run.rows) >= epochs or (work.patience is not None and run.stale >= work.patience)
+            progress.start(title, steps)
+            progress.step("resumed", int(run.scheduler.last_epoch))
             if not finished:
                 engine.run([None], max_epochs=epochs, epoch_length=per_epoch)
-                if len(run.rows) < engine.state.epoch:  # stopped by steps in the middle of an epoch
+                if len(run.rows) < run.epoch:  # stopped by steps in the middle of an epoch
                     end(engine)
         except (RuntimeError, ValueError) as error:
             raise _misfit(error, data) from error
@@ -192,49 +194,144 @@ def fit(
     best = None
     if work.keep is not None and run.best is not None:
         best = run.best[1]
-        _restore(run.module, run.best[2])
-    run.module.eval()
-    for parameter in run.module.parameters():
-        parameter.grad = None
+        _restore(run, run.best[2])
     metrics = dict(run.rows[(best or len(run.rows)) - 1]) if run.rows else {}
     metrics.pop("epoch", None)
     metrics.pop("lr", None)
+    metrics |= known
     if len(data.test):
-        seen = evaluate(run.module, data.test, loss_of(work.loss), work, device)
-        metrics |= {"test_loss": seen[0], "test_accuracy": seen[1]}
-    home = next((t.device for t in (*network.module.parameters(), *network.module.buffers())), torch.device("cpu"))
-    _keep_flags(network.module, run.module)
-    run.module.to(home)
-    steps = int(run.scheduler.last_epoch)
-    history = History(tuple(run.rows), metrics, best, len(run.rows) < epochs, steps)
-    return copied, history
+        found = evaluate(run.student, data.test, work, device, processes)
+        metrics |= {f"test_{k}": v for k, v in found.items()}
+    _weaker(metrics, work, warnings, "ended")
+    _give_back(run, network, copied)
+    evidence = asked.evidence() if asked is not None else ()
+    count = int(run.scheduler.last_epoch)
+    return copied, History(tuple(run.rows), metrics, best, len(run.rows) < epochs, count, evidence, tuple(warnings))
 
 
-def pick(output: Any, names: tuple[str, ...]) -> Tensor:
-    """The output that the loss is taken on: the only one, or the named one of a dictionary."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, dict) and names:
-        return cast("dict[str, Tensor]", output)[names[0]]
-    raise fail("X0319", "the network has several outputs", helps=("say which one is trained: `output=NAME`",))
+def _step(run: _Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int) -> float:
+    """One step of the optimizer on a global batch; the mean loss over this process's rows."""
+    work, world = run.work, run.processes.world
+    rows, live = sum(p.total for p in pieces), sum(p.live for p in pieces)
+    run.optimizer.zero_grad(set_to_none=True)
+    value = 0.0
+    for i, piece in enumerate(pieces):
+        view = show(piece, work, samples, run.device, (run.epoch, iteration * work.accumulate + i))
+        with sharing(piece, run.processes), unsynced(run.model, i + 1 == len(pieces)):
+            with precision(work, run.device):
+                loss = run.objective(run.model(view.x), view, piece)
+            # the mean over the global batch, when DDP has averaged over the processes
+            weight = piece.live * world / rows
+            run.scaler.scale(loss if weight == 1.0 else weight * loss).backward()
+        value += float(loss.detach()) * piece.live / max(live, 1)
+    if not math.isfinite(value):
+        raise fail(
+            "X0804",
+            f"the training loss is {value} in step {iteration}",
+            helps=("lower the learning rate, or bound the gradient: `clip=1.0`",),
+        )
+    if work.clip is not None or work.penalties:
+        run.scaler.unscale_(run.optimizer)
+        shrink(work.penalties, run.named)
+    if work.clip is not None:
+        nn.utils.clip_grad_norm_([p for g in run.optimizer.param_groups for p in g["params"]], work.clip)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.scheduler.step()
+    run.sums["loss"] += value * live
+    run.sums["count"] += live
+    return value
 
 
-@torch.no_grad()
-def evaluate(module: nn.Module, samples: Samples, loss: Loss, work: Training, device: torch.device) -> tuple[float, float]:
-    """Mean loss and accuracy (share of hits) in eval mode. The module's modes are as before afterwards."""
-    modes = {m: m.training for m in module.modules()}
+def _close_epoch(run: _Run, data: DataSet) -> None:
+    sums = total(run.sums, run.processes)
+    row: dict[str, float] = {"epoch": float(run.epoch), "train_loss": sums["loss"] / max(sums["count"], 1.0)}
+    row["lr"] = float(run.scheduler.get_last_lr()[0])
+    if len(data.val):
+        found = evaluate(run.student, data.val, run.work, run.device, run.processes)
+        row |= {f"val_{k}": v for k, v in found.items()}
+    run.rows.append(row)
+    _remember(run, row)
+
+
+# --- teachers --------------------------------------------------------------------------------------------------------
+
+
+def _known(run: _Run, asked: Teachers | None, data: DataSet, warnings: list[str]) -> dict[str, float]:
+    """What the teachers know, and what the student knows at the start; a weak teacher is warned of."""
+    if asked is None or run.work.soft is None:
+        return {}
+    if run.work.soft.hard < 1:
+        asked.remember(data.train, run.work, cache_folder(), run.processes)
+    if not len(data.val):
+        return {}
+    found = taught_well(asked, data.val, run.work)
+    several = len(asked.given) > 1
+    out = {f"teacher_{n}_val_accuracy": a for n, a in found.items() if n and several}
+    if "" in found:
+        out["teacher_val_accuracy"] = found[""]
+        start = evaluate(run.student, data.val, run.work, run.device, run.processes)
+        _weaker(out | {f"val_{k}": v for k, v in start.items()}, run.work, warnings, "began")
+    return out
+
+
+def _weaker(metrics: dict[str, float], work: Training, warnings: list[str], when: str) -> None:
+    teacher, student = metrics.get("teacher_val_accuracy"), metrics.get("val_accuracy")
+    if work.soft is None or teacher is None or student is None or warnings:
+        return
+    told = work.soft.baseline
+    if told is not None and teacher < told:
+        warnings.append(f"the teacher (val accuracy {teacher:.3f}) is weaker than the student alone ({told:.3f}, as stated)")
+    elif teacher < student:
+        warnings.append(
+            f"the teacher (val accuracy {teacher:.3f}) is weaker than the student, which {when} at {student:.3f}: "
+            "it may do better alone (`compare to alone`)"
+        )
+
+
+# --- before and after ------------------------------------------------------------------------------------------------
+
+
+def _prepare(
+    module: fx.GraphModule, work: Training, device: torch.device, processes: Processes, count: int, asked: Teachers | None
+) -> _Run:
+    if work.strategy == "fsdp" and processes.world > 1:  # sharding changes classes and parameters for good
+        module = copy.deepcopy(module)
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    chosen = {id(parameters[n]) for n in work.parameters}
+    for parameter in parameters.values():
+        parameter.requires_grad_(id(parameter) in chosen)
+    share_layers(module, processes)
+    student = Student(module, work, whole=processes.world == 1).to(device)
+    model = parallel(student, work.strategy, processes)
+    named = parameters | dict(student.body.named_parameters(remove_duplicate=False))
+    optimizer = optimizer_of(work, named, list(student.adapters.parameters()))
+    per_epoch = max(1, math.ceil(count / work.batch))
+    steps = work.length if work.unit == "steps" else work.length * per_epoch
+    scaler = torch.amp.GradScaler(device.type, enabled=work.precision == "float16" and device.type == "cuda")
+    if work.compile:
+        model = cast(nn.Module, torch.compile(model))
+    schedule = schedule_of(work, optimizer, steps)
+    return _Run(module, student, model, named, work, device, processes, optimizer, schedule, scaler, Objective(work, asked))
+
+
+def _give_back(run: _Run, before: Network, copied: Network) -> None:
+    """The trained tensors as plain layers, where and with what flags the network had them."""
+    if run.module is copied.module:
+        own_layers(run.module)
+    else:
+        trained = run.named | dict(run.module.named_buffers(remove_duplicate=False))
+        trained |= dict(run.student.body.named_buffers(remove_duplicate=False))
+        with torch.no_grad():
+            for name, tensor in (*copied.module.named_parameters(), *copied.module.named_buffers()):
+                tensor.copy_(whole(trained[name].detach()))
+    module = copied.module
     module.eval()
-    total, right, count = 0.0, 0, 0
-    for x, y in batches(samples, max(work.batch, 256)):
-        with _cast(work, device):
-            output = pick(module(x.to(device)), work.outputs).float()
-        target = y.to(device)
-        total += float(loss(output, target)) * len(x)
-        right += hits(output, target)
-        count += len(x)
-    for part, mode in modes.items():
-        part.training = mode
-    return total / max(count, 1), right / max(count, 1)
+    flags = {n: p.requires_grad for n, p in before.module.named_parameters(remove_duplicate=False)}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        parameter.grad = None
+        parameter.requires_grad_(flags[name])
+    module.to(next((t.device for t in (*before.module.parameters(), *before.module.buffers())), torch.device("cpu")))
 
 
 def device_of(name: str) -> torch.device:
@@ -251,69 +348,6 @@ def device_of(name: str) -> torch.device:
         raise fail("X0806", f"device `{name}` cannot be used: {message}", helps=("write `device=cpu`",)) from None
 
 
-def _process() -> tuple[int, int]:
-    """This process's number and how many there are; joins the group that `torchrun` announced."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and is_available() and not is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    if is_available() and is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def _prepare(module: fx.GraphModule, work: Training, device: torch.device, count: int) -> _Run:
-    named = dict(module.named_parameters(remove_duplicate=False))
-    chosen = {id(named[n]) for n in work.parameters}
-    for parameter in named.values():
-        parameter.requires_grad_(id(parameter) in chosen)
-    trained = list({id(named[n]): named[n] for n in work.parameters}.values())
-    grouped = {n for g in work.groups for n in g.parameters}
-    rest = list({id(named[n]): named[n] for n in work.parameters if n not in grouped}.values())
-    groups: list[dict[str, Any]] = [{"params": rest}] if rest else []
-    groups += [{"params": [named[n] for n in g.parameters], **g.settings} for g in work.groups]
-    optimizer = _optimizer(work, groups)
-    per_epoch = max(1, math.ceil(count / work.batch))
-    total = work.length if work.unit == "steps" else work.length * per_epoch
-    scaler = torch.amp.GradScaler(device.type, enabled=work.precision == "float16" and device.type == "cuda")
-    loss = loss_of(work.loss, work.label_smoothing)
-    return _Run(module, work, loss, device, optimizer, _schedule(work, optimizer, total), scaler, trained)
-
-
-def _optimizer(work: Training, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    classes: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "adamw": torch.optim.AdamW,
-        "adam": torch.optim.Adam,
-        "sgd": torch.optim.SGD,
-        "rmsprop": torch.optim.RMSprop,
-        "adagrad": torch.optim.Adagrad,
-        "nadam": torch.optim.NAdam,
-        "radam": torch.optim.RAdam,
-    }
-    try:
-        return classes[work.optimizer.name](groups, **work.optimizer.keywords)
-    except (TypeError, ValueError) as error:
-        raise fail("X0409", f"`{work.optimizer}`: {error}", work.optimizer.span, "bad settings") from None
-
-
-def _schedule(work: Training, optimizer: torch.optim.Optimizer, total: int) -> torch.optim.lr_scheduler.LRScheduler:
-    warmup = work.warmup
-
-    def share(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        done = min(1.0, (step - warmup) / max(1, total - warmup))
-        match work.schedule:
-            case "constant":
-                return 1.0
-            case "cosine":
-                return 0.5 * (1 + math.cos(math.pi * done))
-            case "linear":
-                return 1 - done
-            case "onecycle":
-                return done / 0.3 if done < 0.3 else 0.5 * (1 + math.cos(math.pi * (done - 0.3) / 0.7))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-
-
 def _modes(module: fx.GraphModule, work: Training) -> None:
     """`train()` mode for the modules that are trained, and for nothing else; frozen norms stay frozen."""
     module.eval()
@@ -323,70 +357,84 @@ def _modes(module: fx.GraphModule, work: Training) -> None:
             part.training = True
 
 
+def _state(run: _Run) -> dict[str, Tensor]:
+    """Every tensor of the network and of the maps of matched features, by name."""
+    held: dict[str, Tensor] = dict(run.module.state_dict(keep_vars=True))
+    held |= {n: p for n, p in run.named.items() if n in held}
+    held |= {f"adapters.{n}": t for n, t in run.student.adapters.state_dict(keep_vars=True).items()}
+    return {n: t.detach() for n, t in held.items()}
+
+
 def _remember(run: _Run, row: dict[str, float]) -> None:
     metric = (run.work.keep or "val_loss").replace("top1", "accuracy")
     if metric not in row:
         metric = "train_loss"
-    value = row[metric] if metric.endswith("loss") else -row[metric]
+    value = row[metric] if metric.endswith(("loss", "mae")) else -row[metric]
     if run.best is None or value < run.best[0]:
-        state = run.module.state_dict() if run.work.keep is not None else {}
-        run.best = (value, int(row["epoch"]), {n: t.detach().clone() for n, t in state.items()})
+        state = _state(run) if run.work.keep is not None else {}
+        run.best = (value, int(row["epoch"]), {n: t.clone() for n, t in state.items()})
         run.stale = 0
     else:
         run.stale += 1
 
 
-def _restore(module: nn.Module, state: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            tensor.copy_(state[name])
+@torch.no_grad()
+def _restore(run: _Run, state: Mapping[str, Tensor]) -> None:
+    for name, tensor in _state(run).items():
+        tensor.copy_(state[name])
 
 
-def _keep_flags(before: nn.Module, after: nn.Module) -> None:
-    """Give every parameter the `requires_grad` that it had before the training."""
-    flags = {n: p.requires_grad for n, p in before.named_parameters(remove_duplicate=False)}
-    for name, parameter in after.named_parameters(remove_duplicate=False):
-        parameter.requires_grad_(flags[name])
-
-
-def _save(run: _Run, path: Path) -> None:
-    """The whole state after an epoch, written beside and then moved into place."""
-    state: dict[str, Any] = {
-        "module": run.module.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "scheduler": {"last_epoch": run.scheduler.last_epoch},
+def _save(run: _Run, place: Path) -> None:
+    """The whole state after an epoch."""
+    tensors = {f"now.{n}": t for n, t in _state(run).items()}
+    tensors |= {f"best.{n}": t for n, t in (run.best[2] if run.best is not None else {}).items()}
+    held = run.optimizer.state_dict()
+    for number, entries in held["state"].items():
+        tensors |= {f"optimizer.{number}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)}
+    facts = {
+        "rates": [g["lr"] for g in held["param_groups"]],
+        "steps": run.scheduler.last_epoch,
         "scaler": run.scaler.state_dict(),
         "rows": run.rows,
-        "best": run.best,
+        "best": None if run.best is None else run.best[:2],
         "stale": run.stale,
     }
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
+    states.write(place, len(run.rows), tensors, facts, run.processes)
 
 
-def _load(run: _Run, path: Path, engine: Engine, per_epoch: int, epochs: int) -> None:
-    state = torch.load(path, map_location=run.device, weights_only=True)
-    run.module.load_state_dict(state["module"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.scheduler.last_epoch = state["scheduler"]["last_epoch"]
-    run.scaler.load_state_dict(state["scaler"])
-    run.rows, run.best, run.stale = state["rows"], state["best"], state["stale"]
-    engine.load_state_dict({"epoch_length": per_epoch, "max_epochs": epochs, "epoch": len(run.rows)})
+def _load(run: _Run, place: Path) -> bool:
+    """Go on from a saved state, if there is one."""
+    every = [p for g in run.optimizer.param_groups for p in g["params"]]
+    now = _state(run)
+    like = {f"{kind}.{n}": t for n, t in now.items() for kind in ("now", "best")}
+    like |= {f"optimizer.{i}.{k}": p for i, p in enumerate(every) for k in _STATISTICS}
+    found = states.read(place, like, run.processes)
+    if found is None:
+        return False
+    tensors, facts = found
+    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        parts[kind][rest] = tensor
+    _restore(run, parts["now"])
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in parts["optimizer"].items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = tensor
+    groups = run.optimizer.state_dict()["param_groups"]
+    for group, rate in zip(groups, facts["rates"], strict=True):
+        group["lr"] = rate
+    run.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    run.scheduler.last_epoch = facts["steps"]
+    run.scaler.load_state_dict(facts["scaler"])
+    run.rows, run.stale = facts["rows"], facts["stale"]
+    run.best = None if facts["best"] is None else (facts["best"][0], facts["best"][1], parts["best"])
+    return True
 
 
-def _mean(sums: dict[str, float], world: int) -> float:
-    if world > 1:
-        both = torch.tensor([sums["loss"], sums["count"]], dtype=torch.float64)
-        torch.distributed.all_reduce(both)
-        return float(both[0] / both[1].clamp(min=1))
-    return sums["loss"] / max(sums["count"], 1)
-
-
-def _cast(work: Training, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if work.precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=_DTYPES[work.precision])
+_STATISTICS = (
+    "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -398,18 +446,19 @@ def _seeded() -> Generator[None]:
 
 @contextlib.contextmanager
 def _deterministic() -> Generator[None]:
-    """Same bytes out on the same machine."""
-    before = torch.are_deterministic_algorithms_enabled()
+    """Same bytes out on the same machine. New memory need not be filled for that: nothing here reads what it did not write."""
+    filler: Any = torch.utils.deterministic
+    before, filling = torch.are_deterministic_algorithms_enabled(), filler.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
+    filler.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        filler.fill_uninitialized_memory = filling
 
 
 def _misfit(error: Exception, data: DataSet) -> Exception:
-    from netxform.errors import NetxformError
-
     if isinstance(error, NetxformError):
         return error
     return fail(

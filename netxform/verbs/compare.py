@@ -23,14 +23,16 @@ class Compare:
 
     `compare to scratch`: the same network with fresh weights, nothing frozen, everything trained on the last data set.
     `compare to random`: the same spec on fresh weights: frozen parts stay random. What was trained before the first
-    change of structure (the pre-training) is left out of both variants. Given are mean and standard error over the seeds.
+    change of structure (the pre-training) is left out of both variants.
+    `compare to alone`: the same spec without its teachers, on the labels alone: does distillation help, and how much? Given are
+    mean and standard error over the seeds.
 
     Example: model net = zoo.smallcnn(); data d = sklearn.digits(train=50); train ** for 1epochs; compare to scratch seeds=2
 
     Contract: none; what is measured goes to the certificate.
     """
 
-    to: tuple[Literal["scratch", "random"], ...] = prep("to", MISSING)
+    to: tuple[Literal["scratch", "random", "alone"], ...] = prep("to", MISSING)
     seeds: int = key(5)
     metric: Literal["test_accuracy", "test_loss"] = key("test_accuracy")
     contract: ClassVar[Contract] = Contract.NONE

@@ -15,7 +15,7 @@ from netxform.errors import Diagnostic, Span, did_you_mean
 if TYPE_CHECKING:
     from netxform.core.network import Network
 
-METRICS = ("val_loss", "val_accuracy", "val_top1", "train_loss")
+METRICS = ("val_loss", "val_accuracy", "val_top1", "val_mae", "val_r2", "train_loss")
 
 
 @verb("keep", setting=True)

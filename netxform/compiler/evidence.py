@@ -1,0 +1,80 @@
+"""What measuring gives, and the few things that every measurement needs: outputs, and distances between them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from netxform.core.edit import Claim
+from netxform.core.law import Evidence
+from netxform.core.network import Network, refresh
+from netxform.core.reindex import Axis
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Evidence, and what it was measured against: node → the value that must be found there (on the probe inputs)."""
+
+    evidence: Evidence
+    values: dict[str, Tensor]
+    tensors: tuple[str, ...] = ()
+    claim: Claim | None = None
+    reference: tuple[Tensor, ...] = ()
+
+
+def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The floating-point outputs on the inputs, in eval mode and in the network's own precision."""
+    module = network.module
+    given = [t.to(i.dtype) for t, i in zip(inputs, network.inputs, strict=True)]
+    modes = {m: m.training for m in module.modules()}
+    try:
+        with torch.no_grad():
+            found = tensors_in(module.eval()(*given))
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    return tuple(t for t in found if t.is_floating_point())
+
+
+def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
+    """The largest |found − wanted| over the largest |wanted|, over all outputs; infinite for other shapes or for NaN."""
+    if [t.shape for t in found] != [t.shape for t in wanted]:
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(found, wanted, strict=True):
+        if b.numel():
+            gap = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-300))
+            worst = max(worst, gap if gap == gap else float("inf"))
+    return worst
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors of a nested result, in order."""
+    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
+
+
+# Of a network with more parameters than this no double-precision copy is made; float32 alone is compared.
+_LARGE = 150_000_000
+EXACT = 1e-10
+
+
+def doubled(network: Network) -> Network | None:
+    """A copy of the network in float64; None for a huge one."""
+    if sum(p.numel() for p in network.module.parameters()) > _LARGE:
+        return None
+    inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
+    return refresh(replace(network, module=copy.deepcopy(network.module).double(), inputs=inputs))
+
+
+def rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
+    """The network's own rounding noise: what permuting its free axes at random changes, which in real arithmetic is nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    maps: dict[Axis | str, list[int]] = {
+        a: torch.randperm(a.size, generator=generator).tolist() for a in network.atoms if a.locked is None
+    }
+    return relative(results(network.reindex(maps), inputs), results(network, inputs))

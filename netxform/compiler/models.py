@@ -1,0 +1,142 @@
+"""The models of a spec beside its subject: loaded when a statement first speaks of them, and once.
+
+Spec, name ─Models→ ModelInfo while planning, nn.Module while applying
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netxform.compiler.check import Spec
+from netxform.core.capture import capture
+from netxform.core.network import Network, twin
+from netxform.core.shrink import shrink
+from netxform.core.surgery import outputs
+from netxform.core.values import plain
+from netxform.core.verb import ModelInfo
+from netxform.errors import NetxformError, Span, did_you_mean, fail
+from netxform.sources.foreign import Foreign, as_model
+from netxform.sources.models import LoadedModel, check_finite, load_model
+from netxform.sources.trust import Trust
+from netxform.syntax import ast
+from netxform.syntax.format import format_node
+
+
+class Models:
+    """`given`: models handed in from Python, by name; they go before declared ones. `bundle` reads a bundle's model."""
+
+    def __init__(self, spec: Spec, given: Mapping[str, Any], trust: Trust, bundle: Callable[[Path], nn.Module]) -> None:
+        self.spec = spec
+        self.given = given
+        self.trust = trust
+        self.bundle = bundle
+        self.example: tuple[Tensor, ...] | None = None
+        self._loaded: dict[str, LoadedModel] = {}
+        self._networks: dict[str, Network | None] = {}
+        self._open: list[str] = []
+
+    def loaded(self, name: str, span: Span) -> LoadedModel:
+        """The model as it came. Raises NetxformError X0302 (not declared), X0344 (made of itself), and what loading raises."""
+        if name in self._loaded:
+            return self._loaded[name]
+        if name in self.given:
+            module = as_model(self.given[name], span)
+            check_finite(module)
+            self._loaded[name] = LoadedModel(module, None, type(module).__name__, {"source": "python"})
+            return self._loaded[name]
+        declared = self.spec.models.get(name)
+        if declared is None:
+            known = [*self.spec.models, *self.given]
+            raise fail(
+                "X0302",
+                f"no model is called `{name}`",
+                span,
+                "not declared",
+                helps=did_you_mean(name, known)
+                or (f"declare it: `model {name} = …`", f"or remember this network before it is changed: `snapshot {name}`"),
+            )
+        if name in self._open:
+            raise fail("X0344", f"`{name}` is made of itself: {' → '.join([*self._open, name])}", declared.span, "circular")
+        self._open.append(name)
+        try:
+            if isinstance(declared.source, ast.Call) and declared.source.name == "shrink":
+                self._loaded[name] = self._shrunk(declared, declared.source)
+            else:
+                self._loaded[name] = load_model(declared, self.trust, self.spec.seed, self.bundle)
+        finally:
+            self._open.pop()
+        return self._loaded[name]
+
+    def _shrunk(self, declared: ast.Model, call: ast.Call) -> LoadedModel:
+        """`shrink(teacher, width=50%)`: the same architecture, narrower, with fresh weights."""
+        whole = next((a.value for a in call.arguments if a.key is None), None)
+        share = next((a.value for a in call.arguments if a.key == "width"), None)
+        if not isinstance(whole, ast.Path) or share is None or len(call.arguments) != 2:
+            raise fail("X0411", "`shrink` takes a model and a width: `shrink(teacher, width=50%)`", call.span, "arguments")
+        width = float(plain(share))
+        if not 0 < width <= 1:
+            raise fail("X0406", f"`width` is in (0, 1], not {width:g}", share.span, "width")
+        loaded = self.loaded(whole.text, whole.span)
+        if isinstance(loaded.module, Foreign):
+            raise fail("X0343", f"`{whole.text}` is no network: it has no width", whole.span, "not to be shrunk")
+        shapes = loaded.shapes
+        example = self.example
+        if example is None:
+            if shapes is None:
+                raise fail("X0215", "the shape of the model's input is not known", whole.span, helps=('`input="1x1x28x28"`',))
+            example = tuple(torch.zeros(s) for s, _ in shapes)
+        try:
+            made = shrink(capture(loaded.module, *example), width, self.spec.seed)
+        except NetxformError as error:
+            raise NetxformError([d if d.span.line else _at(d, call.span) for d in error.diagnostics]) from error
+        return LoadedModel(made.module, shapes, format_node(declared.source), {"source": format_node(declared.source)})
+
+    def network(self, name: str, span: Span) -> Network | None:
+        """The model as a graph on the inputs of the subject; None for what is no network."""
+        if name not in self._networks:
+            loaded = self.loaded(name, span)
+            if isinstance(loaded.module, Foreign):
+                self._networks[name] = None
+            else:
+                assert self.example is not None
+                try:
+                    self._networks[name] = capture(loaded.module, *self.example)
+                except NetxformError as error:
+                    raise NetxformError([d if d.span.line else _at(d, span) for d in error.diagnostics]) from error
+        return self._networks[name]
+
+    def info(self, name: str, span: Span) -> ModelInfo:
+        """What a plan may know of it."""
+        network = self.network(name, span)
+        if network is not None:
+            shadow = twin(network)
+            return described(name, shadow, span, self._loaded[name].description)
+        assert self.example is not None
+        module = self._loaded[name].module
+        with torch.no_grad():
+            found = module(*self.example)
+        return ModelInfo(name, None, tuple(found.shape), 0, span, self._loaded[name].description)
+
+    def module(self, name: str, span: Span) -> nn.Module:
+        """What answers: the graph, or what is asked as a whole."""
+        network = self.network(name, span)
+        return network.module if network is not None else self._loaded[name].module
+
+
+def described(name: str, network: Network, span: Span, description: str) -> ModelInfo:
+    """What a plan may know of a network."""
+    known = outputs(network.module)
+    shape = next(iter(known.values())).meta.get("shape") if len(known) == 1 else None
+    params = sum(p.numel() for p in network.module.parameters())
+    return ModelInfo(name, network, tuple(shape) if shape is not None else None, params, span, description)
+
+
+def _at(diagnostic: Any, span: Span) -> Any:
+    from dataclasses import replace
+
+    return replace(diagnostic, span=span)

@@ -1,0 +1,180 @@
+"""Tucker-2 and tensor trains: truncated in one pass with two-sided bounds, by Gram matrices in float64.
+
+Kernels are O×I×(any spatial dimensions): 1-D to 3-D convolutions alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from netxform.errors import fail
+from netxform.numerics.cp import CP as CP
+from netxform.numerics.cp import cp as cp
+from netxform.numerics.gram import checked, frobenius, gram, leading, one_thread
+from netxform.numerics.svd import tails
+
+
+@dataclass(frozen=True)
+class Tucker2:
+    """K ≈ Σ_qr core_QRHW[q, r] · U_OQ[:, q] ⊗ V_RI[r]: a 1×1 layer in, the core, a 1×1 layer out; of K's type.
+
+    `error` is ‖K − K̂‖_F of these very factors and `norm` is ‖K‖_F, both in float64.
+    """
+
+    core_QRHW: Tensor
+    U_OQ: Tensor
+    V_RI: Tensor
+    error: float
+    norm: float
+
+
+@dataclass(frozen=True)
+class TT:
+    """A tensor train: cores of shape (r, n, r′), or (r, o, i, r′) of a matrix; r = 1 at both ends; error and norm as above."""
+
+    cores: tuple[Tensor, ...]
+    error: float
+    norm: float
+
+
+def tucker2(K_OIHW: Tensor, ranks: tuple[int, int], *, sweeps: int = 1) -> Tucker2:
+    """K_OIHW cut to `ranks` (Q output, R input channels), each clipped to 1 … its dimension.
+
+    Sequentially truncated HOSVD (Vannieuwenhoven, Vandebril, Meerbergen 2012), then `sweeps` of HOOI (De Lathauwer, De Moor,
+    Vandewalle 2000), which never make it worse. The error lies between the larger and the root of the squared sum of the
+    tails of `hosvd_bounds`.
+    """
+    K = checked("the kernel", K_OIHW)
+    if K.ndim < 2:
+        raise fail("X0411", f"a kernel of shape {tuple(K.shape)}: output and input channels are needed")
+    O, I = K.shape[:2]  # noqa: E741
+    S = prod(K.shape[2:])
+    most_q, most_r = max(1, min(ranks[0], O)), max(1, min(ranks[1], I))
+    # more than the other side can carry gives zeros only
+    Q, R = min(most_q, most_r * S), min(most_r, most_q * S)
+    with one_thread():
+        K_OIS = K.reshape(O, I, S).double()
+        # the side that loses more goes first: it makes the other one cheaper
+        if Q * I <= R * O:
+            left = leading(K_OIS.reshape(O, I * S), Q)[0]
+            right = _input_side(_project_output(K_OIS, left), R)
+        else:
+            right = _input_side(K_OIS, R)
+            left = leading(_project_input(K_OIS, right).reshape(O, R * S), Q)[0]
+        for _ in range(sweeps if (Q < O and R < I) else 0):
+            left = leading(_project_input(K_OIS, right).reshape(O, R * S), Q)[0]
+            right = _input_side(_project_output(K_OIS, left), R)
+        U, V = left, right
+        core = _project_input(_project_output(K_OIS, U), V)
+        dtype = K_OIHW.dtype
+        out = (core.reshape(Q, R, *K.shape[2:]).to(dtype), U.to(dtype), V.mT.contiguous().to(dtype))
+        rebuilt_QIS = torch.einsum("qrs,ri->qis", out[0].reshape(Q, R, S).double(), out[2].double())
+        error = frobenius(K_OIS - (out[1].double() @ rebuilt_QIS.reshape(Q, I * S)).reshape(O, I, S))
+        return Tucker2(*out, error, frobenius(K))
+
+
+def hosvd_bounds(K_OIHW: Tensor) -> tuple[Tensor, Tensor]:
+    """The tails of the output and the input unfolding (lengths O+1 and I+1, float64), by rank.
+
+    max(τ_o[Q], τ_i[R])² ≤ best² ≤ error² of `tucker2` ≤ τ_o[Q]² + τ_i[R]².
+    """
+    K = checked("the kernel", K_OIHW)
+    with one_thread():
+        K_OIS = K.reshape(*K.shape[:2], prod(K.shape[2:]))
+        output = gram(K_OIS.reshape(K.shape[0], -1))
+        inputs = gram(K_OIS.transpose(0, 1).reshape(K.shape[1], -1))
+        values = (torch.linalg.eigvalsh(g).flip(0).clamp_min(0.0).sqrt() for g in (output, inputs))
+        return tails(next(values)), tails(next(values))
+
+
+def tt_svd(T: Tensor, ranks: int | Sequence[int]) -> TT:
+    """T (n_1 × … × n_d) as a train of d cores, `ranks` between them clipped to what the sides can carry.
+
+    TT-SVD (Oseledets 2011): error² ≤ Σ of the squared tails of the d − 1 unfoldings, hence at most √(d−1) times the best.
+    """
+    given, shape = checked("the tensor", T), tuple(T.shape)
+    wanted = [ranks] * (len(shape) - 1) if isinstance(ranks, int) else list(ranks)
+    if len(wanted) != len(shape) - 1:
+        raise fail(
+            "X0411", f"{len(wanted)} ranks for a tensor of order {len(shape)}: there are {len(shape) - 1} between its cores"
+        )
+    with one_thread():
+        cores: list[Tensor] = []
+        rest, left = given, 1
+        for n, rank in zip(shape[:-1], wanted, strict=True):
+            A_MN = rest.reshape(left * n, -1)
+            rank = max(1, min(rank, *A_MN.shape))
+            U = leading(A_MN, rank)[0]
+            cores.append(U.reshape(left, n, rank).to(T.dtype))
+            rest, left = U.to(A_MN.dtype).mT @ A_MN, rank
+        cores.append(rest.reshape(left, shape[-1], 1).to(T.dtype).contiguous())
+        return TT(tuple(cores), _train_distance(given, cores), frobenius(given))
+
+
+def tt_matrix(W_OI: Tensor, out_modes: Sequence[int], in_modes: Sequence[int], ranks: int | Sequence[int]) -> TT:
+    """W_OI as a train of cores (r, o_k, i_k, r′), with O = Π o_k and I = Π i_k (Novikov and others 2015)."""
+    W, d = checked("the matrix", W_OI, 2), len(out_modes)
+    if len(in_modes) != d or prod(out_modes) != W.shape[0] or prod(in_modes) != W.shape[1]:
+        raise fail(
+            "X0411",
+            f"modes {tuple(out_modes)} and {tuple(in_modes)} do not make a matrix of shape {tuple(W.shape)}",
+            notes=("as many output as input modes, whose products are the two dimensions",),
+        )
+    pairs = [axis for k in range(d) for axis in (k, d + k)]
+    T = W.reshape(*out_modes, *in_modes).permute(pairs).reshape([o * i for o, i in zip(out_modes, in_modes, strict=True)])
+    train = tt_svd(T.to(W_OI.dtype), ranks)
+    cores = [c.reshape(c.shape[0], o, i, c.shape[2]) for c, o, i in zip(train.cores, out_modes, in_modes, strict=True)]
+    return TT(tuple(cores), train.error, train.norm)
+
+
+def modes_of(n: int, count: int) -> tuple[int, ...]:
+    """`n` as a product of `count` factors as equal as its prime factors allow (greedily), in descending order."""
+    if n < 1 or count < 1:
+        raise fail("X0411", f"{n} cannot be taken apart into {count} factors")
+    primes, rest, p = list[int](), n, 2
+    while p * p <= rest:
+        while rest % p == 0:
+            primes.append(p)
+            rest //= p
+        p += 1
+    if rest > 1:
+        primes.append(rest)
+    modes = [1] * count
+    for prime in reversed(primes):
+        smallest = modes.index(min(modes))
+        modes[smallest] *= prime
+    return tuple(sorted(modes, reverse=True))
+
+
+def _input_side(K_OIS: Tensor, rank: int) -> Tensor:
+    """The leading directions (I×rank) of the input channels."""
+    return leading(K_OIS.transpose(0, 1).reshape(K_OIS.shape[1], -1), rank)[0]
+
+
+def _project_output(K_OIS: Tensor, U_OQ: Tensor) -> Tensor:
+    O, I, S = K_OIS.shape  # noqa: E741
+    return (U_OQ.mT @ K_OIS.reshape(O, I * S)).reshape(-1, I, S)
+
+
+def _project_input(K_OIS: Tensor, V_IR: Tensor) -> Tensor:
+    return V_IR.mT @ K_OIS
+
+
+def _train_distance(T: Tensor, cores: Sequence[Tensor]) -> float:
+    """‖T − train‖_F in float64, by slices along the first dimension."""
+    rest = cores[-1].double().reshape(cores[-1].shape[0], -1)
+    for core in reversed(cores[1:-1]):
+        r, n, s = core.shape
+        rest = (core.double().reshape(r * n, s) @ rest).reshape(r, -1)
+    first = cores[0].double().reshape(cores[0].shape[1], -1)
+    step = max(1, (1 << 22) // rest.shape[1])
+    flat = T.reshape(T.shape[0], -1)
+    if len(cores) == 1:
+        return frobenius(T.double() - cores[0].reshape(T.shape).double())
+    parts = zip(flat.split(step), first.split(step), strict=True)
+    return sum(float(torch.addmm(a.double(), u, rest, alpha=-1).square().sum()) for a, u in parts) ** 0.5

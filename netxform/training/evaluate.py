@@ -1,0 +1,88 @@
+"""Metrics on data that is not trained on, each process on its share."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from netxform.core.objective import Training
+from netxform.training.data import Samples, shares
+from netxform.training.losses import Sums, class_rows, count, rates
+from netxform.training.objective import Objective, column, full, pick, terms_of
+from netxform.training.process import Processes, total
+from netxform.training.soft import ensemble
+from netxform.training.teachers import Teachers
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def precision(work: Training, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The arithmetic of the objective."""
+    if work.precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=_DTYPES[work.precision])
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, samples: Samples, work: Training, device: torch.device, processes: Processes
+) -> dict[str, float]:
+    """`loss`, and `accuracy` or `mae` and `r2`, in eval mode; with several heads also each by `HEAD_accuracy`.
+
+    `model` gives the output first (see `taps.Student`). Its modes are as before afterwards.
+    """
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    objective = Objective(work)
+    terms = terms_of(work)
+    every: list[Sums] = [{} for _ in terms]
+    sums = {"loss": 0.0, "count": 0.0}
+    for batch in shares(samples, max(work.batch, 256), rank=processes.rank, world=processes.world):
+        with precision(work, device):
+            output = model(batch.x.to(device))[0]
+        if not batch.live:
+            continue
+        target = batch.y.to(device)
+        sums["loss"] += float(objective.labels(output, target, smoothed=False)) * batch.live
+        sums["count"] += batch.live
+        for held, term in zip(every, terms, strict=True):
+            for key, value in count(full(pick(output, term.output)), column(target, term.target)).items():
+                held[key] = held.get(key, 0.0) + value
+    for part, mode in modes:
+        part.training = mode
+    sums = total(sums, processes)
+    found = [rates(total(_full(e, terms[i].loss), processes)) for i, e in enumerate(every)]
+    out = {"loss": sums["loss"] / max(sums["count"], 1.0), **found[0]}
+    if len(terms) > 1:
+        out |= {f"{t.output}_{k}": v for t, rate in zip(terms, found, strict=True) for k, v in rate.items()}
+    return out
+
+
+def _full(sums: Sums, loss: str) -> Sums:
+    """The same keys in every process, one whose share was empty as well."""
+    keys = ("rows", "right") if loss == "cross_entropy" else ("values", "absolute", "squared", "sum", "sum2")
+    return sums or dict.fromkeys(keys, 0.0)
+
+
+@torch.no_grad()
+def taught_well(teachers: Teachers, samples: Samples, work: Training) -> dict[str, float]:
+    """The accuracy of every teacher and of all together, on the samples; nothing where the targets are no classes."""
+    right: dict[str, float] = {}
+    rows = 0.0
+    soft = teachers.soft
+    for batch in shares(samples, 256):
+        answers, _ = teachers.answers(batch.x.to(teachers.device))
+        target = column(batch.y.to(teachers.device), terms_of(work)[0].target)
+        if target.dtype.is_floating_point or soft.loss == "mse":
+            return {}
+        together = ensemble([class_rows(full(a))[0] for a in answers], soft.mix, soft.mean, soft.temperature)
+        _, wanted = class_rows(answers[0], target)
+        assert wanted is not None
+        for name, answer in (*zip(soft.teachers, answers, strict=True), ("", together)):
+            scores = answer if name == "" else class_rows(answer)[0]
+            right[name] = right.get(name, 0.0) + float((scores.argmax(1) == wanted).sum())
+        rows += len(wanted)
+    return {n: r / rows for n, r in right.items()} if rows else {}

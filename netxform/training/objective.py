@@ -1,0 +1,144 @@
+"""The loss of one step: labels, teachers, features and penalties put together as the objective says.
+
+Training ─Objective→ (output, target, …) → scalar
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from netxform.core.objective import Penalty, Term, Training
+from netxform.errors import fail
+from netxform.training.augment import augment, partners
+from netxform.training.data import Batch, Samples, fetch
+from netxform.training.losses import class_rows, loss_of
+from netxform.training.soft import ensemble, feature_loss, soft_loss
+from netxform.training.teachers import Teachers
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A batch as it is shown: x (n, …), targets, and with mixup the share of `y` and the targets of the partners."""
+
+    x: Tensor
+    y: Tensor
+    share: float = 1.0
+    other: Tensor | None = None
+
+
+def show(batch: Batch, work: Training, samples: Samples, device: torch.device, step: tuple[int, int]) -> View:
+    """The batch on its device, augmented and mixed under (seed, epoch, step) alone."""
+    x, y = batch.x.to(device, non_blocking=True), batch.y.to(device, non_blocking=True)
+    if not work.augment and not work.mixup:
+        return View(x, y)
+    generator = torch.Generator().manual_seed((work.seed * 15_485_863 + step[0] * 32_452_843 + step[1]) % (2**63))
+    share, other = 1.0, None
+    if work.mixup:
+        share, places = partners(batch, work.mixup, generator)
+        more, other = (t.to(device) for t in fetch(samples, places))
+        x = share * x + (1 - share) * more
+    return View(augment(x, work.augment, batch, generator), y, share, other)
+
+
+def pick(output: Any, name: str | None) -> Tensor:
+    """The output that a loss is taken on: the only one, or the named one of a dictionary."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, dict) and name is not None:
+        return cast("dict[str, Tensor]", output)[name]
+    raise fail("X0319", "the network has several outputs", helps=("say which one is trained: `output=NAME`",))
+
+
+def full(value: Tensor) -> Tensor:
+    """A value in float32 at least: losses are not taken in half precision."""
+    return value if value.dtype == torch.float64 else value.float()
+
+
+def terms_of(work: Training) -> tuple[Term, ...]:
+    """The loss head by head: as stated, or the one loss on the one output."""
+    return work.terms or (Term(work.outputs[0] if work.outputs else None, work.loss),)
+
+
+def column(target: Tensor, index: int | None) -> Tensor:
+    """Column `index` of the targets (N, columns, …), or all of them."""
+    return target if index is None else target[:, index]
+
+
+class Objective:
+    """The loss of the objective. `labels` is its part on the labels, which is also what is measured on other data."""
+
+    def __init__(self, work: Training, teachers: Teachers | None = None) -> None:
+        self.work = work
+        self.teachers = teachers
+        self.terms = [(t, loss_of(t.loss, work.label_smoothing)) for t in terms_of(work)]
+        self.plain = [(t, loss_of(t.loss)) for t in terms_of(work)]
+        self.values = [p for p in work.penalties for _ in p.nodes]
+
+    def labels(self, output: Any, target: Tensor, smoothed: bool = True) -> Tensor:
+        """The weighted sum of the heads' losses."""
+        losses = [
+            t.weight * loss(full(pick(output, t.output)), column(target, t.target))
+            for t, loss in (self.terms if smoothed else self.plain)
+        ]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def __call__(self, given: tuple[Any, tuple[Tensor, ...], tuple[Tensor, ...]], view: View, batch: Batch) -> Tensor:
+        """The whole loss, but for penalties on parameters (see `shrink`). `given` is what the student gives."""
+        output, matched, values = given
+        soft = self.work.soft
+        total: Tensor | None = None
+        if soft is None or soft.hard > 0:
+            total = self.labels(output, view.y)
+            if view.other is not None:
+                total = view.share * total + (1 - view.share) * self.labels(output, view.other)
+            total = total if soft is None else soft.hard * total
+        if soft is not None and self.teachers is not None and (soft.hard < 1 or soft.matches):
+            from_teachers = self._taught(output, matched, view, batch)
+            total = from_teachers if total is None else total + from_teachers
+        assert total is not None
+        for penalty, value in zip(self.values, values, strict=True):
+            total = total + penalty.weight * size(value, penalty.norm)
+        return total
+
+    def _taught(self, output: Any, matched: tuple[Tensor, ...], view: View, batch: Batch) -> Tensor:
+        soft, teachers = self.work.soft, self.teachers
+        assert soft is not None and teachers is not None
+        answers, values = teachers.answers(view.x, batch.places if view.other is None else None)
+        total: Tensor | None = None
+        if soft.hard < 1:
+            z = full(pick(output, self.work.outputs[0] if self.work.outputs else None))
+            if soft.loss == "mse":
+                v = torch.stack([w * full(a) for w, a in zip(soft.mix, answers, strict=True)]).sum(0)
+                found = soft_loss("mse", z, v, 1.0)
+            else:
+                rows, target = class_rows(z, view.y if soft.loss == "dkd" else None)
+                v = ensemble([class_rows(full(a))[0] for a in answers], soft.mix, soft.mean, soft.temperature)
+                found = soft_loss(soft.loss, rows, v, soft.temperature, target)
+            total = (1 - soft.hard) * found
+        taken = {n: iter(v) for n, v in values.items()}
+        for match, value in zip(soft.matches, matched, strict=True):
+            gap = match.weight * feature_loss(full(value), full(next(taken[match.teacher])), match.via)
+            total = gap if total is None else total + gap
+        assert total is not None
+        return total
+
+
+def size(value: Tensor, norm: str) -> Tensor:
+    """The norm of a value, summed over its units, averaged over samples and positions. Sequences have their units last."""
+    each = value.abs() if norm == "l1" else 0.5 * value.square()
+    return each.sum(-1 if value.dim() == 3 else 1).mean() if value.dim() > 1 else each.mean()
+
+
+@torch.no_grad()
+def shrink(penalties: tuple[Penalty, ...], named: dict[str, nn.Parameter]) -> None:
+    """Add the gradients of the penalties on parameters; they are the same in every process."""
+    for penalty in penalties:
+        for name in penalty.parameters:
+            parameter = named[name]
+            if parameter.grad is not None:
+                direction = parameter.sign() if penalty.norm == "l1" else parameter
+                parameter.grad.add_(direction, alpha=penalty.weight)

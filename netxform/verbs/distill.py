@@ -1,0 +1,226 @@
+"""distill: train on the answers of teachers, beside the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from netxform.core.edit import Choice, Claim, Edit, Untouched
+from netxform.core.law import Contract
+from netxform.core.learning import Learning, planned
+from netxform.core.objective import Match, Soft
+from netxform.core.values import Count, Name, Selection
+from netxform.core.verb import ModelInfo, Scope, key, lines, operand, prep, verb
+from netxform.errors import Diagnostic, Span, fail
+from netxform.syntax import ast
+
+if TYPE_CHECKING:
+    from netxform.core.network import Network
+
+_EVERYTHING = Selection(ast.Path("**"))
+
+
+@dataclass(frozen=True)
+class Features:
+    """`match student.layer3 to t1.layer3 via conv1x1 weight=0.5`: a value of the student drawn towards one of a teacher."""
+
+    student: Name = operand()
+    to: Name = prep("to", MISSING)
+    via: Literal["none", "conv1x1", "linear", "attention"] = prep("via", "none")
+    weight: float = key(1.0)
+
+
+@verb("distill")
+@dataclass(frozen=True, kw_only=True)
+class Distill(Learning):
+    """Train on the soft answers of a teacher: `distill from teacher for 5epochs on DATA temperature=4 hard=0.1`.
+
+    The loss is hard · CE(labels) + (1 − hard) · T² · KL(softmax(v/T) ‖ softmax(z/T)), summed over classes, averaged over the
+    batch. An ensemble teaches by its mean: `from [t1, t2] mix=[0.6, 0.4]`, `mean=arithmetic` of the probabilities or
+    `geometric` (of the logits). Other soft losses by name: `ce`, `logit_mse`, `dist`, `dkd`; `mse` for targets that are no classes.
+
+    A teacher is a declared model of any source (a bundle, a library, an ONNX file, a classifier stored by skops, Python under
+    trust), a `snapshot` of this network, or given by `nx.apply(…, models={"teacher": …})`. It is in eval mode, sees the same
+    augmented view, and is proven untouched. Where every sample is seen the same way each time, its answers are kept on disk
+    (`cache=false` asks it at every step).
+
+    In the block, `match student.layer3 to t1.layer3 via conv1x1` draws features together (`via none`, `conv1x1`, `linear`: a
+    trained map that is thrown away; maps of other size are averaged to the smaller), `via attention` their attention maps.
+    What is not frozen is trained; an operand selects less. All clauses of `train` are understood.
+    `baseline=0.95` states what the student reaches alone: a weaker teacher draws a warning. `compare to alone` measures it.
+
+    Example: model net = zoo.smallcnn(width=8); model teacher = zoo.smallcnn(); data d = sklearn.digits(train=100);
+    distill from teacher for 1epochs
+
+    Contract: training. Everything that was not trained has the same bits, the teachers as well. Refused: a teacher whose
+    output has another shape; features of other shape without a map; `dist` in several processes.
+    Papers: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015; Romero et al., "FitNets", 2015;
+    Zagoruyko, Komodakis, "Paying more attention to attention", 2017; Huang et al., 2022 (dist); Zhao et al., 2022 (dkd).
+    """
+
+    selection: Selection | None = operand(None)
+    teachers: tuple[Name, ...] = prep("from", MISSING)
+    length: Count = prep("for", Count(5, "epochs"))
+    mix: tuple[float, ...] = key(())
+    mean: Literal["arithmetic", "geometric"] = key("arithmetic")
+    temperature: float = key(4.0)
+    hard: float = key(0.1)
+    loss: Literal["kd", "ce", "logit_mse", "dist", "dkd", "mse"] = key("kd")
+    cache: bool = key(True)
+    baseline: float | None = key(None)
+    matches: tuple[Features, ...] = lines("match", Features)
+    contract: ClassVar[Contract] = Contract.TRAINING
+
+    def validate(self, span: Span) -> Iterator[Diagnostic]:
+        """Values that the text alone shows to be wrong."""
+        yield from super().validate(span)
+        names = [t.text for t in self.teachers]
+        if not names:
+            yield Diagnostic("X0408", "`distill` needs a teacher", span, "from whom?")
+        if len(set(names)) < len(names):
+            yield Diagnostic("X0407", "a teacher is named twice", span, "one teacher, one weight")
+        if self.mix and len(self.mix) != len(names):
+            yield Diagnostic("X0406", f"{len(self.mix)} weights for {len(names)} teacher(s)", span, "mix")
+        elif self.mix and (min(self.mix) < 0 or abs(sum(self.mix) - 1) > 1e-6):
+            yield Diagnostic("X0406", f"the weights in `mix` are at least 0 and sum to 1, not {sum(self.mix):g}", span, "mix")
+        if not self.temperature > 0:
+            yield Diagnostic("X0406", f"`temperature` is above 0, not {self.temperature:g}", span, "temperature")
+        if not 0 <= self.hard <= 1:
+            yield Diagnostic("X0406", f"`hard` is in [0, 1], not {self.hard:g}", span, "hard")
+
+    def resolve(self, network: Network, scope: Scope) -> Choice:
+        """Name the tensors that will change, look at every teacher, and settle every setting."""
+        infos = {t.text: scope.model(t.text, t.span) for t in self.teachers}
+        count = len(infos)
+        mix = self.mix or tuple(1.0 / count for _ in infos)
+        soft = Soft(
+            teachers=tuple(infos),
+            mix=mix,
+            mean=self.mean,
+            temperature=self.temperature,
+            hard=self.hard,
+            loss=self.loss,
+            matches=tuple(self._match(m, infos, network, scope) for m in self.matches),
+            cache=self.cache,
+            baseline=self.baseline,
+        )
+        selection = self.selection or _EVERYTHING
+        labels = "mse" if self.loss == "mse" else "cross_entropy"
+        work, values, origins = planned(self, network, scope, selection, self.length, labels, soft=soft)
+        if self.loss == "dist" and (self.processes or 1) > 1:
+            raise fail("X0342", "`dist` relates the samples of a batch to each other, and each process sees a part", scope.span)
+        self._outputs_fit(network, infos, work.outputs[0] if work.outputs else None, work.data)
+        if self.selection is None:
+            origins["selection"] = "all that is not frozen"
+        stated = {"temperature": 4.0, "hard": 0.1, "loss": "kd"}
+        origins |= {n: "default" for n, v in stated.items() if getattr(self, n) == v}
+        if self.length == Count(5, "epochs"):
+            origins["length"] = "default"
+        if count > 1 and not self.mix:
+            origins["mix"] = "equal shares"
+        values |= {
+            "teachers": [f"{n} ({i.description})" for n, i in infos.items()],
+            "loss": self.loss,
+            "temperature": self.temperature,
+            "hard": self.hard,
+        }
+        if count > 1:
+            values |= {"mix": [round(m, 6) for m in mix], "mean": self.mean}
+        if soft.matches:
+            values["matched"] = [f"{m.student} to {m.to} via {m.via}" for m in self.matches]
+        return Choice((str(selection),), values, origins, work=work, warnings=tuple(_smaller(network, infos)))
+
+    def _outputs_fit(self, network: Network, infos: dict[str, ModelInfo], output: str | None, data: str) -> None:
+        from netxform.core.surgery import outputs
+
+        known = outputs(network.module)
+        if output not in known and len(known) != 1:
+            raise fail("X0319", f"the network has {len(known)} outputs", helps=("say which one learns: `output=NAME`",))
+        node = known[output] if output in known else next(iter(known.values()))
+        shape: Any = node.meta.get("shape")
+        for name, info in infos.items():
+            place = next(t.span for t in self.teachers if t.text == name)
+            if info.output is None:
+                raise fail("X0343", f"the teacher `{name}` has several outputs", place, "which one teaches?")
+            if tuple(shape)[1:] != info.output[1:]:
+                raise fail(
+                    "X0343",
+                    f"the teacher `{name}` gives {_times(info.output[1:])} values, the student {_times(tuple(shape)[1:])}",
+                    place,
+                    "does not match",
+                    helps=("attach a head of that size to the student, or choose another teacher",),
+                )
+
+    def _match(self, wanted: Features, infos: dict[str, ModelInfo], network: Network, scope: Scope) -> Match:
+        teacher, _, path = wanted.to.text.partition(".")
+        info = infos.get(teacher)
+        if info is None or not path:
+            raise fail(
+                "X0302",
+                f"`{wanted.to}` is no place in a teacher of this statement",
+                wanted.to.span,
+                "which teacher's?",
+                helps=(f"write `match student.LAYER to {next(iter(infos))}.LAYER`",),
+            )
+        if info.network is None:
+            raise fail("X0343", f"the teacher `{teacher}` is no network: it has no layers", wanted.to.span, "no features")
+        mine = wanted.student.text.removeprefix("student.")
+        node = scope.point(Selection(ast.Path(mine, span=wanted.student.span), wanted.student.span), "after")
+        theirs = _point(info.network, path, wanted.to)
+        here: Any = next(n for n in network.module.graph.nodes if n.name == node).meta.get("shape")
+        there: Any = theirs.meta.get("shape")
+        sizes = _sizes(wanted, tuple(here), tuple(there))
+        return Match(node, teacher, theirs.name, wanted.via, wanted.weight, sizes)
+
+    def rewrite(self, network: Network, choice: Choice) -> Edit:
+        """No change of structure."""
+        return Edit()
+
+    def law(self, choice: Choice) -> tuple[Claim, ...]:
+        """Whatever was not trained has the same bits."""
+        return (Untouched((*choice.work.parameters, *choice.work.buffers)),)
+
+
+def _point(network: Network, path: str, name: Name) -> Any:
+    from netxform.core.network import exit_nodes
+    from netxform.errors import did_you_mean
+
+    known = [n for n, _ in network.module.named_modules() if n]
+    nodes = exit_nodes(network, path)
+    if path not in known or len(nodes) != 1:
+        what = f"no module `{path}`" if path not in known else f"`{path}` has {len(nodes)} output values"
+        raise fail("X0203", f"{what} in the teacher", name.span, "not a place", helps=did_you_mean(path, known))
+    return nodes[0]
+
+
+def _sizes(wanted: Features, here: tuple[int, ...], there: tuple[int, ...]) -> tuple[int, int]:
+    """The numbers of channels on both sides, if the values can be matched that way."""
+    channel = 1 if len(here) == 4 else -1
+    ranks = {"none": (2, 3, 4), "conv1x1": (4,), "linear": (2, 3), "attention": (4,)}[wanted.via]
+    fits = len(here) == len(there) and len(here) in ranks
+    if fits and wanted.via == "none":
+        fits = here[channel] == there[channel]
+    if fits and len(here) == 3:
+        fits = here[1] == there[1]
+    if not fits:
+        helps = ("via conv1x1 takes maps, via linear vectors and sequences, via attention maps of any channels",)
+        raise fail(
+            "X0343",
+            f"`{wanted.student}` is {_times(here[1:])}, `{wanted.to}` {_times(there[1:])}: not to be matched via {wanted.via}",
+            wanted.student.span,
+            "does not match",
+            helps=helps,
+        )
+    return here[channel], there[channel]
+
+
+def _smaller(network: Network, infos: dict[str, ModelInfo]) -> Iterator[str]:
+    mine = sum(p.numel() for p in network.module.parameters())
+    for name, info in infos.items():
+        if info.network is not None and info.params < mine:
+            yield f"the teacher `{name}` has {info.params:,} parameters, the student {mine:,}: is it the better one?"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape) or "scalar"

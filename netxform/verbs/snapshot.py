@@ -1,0 +1,42 @@
+"""snapshot: remember the network as it is now, as a model for later statements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from netxform.core.edit import Choice, Claim, Edit, SameOutputs
+from netxform.core.law import Contract
+from netxform.core.objective import Snapshot
+from netxform.core.values import Name
+from netxform.core.verb import Scope, operand, verb
+
+if TYPE_CHECKING:
+    from netxform.core.network import Network
+
+
+@verb("snapshot")
+@dataclass(frozen=True)
+class Snap:
+    """Remember the network as it is now under a name: the teacher of what the following statements make of it.
+
+    Example: model net = zoo.smallcnn(); data d = sklearn.digits(train=100);
+    train ** for 1epochs; snapshot teacher; widen conv1 x2; distill from teacher for 1epochs
+
+    Contract: exact. The network itself stays as it is. Refused: a name that a model already has.
+    """
+
+    name: Name = operand()
+    contract: ClassVar[Contract] = Contract.EXACT
+
+    def resolve(self, network: Network, scope: Scope) -> Choice:
+        """The name is free."""
+        return Choice(targets=(self.name.text,), work=Snapshot(self.name.text))
+
+    def rewrite(self, network: Network, choice: Choice) -> Edit:
+        """No change of structure."""
+        return Edit()
+
+    def law(self, choice: Choice) -> tuple[Claim, ...]:
+        """Nothing has changed."""
+        return (SameOutputs(),)
