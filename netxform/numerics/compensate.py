@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from netxform.core.axes import Atom, positions
 from netxform.core.network import Network
-from netxform.numerics.ranking import kept
 from netxform.numerics.gates import Gate, Gated, gates, masks
+from netxform.numerics.ranking import kept
 from netxform.numerics.scores import Request, activity
 
 _LARGE = 8192  # features of one reader, above which no covariance matrix is made

@@ -24,9 +24,9 @@ from netxform.core.surgery import perform
 from netxform.core.values import Invocation, Limit, compare
 from netxform.core.verb import Material
 from netxform.errors import NetxformError, fail
-from netxform.numerics.ranking import Ranking, Removed, alike, kept, until
 from netxform.numerics.compensate import fold, refit
 from netxform.numerics.gates import free
+from netxform.numerics.ranking import Ranking, Removed, alike, kept, until
 from netxform.numerics.scores import Request, Scores, activity, fisher, known
 
 
