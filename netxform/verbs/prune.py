@@ -39,11 +39,12 @@ class Prune:
 
     How much: a threshold (`saliency < 1e-3`, `where zeros >= 99%`, `where activation < 0.01`), `amount=30%` of all indices,
     or a budget (`until macs <= 50% of base`; params, macs, flops, bytes; `latency <= 5ms` is timed). `ranking=global` compares
-    all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes the share of each. `normalise=mean|max|l2` divides scores by that of
-    their class first. `round_to=8` rounds what is left up. `keep [a, b]` leaves those alone. `step=10%` removes in rounds of that
-    share, scoring again in between; in a block, `recover { train … }` trains after each, `stop_if val_accuracy < 90%` ends.
-    `compensate=mean` folds the means of what goes into biases, `refit` fits the readers again by least squares.
-    `granularity=weight` zeroes single weights instead, `granularity="2:4"` two of every four along the inputs.
+    all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes the share of each; `normalise=mean|max|l2`
+    divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]` leaves those alone.
+    `step=10%` removes in rounds of that share, scoring again in between; in a block, `recover { train … }` trains after each,
+    `stop_if val_accuracy < 90%` ends. `compensate=mean` folds the means of what goes into biases, `refit` fits the readers
+    again by least squares. `granularity=weight` zeroes single weights instead, `granularity="2:4"` two of every four along
+    the inputs.
 
     Example: model net = zoo.smallcnn() input="1x1x8x8"; data d = sklearn.digits();
     train ** for 1epochs on d; prune saliency<1e-4
