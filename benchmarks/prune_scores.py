@@ -17,9 +17,9 @@ from scipy.stats import spearmanr
 
 import netxform as nx
 from benchmarks.machine import save
+from netxform.api import check_spec
 from netxform.core.capture import capture
 from netxform.core.network import Network
-from netxform.api import check_spec
 from netxform.numerics.curvature import mean_loss, saliency
 from netxform.numerics.gates import Gated, free, gates, masks
 from netxform.numerics.scores import Request, known

@@ -36,8 +36,8 @@ def ours(model: Any, x: Any) -> tuple[Any, float]:
     from netxform.core.edit import Edit, Reindex
     from netxform.core.network import twin
     from netxform.core.surgery import perform
-    from netxform.numerics.ranking import Ranking, kept
     from netxform.numerics.gates import free
+    from netxform.numerics.ranking import Ranking, kept
     from netxform.numerics.scores import Request, known
 
     start = time.process_time()
