@@ -163,7 +163,8 @@ CODES: dict[str, tuple[str, str]] = {
     "X0841": (
         "another number of processes",
         "`processes=2` on `train` or `distill` (or `apply --processes 2`) states how many must run.\n"
-        "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order of sums.",
+        "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order\n"
+        "of sums.",
     ),
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),
