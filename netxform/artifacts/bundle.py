@@ -1,6 +1,7 @@
 """The bundle: a folder that a stranger can load with plain torch, and verify with netxform from the folder alone.
 
     model.safetensors  model.py  graph.json  spec.xform  plan.json  certificate.json  evidence.safetensors  curves.csv  *.skops
+    trajectory.json  trajectory.safetensors
 
 It is written beside its place and moved there whole: on any error nothing is there.
 """
@@ -15,6 +16,7 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, ties, to_json
+from netxform.artifacts.trajectory import store
 from netxform.compiler.plan import Plan, totals
 from netxform.compiler.rewrite import Outcome
 from netxform.compiler.verify import again, digest, distance, measure, probe, tensor_hash, tensors, values_at
@@ -34,6 +37,7 @@ from netxform.core.edit import FrozenInTraining
 from netxform.core.law import Evidence
 from netxform.core.network import Network
 from netxform.core.surgery import outputs
+from netxform.core.trajectory import Trajectory
 from netxform.errors import fail
 from netxform.syntax.format import format as format_text
 
@@ -66,6 +70,8 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
     plan, network = outcome.plan, outcome.network
     inputs = probe(network, plan.spec.seed)
     statements: list[dict[str, Any]] = []
+    # what was settled on weights or data, in words
+    chosen = {s.index: s.choice.values["factors"] for s in plan.steps if "factors" in s.choice.values}
     for entry, measured in zip(outcome.entries, outcome.measured, strict=True):
         claims: list[dict[str, Any]] = []
         for one in measured:
@@ -93,6 +99,7 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
                 "contract": entry.contract.value,
                 "claims": claims,
                 "metrics": entry.metrics,
+                "chosen": chosen.get(entry.index, []),
                 "warnings": list(entry.warnings),
             }
         )
@@ -121,7 +128,9 @@ def held_out_of(network: Network, data: Any) -> HeldOut | None:
     """Up to 256 test samples of the data that was trained on last, as many as fit into 8 MB."""
     if data is None or not len(data.test):
         return None
-    x0, _ = data.test[0]
+    x0, y0 = data.test[0]
+    if torch.as_tensor(y0).dim():
+        return None
     count = min(256, len(data.test), max(1, _HELD_OUT_BYTES // max(1, x0.numel() * x0.element_size())))
     pairs = [data.test[i] for i in range(count)]
     return HeldOut(torch.stack([p[0] for p in pairs]), torch.stack([torch.as_tensor(p[1]) for p in pairs]))
@@ -146,6 +155,7 @@ def write(
     curves: list[dict[str, Any]],
     estimators: list[Any],
     overwrite: bool = False,
+    trajectories: Sequence[Trajectory] = (),
 ) -> None:
     """Write the bundle. Raises NetxformError X0818 (folder in the way), X0819 (cannot be written), X0820 (not storable)."""
     if folder.exists() and not overwrite:
@@ -159,6 +169,8 @@ def write(
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _write_files(part, outcome, graph, source, certificate_, held_out, curves, estimators)
+        store(part, trajectories)
+        _seal(part, certificate_, network)
         part.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
@@ -220,6 +232,12 @@ def _write_files(
 
         for fitted in estimators:
             skops.io.dump(fitted.estimator, part / f"{fitted.name}.skops")
+
+
+def _seal(part: Path, certificate_: dict[str, Any], network: Network) -> None:
+    """The certificate, last: with the hash of every file and of every tensor."""
+    tied = ties(network.module)
+    stored = {n: t for n, t in tensors(network.module).items() if n not in tied}
     files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(part.iterdir())}
     hashes = {n: tensor_hash(t) for n, t in stored.items()}
     _json(part / "certificate.json", certificate_ | {"files": files, "tensors": hashes})
@@ -302,7 +320,7 @@ def _again(
     if names is not None:
         worst = max((distance(values.get(n), stored[f"value.{n}"]) for n in names), default=0.0)
         return Evidence(claim["claim"], bound, worst, worst <= bound, claim["samples"], claim["seed"], claim["dtype"])
-    if claim["kind"] == "untouched":
+    if claim["kind"] in ("untouched", "rounded", "taken"):
         same = digest(network.module, claim["tensors"]) == claim["detail"]["digest"]
         return Evidence(claim["claim"], 0.0, 0.0 if same else 1.0, same, 0, 0, "bits")
     detail = claim["detail"]

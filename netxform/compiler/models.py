@@ -26,6 +26,15 @@ from netxform.sources.trust import Trust
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 
+DTYPES = {
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "f32": torch.float32,
+    "f64": torch.float64,
+    "i32": torch.int32,
+    "i64": torch.int64,
+}
+
 
 class Models:
     """`given`: models handed in from Python, by name; they go before declared ones. `bundle` reads a bundle's model."""
@@ -38,6 +47,7 @@ class Models:
         self.example: tuple[Tensor, ...] | None = None
         self._loaded: dict[str, LoadedModel] = {}
         self._networks: dict[str, Network | None] = {}
+        self._sources: dict[str, Network] = {}
         self._open: list[str] = []
 
     def loaded(self, name: str, span: Span) -> LoadedModel:
@@ -109,6 +119,19 @@ class Models:
                 except NetxformError as error:
                     raise NetxformError([d if d.span.line else _at(d, span) for d in error.diagnostics]) from error
         return self._networks[name]
+
+    def source(self, name: str, span: Span) -> Network:
+        """The model as a graph on inputs of its own, where their shape is known: weights may come from one with others."""
+        loaded = self.loaded(name, span)
+        if loaded.shapes is None or isinstance(loaded.module, Foreign):
+            found = self.network(name, span)
+            if found is None:
+                raise fail("X0328", f"`{name}` is no network: it has no weights to take", span, "no weights")
+            return found
+        if name not in self._sources:
+            made = (torch.zeros(shape, dtype=DTYPES[dtype]) for shape, dtype in loaded.shapes)
+            self._sources[name] = capture(loaded.module, *made)
+        return self._sources[name]
 
     def info(self, name: str, span: Span) -> ModelInfo:
         """What a plan may know of it."""

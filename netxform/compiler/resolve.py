@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from netxform.compiler.check import COSTS, Bound, EachItem, IfItem, Item, Spec, StageItem, bind, put
@@ -32,6 +33,7 @@ from netxform.core.surgery import loose_end, perform
 from netxform.core.values import Selection, compare, plain
 from netxform.core.verb import DataInfo, ModelInfo
 from netxform.errors import Diagnostic, Findings, NetxformError, Span, did_you_mean, fail
+from netxform.sources.trust import Trust, read_path
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 from netxform.syntax.quantity import measure
@@ -54,6 +56,8 @@ class _State:
     snapshots: dict[str, ModelInfo] = field(default_factory=dict[str, ModelInfo])
     count: int = 0
     estimated: bool = False
+    sources: Callable[[str, Span], Network] | None = None
+    trust: Trust = field(default_factory=Trust)
 
     def world(self) -> World:
         return World(self.network, self.names, self.removed, self.subject)
@@ -169,9 +173,26 @@ class ResolveScope:
             raise fail("X0302", f"no model is called `{name}`", span, "not declared")
         return self.state.models(name, span)
 
+    def weights(self, name: str, span: Span) -> Network:
+        """A snapshot of this network, or another model on inputs of its own; without weights."""
+        found = self.state.snapshots.get(name)
+        if found is not None and found.network is not None:
+            return found.network
+        if self.state.sources is None:
+            raise fail("X0302", f"no model is called `{name}`", span, "not declared")
+        return twin(self.state.sources(name, span))
+
+    def file(self, text: str, span: Span) -> Path:
+        """The file that the spec names."""
+        return read_path(text, self.state.trust, span)
+
     def closing(self) -> str | None:
         """The loose end of the last cut."""
         return loose_end(self.state.network.module)
+
+    def cost(self, name: str) -> int | None:
+        """The cost of the subject as it came."""
+        return _cost(name, self.state.base)
 
 
 def resolve(
@@ -183,13 +204,19 @@ def resolve(
     description: str = "",
     warnings: tuple[str, ...] = (),
     models: Callable[[str, Span], ModelInfo] | None = None,
+    sources: Callable[[str, Span], Network] | None = None,
+    trust: Trust | None = None,
 ) -> Plan:
-    """The plan of `spec` on `network`. Raises NetxformError at the first statement that cannot be done."""
+    """The plan of `spec` on `network`. Raises NetxformError at the first statement that cannot be done.
+
+    `models` tells of further models by name; `sources` gives them on their own inputs, for weights to be taken from.
+    """
     shadow = twin(network)
     base = cost(shadow)
 
     def walk() -> Walk:
         state = _State(spec, shadow, data, subject, base, cost, current=base, models=models)
+        state.sources, state.trust = sources, trust or Trust()
         try:
             yield from _items(spec.items, state, None)
         except NetxformError as error:

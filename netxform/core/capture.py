@@ -8,6 +8,7 @@ The model itself is never touched: everything happens on a copy.
 from __future__ import annotations
 
 import copy
+import operator
 import warnings
 from collections.abc import Callable
 from typing import Any, cast
@@ -262,6 +263,9 @@ def _finish(
         annotate(module, inputs)
     for node in module.graph.nodes:
         if node.meta.get("dtype") is None and node.op != "output":  # a tuple or a number is no value to cut at
+            if node.op == "call_module":  # the first of several results is a layer's output: the states of a recurrent one
+                for first in [u for u in node.users if u.target is operator.getitem and u.args[1] == 0]:
+                    first.meta["exits"] = (*node.meta.get("exits", ()), *first.meta.get("exits", ()))
             node.meta |= {"exits": (), "entries": ()}
     called = {str(n.target) for n in module.graph.nodes if n.op == "call_module"}
     read = {str(n.target).rpartition(".")[0] for n in module.graph.nodes if n.op == "get_attr"}

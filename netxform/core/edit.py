@@ -124,7 +124,31 @@ class Replace:
     layers: tuple[Layer, ...]
 
 
-Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """Give the named layers a bias of zeros, where they have none."""
+
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Store the named tensors in `dtype` and put casts where values of two precisions meet; outputs keep their precision."""
+
+    tensors: tuple[str, ...]
+    dtype: Literal["float16", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Put the Edit's tensors of these names in the place of the network's, in its precision; on the twin nothing happens."""
+
+    tensors: tuple[str, ...]
+
+
+Operation: TypeAlias = (
+    Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Bias | Cast | Assign
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +204,31 @@ class Untouched:
 
 
 @dataclass(frozen=True, slots=True)
+class WithinBound:
+    """Claim: the outputs differ from those before by at most `bound`, relative to their largest value."""
+
+    bound: float
+    kind: Literal["within bound"] = "within bound"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """Claim: each number of these tensors is the one of `dtype` that is nearest to what it was, and none became infinite."""
+
+    tensors: tuple[str, ...]
+    dtype: Literal["float16", "bfloat16"]
+    kind: Literal["rounded"] = "rounded"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Claim: these tensors hold, bit for bit, what the Edit brought for them."""
+
+    tensors: tuple[str, ...]
+    kind: Literal["taken"] = "taken"
+
+
+@dataclass(frozen=True, slots=True)
 class LayerBound:
     """What may change in one layer: ‖K − K̂‖_F of its kernel is at most `kernel`, and ‖(layer − layer′)(x)‖ at most `gain`·‖x‖.
 
@@ -219,7 +268,50 @@ class OutputError:
     kind: Literal["output error"] = "output error"
 
 
-Claim: TypeAlias = SameValue | SameOutputs | SameFunction | FrozenInTraining | Untouched | LayerErrors | OutputError
+@dataclass(frozen=True, slots=True)
+class MaskedTwin:
+    """Claim: the network computes what it did, with the removed indices (of atoms, by name) read as zero by every reader.
+
+    `mixes`: what is computed across the indices, where something is; then the difference is reported and not bounded.
+    `means`: the removed indices are read as these constants: (operand, axis, name of the Edit's tensor).
+    """
+
+    removed: tuple[tuple[str, tuple[int, ...]], ...]
+    mixes: tuple[str, ...] = ()
+    means: tuple[tuple[str, int, str], ...] = ()
+    kind: Literal["masked twin"] = "masked twin"
+
+
+@dataclass(frozen=True, slots=True)
+class LossChange:
+    """Claim about the mean loss on calibration data: what was `predicted` of its change stands beside what it is.
+
+    `samples` of `data` were scored on; as many others are measured too. Nothing is bounded: the contract is lossy.
+    """
+
+    data: str
+    samples: int
+    loss: Literal["cross_entropy", "mse"]
+    predicted: float | None
+    error: float | None = None
+    output: str | None = None
+    kind: Literal["loss change"] = "loss change"
+
+
+Claim: TypeAlias = (
+    SameValue
+    | SameOutputs
+    | SameFunction
+    | FrozenInTraining
+    | Untouched
+    | LayerErrors
+    | OutputError
+    | MaskedTwin
+    | LossChange
+    | WithinBound
+    | Rounded
+    | Taken
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from netxform.core.objective import AUGMENTATIONS, Group, Penalty, Soft, Term, Training
+from netxform.core.objective import AUGMENTATIONS, Group, Penalty, Recording, Soft, Term, Training
 from netxform.core.values import Count, Invocation, Name, Regularizer, Selection
 from netxform.core.verb import DataInfo, Scope, key, lines, operand, prep
 from netxform.errors import Diagnostic, Label, Span, did_you_mean, fail
@@ -181,6 +181,7 @@ def planned(
         strategy=verb.strategy,
         processes=verb.processes,
         soft=soft,
+        record=_recording(scope, data.name),
     )
     origins = {} if verb.on is not None else {"data": "the only data set"}
     if verb.seed is None:
@@ -298,3 +299,12 @@ def _penalties(wanted: tuple[Regularizer, ...], network: Network, scope: Scope, 
             )
         out.append(Penalty(one.kind, one.weight, nodes=nodes))
     return tuple(out)
+
+
+def _recording(scope: Scope, data: str) -> Recording | None:
+    """What `record trajectory` in the stage asks for."""
+    wanted = scope.settings.get("record")
+    if wanted is None:
+        return None
+    on = data if wanted.on is None else scope.data(wanted.on.text, wanted.on.span).name
+    return Recording(wanted.what, on, wanted.part, wanted.samples, wanted.every.value)

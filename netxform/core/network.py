@@ -108,17 +108,61 @@ def twin(network: Network) -> Network:
 
 
 def example(network: Network, device: torch.device | str = "meta", batch: int | None = None) -> tuple[Tensor, ...]:
-    """Inputs of the traced shapes: empty on meta, else drawn from the normal distribution (integers: zeros)."""
+    """Inputs of the traced shapes: empty on meta, else drawn from the normal distribution.
+
+    Integers that an embedding looks up are drawn from its words; other integers are zeros.
+    """
     made: list[Tensor] = []
+    known = {} if torch.device(device).type == "meta" else tokens(network)
     for spec in network.inputs:
         shape = (batch, *spec.shape[1:]) if batch is not None and spec.shape else spec.shape
         if torch.device(device).type == "meta":
             made.append(torch.empty(shape, dtype=spec.dtype, device="meta"))
         elif spec.dtype.is_floating_point:
             made.append(torch.randn(shape, device=device).to(spec.dtype))
+        elif spec.name in known:
+            made.append(torch.randint(known[spec.name], shape, dtype=spec.dtype, device=device))
         else:
             made.append(torch.zeros(shape, dtype=spec.dtype, device=device))
     return tuple(made)
+
+
+SAMPLES = 8
+
+
+def samples(network: Network, seed: int) -> tuple[Tensor, ...]:
+    """Inputs to measure on: `SAMPLES` samples, drawn as `example` draws them, the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        batched = [i.shape[0] if i.shape else 1 for i in network.inputs]
+        return example(network, "cpu", SAMPLES if all(b == 1 for b in batched) else None)
+
+
+def tokens(network: Network) -> dict[str, int]:
+    """For each input whose values an embedding looks up: how many words the smallest such embedding knows."""
+    found: dict[str, int] = {}
+    modules = dict(network.module.named_modules(remove_duplicate=False))
+    for spec in network.inputs:
+        if spec.dtype.is_floating_point:
+            continue
+        start = next(n for n in network.module.graph.nodes if n.op == "placeholder" and n.name == spec.name)
+        stack, seen, sizes = [start], {start}, list[int]()
+        while stack:
+            for user in stack.pop().users:
+                part = modules.get(str(user.target)) if user.op == "call_module" else None
+                if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+                    sizes.append(part.num_embeddings)
+                elif user.op == "call_function" and user.target is nn.functional.embedding:
+                    weight = user.args[1] if len(user.args) > 1 else user.kwargs["weight"]
+                    shape = weight.meta.get("shape") if isinstance(weight, fx.Node) else None
+                    if shape:
+                        sizes.append(int(shape[0]))
+                elif user not in seen and part is None and user.meta.get("dtype") == spec.dtype:
+                    seen.add(user)
+                    stack.append(user)
+        if sizes:
+            found[spec.name] = min(sizes)
+    return found
 
 
 def refresh(network: Network) -> Network:

@@ -83,6 +83,17 @@ class Soft:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """Record a trajectory while training: a point of `what` every so many epochs, on `samples` samples of a part of `data`."""
+
+    what: Literal["outputs", "weights"]
+    data: str
+    part: Literal["test", "val", "train"]
+    samples: int
+    every: int
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """Minimise `loss` over `data` by changing `parameters` (and the running statistics in `buffers`) alone.
 
@@ -113,6 +124,7 @@ class Training:
     keep: str | None = None
     patience: int | None = None
     label_smoothing: float = 0.0
+    record: Recording | None = None
     terms: tuple[Term, ...] = ()
     penalties: tuple[Penalty, ...] = ()
     augment: tuple[Invocation, ...] = ()

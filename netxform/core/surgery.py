@@ -18,10 +18,24 @@ import torch
 from torch import fx, nn
 
 from netxform.core import layers as own_layers
-from netxform.core.edit import Append, Edit, Fill, Insert, InsertBlock, Reindex, Replace, Trainable, Truncate
+from netxform.core.edit import (
+    Append,
+    Assign,
+    Bias,
+    Cast,
+    Edit,
+    Fill,
+    Insert,
+    InsertBlock,
+    Reindex,
+    Replace,
+    Trainable,
+    Truncate,
+)
 from netxform.core.frozen import FROZEN, THAWED
 from netxform.core.network import Network, clone, refresh
 from netxform.core.reindex import apply_maps, put, replace_tensors
+from netxform.core.rounding import HALF, casts_needed
 from netxform.core.values import AUTO, Invocation, Layer
 from netxform.errors import Span, closest, fail
 
@@ -37,7 +51,8 @@ def perform(network: Network, edit: Edit) -> Network:
     """
     if not edit.operations:
         return network
-    changed = clone(network)
+    # an index map copies the structure itself
+    changed = network if isinstance(edit.operations[0], Reindex) else clone(network)
     for operation in edit.operations:
         match operation:
             case Truncate():
@@ -54,9 +69,17 @@ def perform(network: Network, edit: Edit) -> Network:
                 _insert_block(changed.module, operation)
             case Replace():
                 _replace(changed.module, operation, edit.tensors)
+            case Bias():
+                _bias(changed.module, operation)
+                changed = replace(changed)  # its types are found again, with the new tensors
+            case Cast():
+                _cast(changed, operation)
+            case Assign():
+                _assign(changed.module, operation, edit.tensors)
             case _:
                 assert_never(operation)
-    if any(not isinstance(o, Trainable) for o in edit.operations):
+    # an index map is checked, on a run, while it is made
+    if any(not isinstance(o, Trainable | Reindex | Assign) for o in edit.operations):
         changed.module.graph.lint()
         changed.module.recompile()
         return refresh(changed)
@@ -233,8 +256,9 @@ def _append(module: fx.GraphModule, edit: Append) -> None:
             value = module.graph.call_module(path, (value,))
             value.meta |= {"scope": edit.name if head is not None else "", "exits": (path,), "entries": ()}
             if isinstance(part, nn.GRU | nn.LSTM | nn.RNN):
+                value.meta["exits"] = ()
                 value = module.graph.call_function(operator.getitem, (value, 0))
-                value.meta |= {"scope": edit.name, "exits": (), "entries": ()}
+                value.meta |= {"scope": edit.name, "exits": (path,), "entries": ()}
     if head is not None:
         value.meta["exits"] = (*value.meta.get("exits", ()), edit.name)
     present = outputs(module)
@@ -406,6 +430,15 @@ def _filled(tensor: torch.Tensor, fill: Fill) -> torch.Tensor:
     drawn = torch.randn(old.shape, generator=generator, dtype=torch.float64) * float(tensor.double().std())
     drawn = drawn.to(tensor)
     return tensor.index_copy(fill.axis, index, drawn if fill.noise is None else old + fill.noise * drawn)
+
+
+def _bias(module: fx.GraphModule, edit: Bias) -> None:
+    for path in edit.layers:
+        part: Any = module.get_submodule(path)
+        if part.bias is None:
+            weight = part.weight
+            zeros = torch.zeros(weight.shape[0], dtype=weight.dtype, device=weight.device)
+            part.bias = nn.Parameter(zeros, requires_grad=weight.requires_grad)
 
 
 # --- inserting -------------------------------------------------------------------------------------------------------
@@ -660,6 +693,66 @@ def start_as_nothing(part: nn.Module) -> None:
     with torch.no_grad():
         for parameter in part.parameters():
             parameter.zero_()
+
+
+# --- precision and values --------------------------------------------------------------------------------------------
+
+
+def _cast(network: Network, edit: Cast) -> None:
+    """New tensors in the narrow precision, tied ones still one; casts where the twin shows that operands must meet."""
+    module, dtype = network.module, HALF[edit.dtype]
+    kinds = {n: n.meta.get("dtype") for n in module.graph.nodes}
+    chosen = set(edit.tensors)
+    old = {id(t): t for n, t in _held(module).items() if n in chosen}
+    new = {i: _like(t, t.detach().to(dtype)) for i, t in old.items()}
+    _exchange_tensors(module, new)
+    nodes = {n.name: n for n in module.graph.nodes}
+    for place in casts_needed(network, dtype):
+        _cast_operand(module, nodes[place.node], nodes[place.operand], place.dtype)
+    module.recompile()
+    refresh(network)
+    end = output_node(module)
+    for operand in end.all_input_nodes:
+        was = kinds.get(operand)
+        if was is not None and was.is_floating_point and operand.meta.get("dtype") != was:
+            _cast_operand(module, end, operand, was)
+
+
+def _cast_operand(module: fx.GraphModule, node: fx.Node, operand: fx.Node, dtype: torch.dtype) -> None:
+    with module.graph.inserting_before(node):
+        made = module.graph.call_method("to", (operand, dtype))
+    made.meta |= {"scope": node.meta.get("scope", ""), "exits": (), "entries": ()}
+    node.replace_input_with(operand, made)
+
+
+def _assign(module: fx.GraphModule, edit: Assign, tensors: Mapping[str, torch.Tensor]) -> None:
+    held = _held(module)
+    new: dict[int, torch.Tensor] = {}
+    for name in edit.tensors:
+        old, value = held[name], tensors.get(name)
+        if old.is_meta or value is None:
+            continue
+        if value.shape != old.shape:
+            raise ValueError(f"`{name}` is {tuple(value.shape)}, and should be {tuple(old.shape)}")
+        new[id(old)] = _like(old, value.detach().to(device=old.device, dtype=old.dtype, copy=True))
+    _exchange_tensors(module, new)
+
+
+def _held(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def _like(old: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return nn.Parameter(value, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else value
+
+
+def _exchange_tensors(module: nn.Module, new: Mapping[int, torch.Tensor]) -> None:
+    """Put tensors in the place of those with these ids, wherever they are held."""
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):  # pyright: ignore[reportPrivateUsage]
+            for name, tensor in list(held.items()):
+                if tensor is not None and id(tensor) in new:
+                    put(part, name, new[id(tensor)])
 
 
 # --- freezing --------------------------------------------------------------------------------------------------------

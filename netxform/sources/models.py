@@ -143,7 +143,11 @@ def _from_source(
     try:
         match space:
             case "zoo":
-                return build(name, *call.arguments, **call.keywords), ((REGISTRY[name].input, "f32"),), {"source": call.name}
+                return (
+                    build(name, *call.arguments, **call.keywords),
+                    ((REGISTRY[name].input, REGISTRY[name].dtype),),
+                    {"source": call.name},
+                )
             case "torchvision":
                 return _torchvision(name, call)
             case "timm":

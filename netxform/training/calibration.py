@@ -3,28 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
+from netxform.core.network import Network
+from netxform.core.objective import Training
+from netxform.errors import Span, fail
 from netxform.sources.data import DataSet
+from netxform.sources.trust import Trust, read_path
 from netxform.training.data import batches, order
-from netxform.training.fit import Progress
+from netxform.training.fit import History, Progress, fit
 from netxform.training.process import join
 
 
 class Calibration:
     """Samples of the training part of the data sets, in an order that is a function of the seed, and a progress display.
 
-    `load` gives the data sets by name, when they are first asked for.
+    `load` gives the data sets by name, when they are first asked for; `checkpoint` names the file of the n-th training, `told` is
+    handed its history; `models` gives further models, `trust` says what may be read.
     """
 
-    def __init__(self, load: Callable[[], Mapping[str, DataSet]], seed: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Mapping[str, DataSet]],
+        seed: int,
+        progress: Progress,
+        checkpoint: Callable[[int], Path | None] = lambda n: None,
+        told: Callable[[str, History], None] = lambda title, history: None,
+        models: Callable[[str], nn.Module] | None = None,
+        trust: Trust | None = None,
+    ) -> None:
         self._load = load
+        self._models = models
+        self._trust = trust or Trust()
         self._seed = seed
         self._processes = join()
+        self._progress = progress
+        self._checkpoint = checkpoint
+        self._told = told
+        self._trained = 0
         self.start, self.step, self.stop = progress.start, progress.step, progress.stop
+
+    def vocabulary(self, data: str) -> tuple[str, ...]:
+        """The words of the data set by their number."""
+        return self._load()[data].vocabulary
+
+    def model(self, name: str) -> nn.Module:
+        """A further model, or a snapshot, with its weights."""
+        if self._models is None:
+            raise fail("X0302", f"no model is called `{name}`")
+        return self._models(name)
+
+    def file(self, text: str, span: Span) -> Path:
+        """The file that the spec names."""
+        return read_path(text, self._trust, span)
 
     def batches(
         self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128, shared: bool = False
@@ -52,3 +87,11 @@ class Calibration:
             torch.distributed.all_reduce(whole)
             out.append(whole.to(found.dtype))
         return tuple(out)
+
+    def train(self, network: Network, work: Training, title: str) -> tuple[Network, dict[str, float]]:
+        """Train a copy; a finished training that a resumed run finds on disk is taken from there."""
+        checkpoint = self._checkpoint(self._trained)
+        self._trained += 1
+        trained, history = fit(network, work, self._load()[work.data], self._progress, checkpoint, title)
+        self._told(title, history)
+        return trained, history.metrics

@@ -47,6 +47,7 @@ from netxform.training.process import (
 )
 from netxform.training.taps import Student
 from netxform.training.teachers import Teachers, cache_folder
+from netxform.training.trajectory import point
 
 
 class Progress(Protocol):
@@ -83,7 +84,8 @@ class History:
     """One row an epoch (`epoch`, `train_loss`, `val_loss`, `val_accuracy`, `lr`), and what came out.
 
     `best` is the epoch whose weights were kept (None: the last); `metrics` are measured at the end, on data that was not
-    trained on. `evidence` and `warnings` are about the teachers.
+    trained on. `evidence` and `warnings` are about the teachers. `points` is the trajectory, where one was asked
+    for: epoch (0 is before the first step) and point (D).
     """
 
     rows: tuple[dict[str, float], ...]
@@ -93,6 +95,7 @@ class History:
     steps: int
     evidence: tuple[Evidence, ...] = ()
     warnings: tuple[str, ...] = ()
+    points: tuple[tuple[int, Tensor], ...] = ()
 
 
 @dataclass
@@ -113,6 +116,7 @@ class _Run:
     rows: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     best: tuple[float, int, dict[str, Tensor]] | None = None
     stale: int = 0
+    points: list[tuple[int, Tensor]] = field(default_factory=list["tuple[int, Tensor]"])
 
 
 def fit(
@@ -123,12 +127,14 @@ def fit(
     checkpoint: Path | None = None,
     title: str = "train",
     teachers: Mapping[str, nn.Module] | None = None,
+    probe: DataSet | None = None,
 ) -> tuple[Network, History]:
     """Train a copy of the network as `work` says, and return it with its history.
 
-    `teachers`: what `work.soft` names. With `checkpoint` the state is saved there after every epoch, and a run that finds one
-    goes on from it. Raises NetxformError X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device),
-    X0822 (damaged checkpoint), X0841 (another number of processes).
+    `teachers`: what `work.soft` names; `probe`: the data that a trajectory is recorded on (`data` where it is None). With
+    `checkpoint` the state is saved there after every epoch, and a run that finds one goes on from it. Raises NetxformError
+    X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device), X0822 (damaged checkpoint), X0841
+    (another number of processes).
     """
     progress = progress or Quiet()
     processes = join()
@@ -166,6 +172,7 @@ def fit(
 
     def end(engine: Engine) -> None:
         _close_epoch(run, data)
+        _record(run, probe or data)
         if checkpoint is not None:
             _save(run, checkpoint)
         if work.patience is not None and run.stale >= work.patience:
@@ -180,6 +187,8 @@ def fit(
             known = _known(run, asked, data, warnings)
             if checkpoint is not None and _load(run, checkpoint):
                 engine.load_state_dict({"epoch_length": per_epoch, "max_epochs": epochs, "epoch": len(run.rows)})
+            if not run.points:
+                _record(run, probe or data)
             finished = len(run.rows) >= epochs or (work.patience is not None and run.stale >= work.patience)
             progress.start(title, steps)
             progress.step("resumed", int(run.scheduler.last_epoch))
@@ -187,7 +196,7 @@ def fit(
                 engine.run([None], max_epochs=epochs, epoch_length=per_epoch)
                 if len(run.rows) < run.epoch:  # stopped by steps in the middle of an epoch
                     end(engine)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             raise _misfit(error, data) from error
         finally:
             progress.stop()
@@ -206,7 +215,9 @@ def fit(
     _give_back(run, network, copied)
     evidence = asked.evidence() if asked is not None else ()
     count = int(run.scheduler.last_epoch)
-    return copied, History(tuple(run.rows), metrics, best, len(run.rows) < epochs, count, evidence, tuple(warnings))
+    return copied, History(
+        tuple(run.rows), metrics, best, len(run.rows) < epochs, count, evidence, tuple(warnings), tuple(run.points)
+    )
 
 
 def _step(run: _Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int) -> float:
@@ -265,6 +276,14 @@ def _close_epoch(run: _Run, data: DataSet) -> None:
         row |= {f"val_{k}": v for k, v in found.items()}
     run.rows.append(row)
     _remember(run, row)
+
+
+def _record(run: _Run, probe: DataSet) -> None:
+    """A point of the trajectory, where one is due."""
+    if run.work.record is None or len(run.rows) % run.work.record.every:
+        return
+    weights = {n: whole(run.named[n].detach()) for n in run.work.parameters} if run.work.record.what == "weights" else {}
+    run.points.append((len(run.rows), point(run.student, run.work, probe, weights, run.device)))
 
 
 # --- teachers --------------------------------------------------------------------------------------------------------
@@ -404,6 +423,7 @@ def _save(run: _Run, place: Path) -> None:
     held = run.optimizer.state_dict()
     for number, entries in held["state"].items():
         tensors |= {f"optimizer.{number}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)}
+    tensors |= {f"point.{epoch}": p for epoch, p in run.points}
     facts = {
         "rates": [g["lr"] for g in held["param_groups"]],
         "steps": run.scheduler.last_epoch,
@@ -425,7 +445,7 @@ def _load(run: _Run, place: Path) -> bool:
     if found is None:
         return False
     tensors, facts = found
-    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}, "point": {}}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         parts[kind][rest] = tensor
@@ -440,6 +460,7 @@ def _load(run: _Run, place: Path) -> bool:
     run.optimizer.load_state_dict({"state": state, "param_groups": groups})
     run.scheduler.last_epoch = facts["steps"]
     run.scaler.load_state_dict(facts["scaler"])
+    run.points = sorted((int(epoch), p) for epoch, p in parts["point"].items())
     run.rows, run.stale = facts["rows"], facts["stale"]
     run.best = None if facts["best"] is None else (facts["best"][0], facts["best"][1], parts["best"])
     return True

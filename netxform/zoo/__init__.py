@@ -9,10 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A model of the zoo: the file it is in, and the shape of one batch of its input."""
+    """A model of the zoo: the file it is in, and the shape and dtype of one batch of its input."""
 
     file: str
     input: tuple[int, ...]
+    dtype: str = "f32"
 
 
 REGISTRY: dict[str, Known] = {
@@ -25,6 +26,10 @@ REGISTRY: dict[str, Known] = {
     "mlp": Known("plain", (1, 1, 28, 28)),
     "vit_small": Known("plain", (1, 1, 28, 28)),
     "gru_small": Known("plain", (1, 1, 28, 28)),
+    "text_gru": Known("text", (1, 16), "i64"),
+    "text_lstm": Known("text", (1, 16), "i64"),
+    "text_mean": Known("text", (1, 16), "i64"),
+    "skipthought": Known("text", (1, 48), "i64"),
 }
 
 

@@ -20,7 +20,7 @@ from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, ties, to_json
 from netxform.compiler.verify import tensors
 from netxform.zoo import REGISTRY, build
-from tests.strategies import networks, randomized
+from tests.strategies import networks, randomized, zoo_input
 
 SPEC = """
 model net = zoo.smallcnn() input="1x1x8x8"
@@ -63,7 +63,7 @@ def test_graphs_come_back_from_json(model: nn.Module) -> None:
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_the_standalone_module_gives_the_same_bits(name: str, tmp_path: Path) -> None:
     model = randomized(build(name))
-    x = torch.randn(3, *REGISTRY[name].input[1:])
+    x = zoo_input(name, 3)
     network = nx.capture(model, x)
     (tmp_path / "model.py").write_text(emit(network))
     save_file(stored(network), tmp_path / "model.safetensors")

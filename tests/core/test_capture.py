@@ -13,7 +13,7 @@ import netxform as nx
 from netxform.core.cost import cost
 from netxform.core.network import exit_nodes, twin
 from netxform.zoo import REGISTRY, build
-from tests.strategies import networks, randomized
+from tests.strategies import networks, randomized, zoo_input
 
 
 def same(model: nn.Module, network, *inputs: torch.Tensor) -> bool:
@@ -37,10 +37,9 @@ def test_generated_networks(model: nn.Module) -> None:
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_the_zoo(name: str) -> None:
     model = randomized(build(name))
-    shape = REGISTRY[name].input
-    network = nx.capture(model, torch.randn(shape))
+    network = nx.capture(model, zoo_input(name, 1))
     assert network.front_end == "symbolic"
-    assert same(model, network, torch.randn(7, *shape[1:]))
+    assert same(model, network, zoo_input(name, 7))
     assert list(network.module.state_dict()) == list(model.state_dict())
 
 

@@ -1,0 +1,70 @@
+"""Trajectories in a bundle: `trajectory.safetensors` holds the points, `trajectory.json` what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from netxform.core.trajectory import Trajectory
+from netxform.errors import fail
+
+_FILES = ("trajectory.json", "trajectory.safetensors")
+
+
+def store(folder: Path, trajectories: Sequence[Trajectory]) -> None:
+    """Write the trajectories; no file where there are none."""
+    if not trajectories:
+        return
+    save_file({str(i): t.points.contiguous() for i, t in enumerate(trajectories)}, folder / _FILES[1])
+    rows = [
+        {
+            "variant": t.variant,
+            "seed": t.seed,
+            "pretrained": t.pretrained,
+            "statement": t.statement,
+            "what": t.what,
+            "epochs": list(t.epochs),
+            "rows": list(t.rows),
+        }
+        for t in trajectories
+    ]
+    (folder / _FILES[0]).write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+
+
+def load(folder: Path) -> list[Trajectory]:
+    """The trajectories of a bundle. Raises NetxformError X0815 (no bundle), X0824 (none recorded), X0822 (damaged)."""
+    if not (folder / "certificate.json").is_file():
+        raise fail("X0815", f"`{folder.name}` is no bundle of netxform", helps=("a bundle holds certificate.json",))
+    if not (folder / _FILES[0]).exists():
+        raise fail(
+            "X0824",
+            f"`{folder.name}` holds no trajectory",
+            helps=("write `record trajectory` in the stage that is trained, and apply again",),
+        )
+    try:
+        wanted = json.loads((folder / "certificate.json").read_text())["files"]
+        for name in _FILES:
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != wanted[name]:
+                raise fail("X0822", f"`{name}` is not the file that was certified", notes=("its sha256 differs",))
+        points = load_file(folder / _FILES[1])
+        rows = json.loads((folder / _FILES[0]).read_text())
+        return [
+            Trajectory(
+                r["variant"],
+                r["seed"],
+                r["pretrained"],
+                r["statement"],
+                r["what"],
+                tuple(r["epochs"]),
+                points[str(i)],
+                tuple(r["rows"]),
+            )
+            for i, r in enumerate(rows)
+        ]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise fail("X0822", f"the bundle is damaged: {type(error).__name__}: {error}") from error

@@ -1,0 +1,39 @@
+"""Points of a trajectory: where a network stands in function space, or in weight space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Subset
+
+from netxform.core.objective import Training
+from netxform.core.trajectory import sketch
+from netxform.sources.data import DataSet
+from netxform.training.data import batches
+from netxform.training.objective import full, pick, terms_of
+
+
+@torch.no_grad()
+def point(module: nn.Module, work: Training, data: DataSet, weights: Mapping[str, Tensor], device: torch.device) -> Tensor:
+    """One point (D), float32: the outputs on the probe samples one behind the other, or a sketch of the trained weights.
+
+    `module` gives the output first (see `taps.Student`). Its modes are as before afterwards.
+    """
+    assert work.record is not None
+    if work.record.what == "weights":
+        return sketch(torch.cat([weights[n].float().cpu().flatten() for n in work.parameters]))
+    part = cast(Any, {"test": data.test, "val": data.val, "train": data.train}[work.record.part])
+    probe = Subset(part, range(min(work.record.samples, len(part))))
+    term = terms_of(work)[0]
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    found: list[Tensor] = []
+    for x, _ in batches(probe, 256):
+        value = full(pick(module(x.to(device))[0], term.output)).float()
+        found.append((value.softmax(1) if term.loss == "cross_entropy" else value).cpu())
+    for owner, mode in modes:
+        owner.training = mode
+    return torch.cat(found).flatten()
