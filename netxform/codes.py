@@ -186,7 +186,8 @@ CODES: dict[str, tuple[str, str]] = {
     "X0841": (
         "another number of processes",
         "`processes=2` on `train` or `distill` (or `apply --processes 2`) states how many must run.\n"
-        "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order of sums.",
+        "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order\n"
+        "of sums.",
     ),
     "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
     "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),

@@ -186,12 +186,17 @@ class Material(Protocol):
     """What a verb may use while it settles: calibration data, and a place to say how it goes."""
 
     def batches(
-        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128
+        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128, shared: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (x, y) of the training part of the data set, in an order that is a function of the seed alone.
 
-        The first `skip` samples are left out, so that two calls give samples that are disjoint.
+        The first `skip` samples are left out, so that two calls give samples that are disjoint. With `shared` each of
+        several processes is given its share of every batch, and `total` adds up what they found.
         """
+        ...
+
+    def total(self, *sums: Tensor) -> tuple[Tensor, ...]:
+        """Sums over the samples, added up over all processes."""
         ...
 
     def train(self, network: Network, work: Training, title: str) -> tuple[Network, dict[str, float]]:

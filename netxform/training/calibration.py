@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
@@ -15,6 +16,7 @@ from netxform.sources.data import DataSet
 from netxform.sources.trust import Trust, read_path
 from netxform.training.data import batches, order
 from netxform.training.fit import History, Progress, fit
+from netxform.training.process import join
 
 
 class Calibration:
@@ -38,6 +40,7 @@ class Calibration:
         self._models = models
         self._trust = trust or Trust()
         self._seed = seed
+        self._processes = join()
         self._progress = progress
         self._checkpoint = checkpoint
         self._told = told
@@ -59,15 +62,31 @@ class Calibration:
         return read_path(text, self._trust, span)
 
     def batches(
-        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128
+        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128, shared: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (x, y); the first `skip` samples of the order are left out, and at most `samples` given."""
+        """Batches (x, y); the first `skip` samples of the order are left out, and at most `samples` given.
+
+        With `shared` each of several processes is given its share of every batch; sums over the samples are then put
+        together by `total`, so that every process goes on with the same numbers.
+        """
+        rank, world = (self._processes.rank, self._processes.world) if shared else (0, 1)
         part = self._load()[data].train
         chosen = order(len(part), self._seed, 0)[skip : None if samples is None else skip + samples]
         if isinstance(part, TensorDataset):
-            yield from batches(TensorDataset(*(t[chosen] for t in part.tensors)), batch)
+            yield from batches(TensorDataset(*(t[chosen] for t in part.tensors)), batch, rank=rank, world=world)
         else:
-            yield from batches(Subset(part, chosen.tolist()), batch)
+            yield from batches(Subset(part, chosen.tolist()), batch, rank=rank, world=world)
+
+    def total(self, *sums: Tensor) -> tuple[Tensor, ...]:
+        """Sums of what every process found on its share, added up in float64; as they are where there is one process."""
+        if self._processes.world == 1:
+            return sums
+        out: list[Tensor] = []
+        for found in sums:
+            whole = found.detach().double().contiguous().clone()
+            torch.distributed.all_reduce(whole)
+            out.append(whole.to(found.dtype))
+        return tuple(out)
 
     def train(self, network: Network, work: Training, title: str) -> tuple[Network, dict[str, float]]:
         """Train a copy; a finished training that a resumed run finds on disk is taken from there."""

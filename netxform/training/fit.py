@@ -228,8 +228,8 @@ def _step(run: _Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int
     value = 0.0
     for i, piece in enumerate(pieces):
         view = show(piece, work, samples, run.device, (run.epoch, iteration * work.accumulate + i))
-        with sharing(piece, run.processes), unsynced(run.model, i + 1 == len(pieces)):
-            with precision(work, run.device):
+        with _nothing if world == 1 else _together(run, piece, i + 1 == len(pieces)):
+            with precision(work, run.device) if work.precision != "float32" else _nothing:
                 loss = run.objective(run.model(view.x), view, piece)
             # the mean over the global batch, when DDP has averaged over the processes
             weight = piece.live * world / rows
@@ -248,10 +248,23 @@ def _step(run: _Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int
         nn.utils.clip_grad_norm_([p for g in run.optimizer.param_groups for p in g["params"]], work.clip)
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    run.scheduler.step()
+    if work.schedule == "constant" and run.scheduler.last_epoch >= work.warmup:
+        run.scheduler.last_epoch += 1  # the rate stays: computing it again in every step costs more than a small network does
+    else:
+        run.scheduler.step()
     run.sums["loss"] += value * live
     run.sums["count"] += live
     return value
+
+
+_nothing = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _together(run: _Run, piece: Batch, last: bool) -> Generator[None]:
+    """While one of several processes computes its share of a piece."""
+    with sharing(piece, run.processes), unsynced(run.model, last):
+        yield
 
 
 def _close_epoch(run: _Run, data: DataSet) -> None:

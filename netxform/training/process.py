@@ -233,8 +233,8 @@ def whole(tensor: Tensor) -> Tensor:
 
 def unsynced(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
     """Gradients of a piece that is not the last of its step are kept to themselves."""
-    if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
-        return model.no_sync()
-    if hasattr(model, "set_requires_gradient_sync"):
-        cast(Any, model).set_requires_gradient_sync(last)
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return contextlib.nullcontext() if last else model.no_sync()
+    if callable(sync := getattr(type(model), "set_requires_gradient_sync", None)):
+        sync(model, last)
     return contextlib.nullcontext()

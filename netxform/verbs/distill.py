@@ -38,7 +38,8 @@ class Distill(Learning):
 
     The loss is hard · CE(labels) + (1 − hard) · T² · KL(softmax(v/T) ‖ softmax(z/T)), summed over classes, averaged over the
     batch. An ensemble teaches by its mean: `from [t1, t2] mix=[0.6, 0.4]`, `mean=arithmetic` of the probabilities or
-    `geometric` (of the logits). Other soft losses by name: `ce`, `logit_mse`, `dist`, `dkd`; `mse` for targets that are no classes.
+    `geometric` (of the logits). Other soft losses by name: `ce`, `logit_mse`, `dist`, `dkd`; `mse` for targets that are no
+    classes.
 
     A teacher is a declared model of any source (a bundle, a library, an ONNX file, a classifier stored by skops, Python under
     trust), a `snapshot` of this network, or given by `nx.apply(…, models={"teacher": …})`. It is in eval mode, sees the same
