@@ -36,6 +36,7 @@ PROBES = 16
 STEPS = 30
 # an excess below this share of ‖W‖² is not to be told from the rounding of products in float32
 ROUNDING = 1e-5
+REFINEMENTS = 3
 # rows of W held in float64 at once
 ROWS = 512
 
@@ -89,14 +90,23 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
             continue
         turn = vectors[:, :kept].to(W_MN.dtype)
         V, B = basis[:, :size] @ turn, image[:, :size] @ turn
-        if W_MN.dtype != torch.float64 and allowed < ROUNDING * norm * norm:
+        after = 1.03 * float(theta[kept])
+        for _ in range(REFINEMENTS if W_MN.dtype != torch.float64 and allowed < ROUNDING * norm * norm else 0):
             # single precision found the space, and cannot tell how good it is
             V, B, theta = _refined(W_MN, V)
             left = norm * norm - float(theta[:rank].sum())
             allowed = left * (1 - slack**-2)
-        # measured again, so that the rounding of all that went before is in it
-        residual = _off(_back(W_MN, B), V).double().square().sum(0)
-        excess = _certify(W_MN, V.to(W_MN.dtype), probe, _Bound(theta, residual.cumsum(0), rank), allowed)
+            V_next = _back(W_MN, B)
+            residual = _off(V_next, V).square().sum(0)
+            bound = _Bound(theta, residual.cumsum(0), rank)
+            if bound.excess(kept, after) <= 0.6 * allowed:
+                break
+            V = V_next
+        else:
+            # measured again, so that the rounding of all that went before is in it
+            residual = _off(_back(W_MN, B), V).double().square().sum(0)
+            bound = _Bound(theta, residual.cumsum(0), rank)
+        excess = _certify(W_MN, V.to(W_MN.dtype), probe, bound, allowed)
         if excess <= allowed:
             return Ritz(V[:, :rank], B[:, :rank], excess)
     return None
