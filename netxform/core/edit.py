@@ -146,9 +146,7 @@ class Assign:
     tensors: tuple[str, ...]
 
 
-Operation: TypeAlias = (
-    Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Bias | Cast | Assign
-)
+Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Bias | Cast | Assign
 
 
 @dataclass(frozen=True, slots=True)
