@@ -89,13 +89,14 @@ def ours(kind: str, name: str) -> dict[str, Any]:
             "macs": after.macs / max(before.macs, 1),
             "as planned": planned == after,
         }
-        mixed = any(a.mixed for a in removed)
+        mixed = any(a.mixed for a in removed) or bool(missing)
         if not missing:
             out["gap"] = gap(result, masked(network, found, removed, given))
-            if mixed:  # and once more, with only those removed that nothing is mixed across: this must be exact
-                plain = {a: i for a, i in removed.items() if not a.mixed}
-                small = perform(network, Edit((Reindex(tuple((names[a], tuple(i)) for a, i in kept(plain).items())),)))
-                out["gap of those not mixed"] = gap(small.module(*given), masked(network, found, plain, given))
+        if mixed:  # and once more, with only those removed that nothing is mixed across and that have gates: this must be exact
+            plain = {a: i for a, i in removed.items() if not a.mixed and a not in missing}
+            small = perform(network, Edit((Reindex(tuple((names[a], tuple(i)) for a, i in kept(plain).items())),)))
+            out["gap of those not mixed"] = gap(small.module(*given), masked(network, found, plain, given))
+            out["ungated"] = len(missing)
         out["mixed"] = mixed
     return out
 
@@ -195,8 +196,10 @@ def verdict(found: dict[str, Any]) -> str:
         return found["error"]
     if found.get("note"):
         return str(found["note"])
-    if found.get("gap") is None:
+    if found.get("gap") is None and "gap of those not mixed" not in found:
         return "runs; not compared"
+    if found.get("gap") is None:
+        return f"runs; {found['ungated']} index sets have no gate; the others {found['gap of those not mixed']:.0e}"
     if found.get("mixed"):
         inner = found.get("gap of those not mixed")
         return f"runs; mixed, differs by {found['gap']:.1e}" + (f"; the others {inner:.0e}" if inner is not None else "")
