@@ -101,9 +101,7 @@ def main(seeds: int = 5) -> None:
     for name, values in found.items():
         error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
         lines.append(f"| {name} | {statistics.fmean(values):.4f} ± {error:.4f} |")
-    head = (
-        f"# A frozen body under shifted inputs: MNIST-5k, {seeds} seeds, mean ± s.e.\n\n| freeze | test accuracy, shifted images |\n|---|---|\n"
-    )
+    head = f"# A frozen body under shifted inputs: MNIST-5k, {seeds} seeds, mean ± s.e.\n\n| freeze | test accuracy, shifted images |\n|---|---|\n"
     save("frozen_shift", {"found": found}, head + "\n".join(lines) + "\n")
     print(head + "\n".join(lines))
 

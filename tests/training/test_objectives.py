@@ -149,7 +149,10 @@ def test_heads_are_trained_together() -> None:
     assert result.metrics["test_sign_r2"] > 0.3
     labels = torch.stack([(x[:, 0] > 0).long(), (x[:, 1] > 0).long()], 1)
     both = nx.apply(
-        "train ** for 40epochs using adam(lr=1e-2) { head sign target=0 }", model=TwoHeads(), example_inputs=x[:1], data=(x, labels)
+        "train ** for 40epochs using adam(lr=1e-2) { head sign target=0 }",
+        model=TwoHeads(),
+        example_inputs=x[:1],
+        data=(x, labels),
     )
     assert both.metrics["test_accuracy"] > 0.85
 
