@@ -55,8 +55,8 @@ def ours(kind: str, name: str) -> dict[str, Any]:
     from netxform.core.edit import Edit, Reindex
     from netxform.core.network import twin
     from netxform.core.surgery import perform
-    from netxform.numerics.ranking import Ranking, alike, kept
     from netxform.numerics.gates import free, gates, masked
+    from netxform.numerics.ranking import Ranking, alike, kept
     from netxform.numerics.removal import candidates
     from netxform.numerics.scores import Request, known
 
@@ -77,11 +77,18 @@ def ours(kind: str, name: str) -> dict[str, Any]:
     before, after = cost(network), cost(pruned)
     found = gates(network)
     missing = [a for a in removed if a in found.missing and found.missing[a] != "nothing reads it"]
-    given = tuple(torch.randn(2, *i.shape[1:], dtype=i.dtype) if i.dtype.is_floating_point else torch.zeros(i.shape, dtype=i.dtype) for i in network.inputs)
+    given = tuple(
+        torch.randn(2, *i.shape[1:], dtype=i.dtype) if i.dtype.is_floating_point else torch.zeros(i.shape, dtype=i.dtype)
+        for i in network.inputs
+    )
     out: dict[str, Any] = {"free": len(names), "pruned": len(removed), "left": list(warnings), "seconds": seconds}
     with torch.no_grad():
         result = pruned.module(*given)
-        out |= {"params": after.params / before.params, "macs": after.macs / max(before.macs, 1), "as planned": planned == after}
+        out |= {
+            "params": after.params / before.params,
+            "macs": after.macs / max(before.macs, 1),
+            "as planned": planned == after,
+        }
         mixed = any(a.mixed for a in removed)
         if not missing:
             out["gap"] = gap(result, masked(network, found, removed, given))
@@ -107,9 +114,16 @@ def theirs(kind: str, name: str) -> dict[str, Any]:
     network = capture(model, *inputs)
     before = cost(network)
     classes = 1000
-    ignored = [m for m in model.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d) and (getattr(m, "out_features", 0) == classes or getattr(m, "out_channels", 0) == classes)]
+    ignored = [
+        m
+        for m in model.modules()
+        if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)
+        and (getattr(m, "out_features", 0) == classes or getattr(m, "out_channels", 0) == classes)
+    ]
     start = time.process_time()
-    pruner = tp.pruner.MagnitudePruner(model, inputs, importance=tp.importance.MagnitudeImportance(p=1), pruning_ratio=0.5, ignored_layers=ignored)
+    pruner = tp.pruner.MagnitudePruner(
+        model, inputs, importance=tp.importance.MagnitudeImportance(p=1), pruning_ratio=0.5, ignored_layers=ignored
+    )
     pruner.step()
     out: dict[str, Any] = {"seconds": time.process_time() - start}
     given = tuple(torch.randn(2, *i.shape[1:], dtype=i.dtype) for i in network.inputs)
@@ -164,7 +178,9 @@ def main() -> None:
         try:
             print(json.dumps((ours if tool == "ours" else theirs)(options.kind, name)))
         except Exception as failure:
-            print(json.dumps({"error": f"{type(failure).__name__}: {str(failure).splitlines()[0][:140] if str(failure) else ''}"}))
+            print(
+                json.dumps({"error": f"{type(failure).__name__}: {str(failure).splitlines()[0][:140] if str(failure) else ''}"})
+            )
         return
     rows = []
     for name in options.only.split(",") if options.only else names_of(options.kind):
@@ -188,7 +204,10 @@ def verdict(found: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    out = ["| model | params | MACs | as planned | netxform | CPU s | Torch-Pruning | params (TP) | CPU s (TP) |", "|---" * 9 + "|"]
+    out = [
+        "| model | params | MACs | as planned | netxform | CPU s | Torch-Pruning | params (TP) | CPU s (TP) |",
+        "|---" * 9 + "|",
+    ]
 
     def share(value: Any) -> str:
         return "–" if value is None else f"{value:.2f}"

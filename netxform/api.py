@@ -213,7 +213,9 @@ class _Workers:
         def told(title: str, history: History) -> None:
             self.histories.append((title, history))
 
-        return Calibration(lambda: self.data, self.seed + step.index, self.progress, checkpoint, told, self._weights(step), self.models.trust)
+        return Calibration(
+            lambda: self.data, self.seed + step.index, self.progress, checkpoint, told, self._weights(step), self.models.trust
+        )
 
     def _weights(self, step: Step) -> Callable[[str], nn.Module]:
         """Further models with their weights, snapshots among them."""

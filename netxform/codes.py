@@ -154,7 +154,10 @@ CODES: dict[str, tuple[str, str]] = {
     "X0324": ("no worst case is known", "The bound for all inputs is composed of slopes; one operation on the way has none."),
     "X0412": ("unknown score", "`by …` names a score: obd, obd-weights, taylor, magnitude, bn-scale, activation, random."),
     "X0501": ("a contract fell short", "What a statement promises was measured and does not hold. Nothing was written."),
-    "X0603": ("a budget that cannot be met", "Even with everything removed that may go, the network costs more than asked for."),
+    "X0603": (
+        "a budget that cannot be met",
+        "Even with everything removed that may go, the network costs more than asked for.",
+    ),
     "X0601": ("an assert does not hold", "The spec demands something that is not so."),
     "X0604": ("a budget that nothing meets", "Even the cheapest choice for every layer costs more than the budget allows."),
     "X0602": ("a metric nobody measured", "Metrics come from `train` and from fitted classifiers, before this statement."),

@@ -26,8 +26,13 @@ def claims(result: nx.Result, index: int = -1) -> dict[str, dict[str, Any]]:
     return {c["kind"]: c for c in result.certificate["statements"][index]["claims"]}
 
 
-@given(networks(), st.sampled_from(["prune", "prune stem", "prune parts"]), st.sampled_from(["obd", "magnitude", "random", "taylor"]),
-       st.sampled_from(["", " ranking=layer", " round_to=2", " min_channels=2"]), st.integers(0, 9))  # fmt: skip
+@given(
+    networks(),
+    st.sampled_from(["prune", "prune stem", "prune parts"]),
+    st.sampled_from(["obd", "magnitude", "random", "taylor"]),
+    st.sampled_from(["", " ranking=layer", " round_to=2", " min_channels=2"]),
+    st.integers(0, 9),
+)
 @settings(max_examples=6)
 def test_pruning_is_certified_on_generated_networks(model: nn.Module, what: str, by: str, how: str, tenths: int) -> None:
     x, y = torch.randn(24, 2, 5, 5), torch.arange(24) % 3
@@ -83,7 +88,7 @@ def test_channels_that_nobody_reads_go_exactly_and_constant_ones_with_their_mean
 
 
 def test_refitting_the_readers_is_better_than_their_means_and_that_better_than_nothing() -> None:
-    """On the data that was fitted, least squares is the best of the three for the reader's output: a theorem, so no tolerance."""
+    """On the data that was fitted, least squares is the best of the three: a theorem, so no tolerance."""
     from netxform.numerics.compensate import fold, refit
     from netxform.numerics.scores import Request
 
@@ -142,7 +147,9 @@ def test_rounds_with_recovery_train_in_between_and_can_be_stopped(tmp_path: Path
     assert len(result.histories) == 4  # the first training, and one recovery a round
     assert nx.verify(tmp_path / "out").held
     again = nx.apply(text + "{ recover { train ** for 2epochs on d using adamw(lr=2e-3) } }")
-    assert all(torch.equal(a, b) for a, b in zip(result.model.state_dict().values(), again.model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(result.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+    )
     stopped = nx.apply(text + "{ recover { train ** for 1epochs on d }; stop_if val_accuracy < 101% }")
     assert not stopped.plan.steps[1].choice.values["removed"]
     assert any("stopped" in w for w in stopped.plan.steps[1].choice.warnings)

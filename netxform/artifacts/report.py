@@ -18,7 +18,7 @@ from netxform.syntax.quantity import short
 _HIDDEN = (
     "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
     "seed", "selected", "base", "now", "left", "chosen", "chains", "bounds", "factors",
-    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights", "pairs", "tensor",
+    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights", "pairs", "tensor", "sensitivity",
 )  # fmt: skip
 
 
@@ -89,7 +89,9 @@ def _found(measured: float, bound: float, detail: dict[str, Any]) -> str:
     """A measured number beside its bound, or beside what was predicted."""
     if "predicted" in detail:
         predicted, error = detail["predicted"], detail["standard error"]
-        beside = "nothing predicted" if predicted is None else f"predicted {predicted:+.3g}" + (f" ± {error:.1g}" if error else "")
+        beside = (
+            "nothing predicted" if predicted is None else f"predicted {predicted:+.3g}" + (f" ± {error:.1g}" if error else "")
+        )
         return f"{measured:+.3g} ({beside}), accuracy {detail['accuracy before']:.3f} → {detail['accuracy after']:.3f}"
     if detail.get("agreement at least") is not None:
         return f"{measured:.3g}; same class for {detail['agreement']:.1%}, at least {detail['agreement at least']:.1%}"

@@ -503,7 +503,7 @@ def _nested(holder: ast.Command, findings: Findings) -> tuple[Any, ...]:
 def _data_names(bound: Bound, data: dict[str, ast.Data], findings: Findings) -> None:
     """`on NAME` must name a data set that the spec declares (data handed in from Python is checked by the plan)."""
     for name, slot in bound.entry.slots.items():
-        if slot.kind == "prep" and slot.word == "on" and data:
+        if slot.kind == "prep" and slot.word in ("on", "over") and data:
             value = getattr(bound.action, name)
             if value is not None and value.text not in data:
                 findings.add(

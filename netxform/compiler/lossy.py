@@ -81,7 +81,6 @@ def loss_change(before: Network, after: Network, claim: LossChange, material: Ma
     return Measured(evidence, {}, reference=(x, y))
 
 
-
 def masked_twin_again(
     claim: dict[str, Any], reference: tuple[Tensor, ...], network: Network, inputs: tuple[Tensor, ...]
 ) -> Evidence:

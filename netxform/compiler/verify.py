@@ -112,15 +112,20 @@ class _Watch(fx.Interpreter):
 
 
 def values_at(network: Network, nodes: Iterable[str], inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The values of the named nodes, in eval mode."""
+    """The values of the named nodes, in eval mode. No parameter asks for a gradient meanwhile: `nn.RNN` rounds otherwise then."""
     module = network.module
     modes = {m: m.training for m in module.modules()}
     module.eval()
+    asking = [p for p in module.parameters() if p.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
     watch = _Watch(module, nodes)
     try:
         with torch.no_grad():
             watch.run(*[t.clone() for t in inputs])
     finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
         for part, mode in modes.items():
             part.training = mode
     return watch.seen

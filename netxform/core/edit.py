@@ -146,9 +146,7 @@ class Assign:
     tensors: tuple[str, ...]
 
 
-Operation: TypeAlias = (
-    Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Bias | Cast | Assign
-)
+Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Bias | Cast | Assign
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +321,7 @@ class Choice:
     that are gone afterwards. `work`: what training or fitting is asked for (see `objective`). `warnings`: what a
     reader of the plan should know. `provisional`: what the twin could not decide, in words, where something is left open;
     a choice that was settled on weights and data leaves nothing open. `tensors`: what was computed while settling, by the
-    new tensor's name; the plan keeps their names alone.
+    new tensor's name; the plan keeps their names alone. `metrics`: what was measured of the final network while settling.
     """
 
     targets: tuple[str, ...] = ()
@@ -335,3 +333,4 @@ class Choice:
     warnings: tuple[str, ...] = ()
     provisional: str = ""
     tensors: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"], compare=False, repr=False)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float], compare=False)

@@ -58,7 +58,9 @@ def fold(network: Network, removed: Mapping[Atom, Sequence[int]], request: Reque
         shift = _shift(reader.part, torch.where(reader.gone, mean, torch.zeros_like(mean)))
         tensors[f"{reader.path}.bias"] = _rows(network, reader.path, removed, _bias(reader.part) + shift)
     done = {(r.gate.layer or r.gate.operand, r.gate.axis) for r in readers}
-    return Compensation(tensors, _without_bias(readers), skipped, {k: m for k, m in seen.items() if k in done}, _padded(readers))
+    return Compensation(
+        tensors, _without_bias(readers), skipped, {k: m for k, m in seen.items() if k in done}, _padded(readers)
+    )
 
 
 def refit(network: Network, removed: Mapping[Atom, Sequence[int]], request: Request, ridge: float = 1e-6) -> Compensation:
@@ -167,7 +169,9 @@ def _padded(readers: Sequence[_Reader]) -> tuple[str, ...]:
     out: list[str] = []
     for reader in readers:
         padding = getattr(reader.part, "padding", 0)
-        plain = padding == "valid" or (not isinstance(padding, str) and not any((padding,) if isinstance(padding, int) else padding))
+        plain = padding == "valid" or (
+            not isinstance(padding, str) and not any((padding,) if isinstance(padding, int) else padding)
+        )
         if not plain:
             out.append(reader.path)
     return tuple(out)

@@ -180,7 +180,9 @@ def logits(value: Any, output: str | None) -> Tensor:
         if output is None and len(value) == 1:
             output = next(iter(value))
         if output not in value:
-            raise fail("X0319", "the network has several outputs", helps=(f"write `output=` one of {', '.join(map(str, value))}",))
+            raise fail(
+                "X0319", "the network has several outputs", helps=(f"write `output=` one of {', '.join(map(str, value))}",)
+            )
         value = value[output]
     if not isinstance(value, Tensor) or value.dim() != 2:
         raise fail("X0823", "curvature is defined here for one output of shape (samples, classes)")
@@ -204,6 +206,7 @@ class _Backward:
     def forward(self, x: Tensor, output: str | None) -> Tensor:
         """The logits (N, C)."""
         versions: dict[Gate, int] = {}
+        z = x
 
         def act(gate: Gate, value: Tensor) -> Tensor:
             if value.requires_grad:
@@ -251,7 +254,7 @@ class _Backward:
         odd = [g for g in values if self.place[g] is None or self.seen[g].shape[0] != self.count]
         if not odd:
             return
-        found = torch.autograd.grad(z[0].sum(), [self.seen[g] for g in odd], retain_graph=True, allow_unused=True)
+        found: Any = torch.autograd.grad(z[0].sum(), [self.seen[g] for g in odd], retain_graph=True, allow_unused=True)
         for gate, slope in zip(odd, found, strict=True):
             axis = self.place[gate]
             if slope is None:
@@ -267,7 +270,7 @@ class _Backward:
         out: dict[Atom, Tensor] = {}
         if not chosen or not z.requires_grad:
             return out
-        slopes = torch.autograd.grad(z, [self.seen[g] for g in chosen], seedling, retain_graph=keep, allow_unused=True)
+        slopes: Any = torch.autograd.grad(z, [self.seen[g] for g in chosen], seedling, retain_graph=keep, allow_unused=True)
         with torch.no_grad():
             for gate, slope in zip(chosen, slopes, strict=True):
                 axis = self.place[gate]
@@ -345,7 +348,7 @@ def _exact(
 def _diagonal(slope: Tensor, m: Tensor, k: int) -> Tensor:
     if not slope.requires_grad:
         return torch.zeros((), dtype=slope.dtype)
-    found = torch.autograd.grad(slope[k], m, retain_graph=True, allow_unused=True)[0]
+    found: Any = torch.autograd.grad(slope[k], m, retain_graph=True, allow_unused=True)[0]
     return torch.zeros((), dtype=slope.dtype) if found is None else found[k]
 
 

@@ -63,7 +63,9 @@ class Ranking:
         else:
             scale = {a: self._scale(s) for a, s in self.scores.items()}
             place = {a: i for i, a in enumerate(self.scores)}
-            flat = [(float(self.scores[a][i]) / scale[a], place[a], k, a, i) for a, o in orders.items() for k, i in enumerate(o)]
+            flat = [
+                (float(self.scores[a][i]) / scale[a], place[a], k, a, i) for a, o in orders.items() for k, i in enumerate(o)
+            ]
             flat.sort(key=lambda item: item[:3])
             taken = {a: [] for a in self.scores}
             for *_, atom, index in flat[:count]:
@@ -103,7 +105,7 @@ class Ranking:
 
 
 def until(ranking: Ranking, fits: Callable[[Removed], bool]) -> Removed | None:
-    """The smallest removal, lowest first, that fits a budget: by bisection, for costs fall as more is removed. None: none does."""
+    """The smallest removal, lowest first, that fits a budget, by bisection: costs fall as more is removed."""
     low, high = -1, ranking.total
     if not fits(ranking.lowest(high)):
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -54,7 +54,9 @@ class Wanted:
     seed: int
 
 
-def candidates(network: Network, inside: Sequence[str] | None, spared: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def candidates(
+    network: Network, inside: Sequence[str] | None, spared: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The free atoms that layers of the selection produce, without those of `spared`; and warnings about what is mixed."""
     keep = {a.atom for a in _produced(network, spared)} if spared else set[Atom]()
     chosen = [a for a in (free(network) if inside is None else _produced(network, inside)) if a.atom not in keep and a.size > 1]
@@ -62,7 +64,9 @@ def candidates(network: Network, inside: Sequence[str] | None, spared: Sequence[
     warnings = [f"{a.name} stays: code in the network states its size" for a in chosen if a not in good]
     mixed = dict.fromkeys(m.partition(" (")[0] for a in good for m in a.mixed)
     if mixed:
-        warnings.append(f"something is {'; '.join(mixed)}: there removal is not the masked twin, and the difference is measured")
+        warnings.append(
+            f"something is {'; '.join(mixed)}: there removal is not the masked twin, and the difference is measured"
+        )
     return tuple(a.name for a in good), tuple(warnings)
 
 
@@ -91,11 +95,11 @@ def _following(network: Network, chosen: Sequence[Axis]) -> list[Axis]:
     return list(chosen)
 
 
-def ranking(network: Network, wanted: Wanted, scores: Mapping[Atom, Tensor], whole: Mapping[Atom, int] | None = None) -> Ranking:
+def ranking(
+    network: Network, wanted: Wanted, scores: Mapping[Atom, Tensor], whole: Mapping[Atom, int] | None = None
+) -> Ranking:
     """The ranking of these scores. `whole`: the sizes that floors are shares of, where rounds have removed some already."""
-    least = {
-        a: max(wanted.min_channels, math.ceil(wanted.least * (whole or {}).get(a, a.size) - 1e-9)) for a in scores
-    }
+    least = {a: max(wanted.min_channels, math.ceil(wanted.least * (whole or {}).get(a, a.size) - 1e-9)) for a in scores}
     return Ranking(scores, wanted.ranking, wanted.normalise, least, wanted.multiple, alike(network))
 
 
@@ -104,7 +108,9 @@ def estimate(network: Network, wanted: Wanted) -> dict[str, list[int]]:
     axes = {a.name: a for a in network.atoms}
     chosen = [axes[n] for n in wanted.names]
     rank = replace(
-        ranking(network, wanted, {a.atom: -torch.arange(a.size, dtype=torch.float64) for a in chosen}), scope="layer", normalise="none"
+        ranking(network, wanted, {a.atom: -torch.arange(a.size, dtype=torch.float64) for a in chosen}),
+        scope="layer",
+        normalise="none",
     )
     if wanted.threshold is not None:
         return {}
@@ -116,7 +122,9 @@ def estimate(network: Network, wanted: Wanted) -> dict[str, list[int]]:
         return {}
     found = until(rank, lambda removed: _cost(network, removed, name) <= bound)
     if found is None:
-        raise fail("X0603", f"`{name}` stays above {bound:,.0f} whatever is removed", helps=("lower `least=` and `min_channels=`",))
+        raise fail(
+            "X0603", f"`{name}` stays above {bound:,.0f} whatever is removed", helps=("lower `least=` and `min_channels=`",)
+        )
     return _named(chosen, found)
 
 
@@ -169,6 +177,7 @@ class _State:
     variance: float = 0.0
     samples: int = 0
     how: str = ""
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def settle(
@@ -216,6 +225,7 @@ def settle(
                 notes.append(f"stopped before round {number + 1}: `{broken[0]}` ({metrics[broken[0].name]:.4g})")
                 break
             _keep(state, network, after, removed)
+            state.metrics = metrics
             material.step(f"round {number + 1}")
             if reached:
                 break
@@ -238,7 +248,7 @@ def settle(
         "error": state.variance**0.5 if state.predicted is not None else None, "recover": list(recover), "wanted": wanted,
     }  # fmt: skip
     warnings = [*choice.warnings, *notes, *(f"{p} is not compensated: {w}" for p, w in skipped.items())]
-    return replace(choice, values=values, warnings=tuple(warnings), provisional="", tensors=fitted)
+    return replace(choice, values=values, warnings=tuple(warnings), provisional="", tensors=fitted, metrics=state.metrics)
 
 
 def _gated(network: Network, wanted: set[Atom]) -> bool:
@@ -268,11 +278,15 @@ def _round(
     elif wanted.budget is not None:
         name, bound = wanted.budget
         if name == "latency":
-            found = until(rank, lambda r: latency(perform(network, Edit((Reindex(_maps(network, r)),))) if r else network) <= bound)
+            found = until(
+                rank, lambda r: latency(perform(network, Edit((Reindex(_maps(network, r)),))) if r else network) <= bound
+            )
         else:
             found = until(rank, lambda r: _cost(network, r, name) <= bound)
         if found is None:
-            raise fail("X0603", f"`{name}` stays above {bound:,.0f} whatever is removed", helps=("lower `least=` and `min_channels=`",))
+            raise fail(
+                "X0603", f"`{name}` stays above {bound:,.0f} whatever is removed", helps=("lower `least=` and `min_channels=`",)
+            )
         count = sum(map(len, found.values()))
         step = count if wanted.step is None else round(wanted.step * sum(_sizes(original, wanted.names).values()))
         removed, reached = (found, True) if count <= step else (rank.lowest(step), False)
@@ -296,7 +310,9 @@ def _predict(state: _State, seen: Scores, removed: Removed) -> None:
             state.variance += float(seen.error[atom][index].square().sum())
 
 
-def _held(network: Network, wanted: Wanted, material: Material, scores: Mapping[Atom, Tensor], seen: Scores) -> dict[Atom, list[bool]]:
+def _held(
+    network: Network, wanted: Wanted, material: Material, scores: Mapping[Atom, Tensor], seen: Scores
+) -> dict[Atom, list[bool]]:
     assert wanted.threshold is not None
     name, op, bound = wanted.threshold
     values: Mapping[Atom, Tensor] = scores

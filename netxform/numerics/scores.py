@@ -105,12 +105,14 @@ def obd(network: Network, request: Request) -> Scores:
 def taylor(network: Network, request: Request) -> Scores:
     """E|a · ∂ℓ/∂a|, summed over places and readers before the absolute value (Molchanov et al., 2017, on gates)."""
     found = saliency(network, request.batches(), method="first", loss=request.loss, seed=request.seed, output=request.output)
-    return Scores(found.taylor, found.missing, "mean over samples of |Σ a ∂L/∂a| over the class", found.first, {}, found.samples)
+    return Scores(
+        found.taylor, found.missing, "mean over samples of |Σ a ∂L/∂a| over the class", found.first, {}, found.samples
+    )
 
 
 @score("obd-weights")
 def obd_weights(network: Network, request: Request) -> Scores:
-    """½ h_ii w_i² of every weight (LeCun, Denker, Solla, 1990), summed over what the class produces; h by the Fisher diagonal."""
+    """½ h_ii w_i² of weights (LeCun, Denker, Solla, 1990), summed over what the class produces; h is the Fisher diagonal."""
     diagonal, count = fisher(network, request)
     held = dict(network.module.named_parameters(remove_duplicate=False))
     each = {n: 0.5 * h * held[n].detach().double().square() for n, h in diagonal.items()}
@@ -189,7 +191,7 @@ def at_random(network: Network, request: Request) -> Scores:
 def _per_index(
     network: Network, each: Mapping[str, Tensor], least: int, mean: bool = False, power: int = 0
 ) -> tuple[dict[Atom, Tensor], dict[Atom, str]]:
-    """Numbers of tensors' elements (with `power`, |element| to it), summed for every index of every class over what carries it."""
+    """Numbers of tensors' elements (with `power`: |element| to it), summed for every index of every class."""
     values: dict[Atom, Tensor] = {}
     missing: dict[Atom, str] = {}
     for axis in free(network):

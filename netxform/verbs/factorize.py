@@ -323,7 +323,8 @@ class Factorize:
         picks = [p for p in shares.picks if p is not None]
         left = {t.path: "the budget is met without it" for t, p in zip(every, shares.picks, strict=True) if p is None}
         a = shares.allocation
-        return picks, left, {"allocation": f"{a.solver}, gap {a.gap:.2%}", "weighted error": a.loss}
+        felt = {t.path: w for t, w in zip(every, weights, strict=True)}
+        return picks, left, {"allocation": f"{a.solver}, gap {a.gap:.2%}", "weighted error": a.loss, "sensitivity": felt}
 
     def _make(
         self, picks: Sequence[Pick], network: Network, seen: Mapping[str, Seen], v: Mapping[str, Any], material: Material

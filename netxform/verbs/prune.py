@@ -29,7 +29,7 @@ class Stop:
 @verb("prune")
 @dataclass(frozen=True)
 class Prune:
-    """Remove channels, neurons, heads: `prune saliency<1e-3`, `prune conv3 by magnitude amount=30%`, `prune ** until macs<=50% of base`.
+    """Remove channels, neurons, heads: `prune saliency<1e-3`, `prune conv3 by magnitude amount=30%`.
 
     What is coupled is scored and removed together: residual sums, concatenations, norms, grouped and depthwise convolutions,
     heads, tied weights. Without a selection everything free is meant; outputs of the network are never free. Scores, `by …`:
@@ -38,14 +38,16 @@ class Prune:
     and those that Python code registers with `netxform.numerics.scores.score`.
 
     How much: a threshold (`saliency < 1e-3`, `where zeros >= 99%`, `where activation < 0.01`), `amount=30%` of all indices,
-    or `until params | macs | flops | bytes <= …` (`latency <= 5ms` is timed). `ranking=global` compares all layers (each keeps
-    `least`, 10 %, and `min_channels`), `ranking=layer` takes the share of each. `normalise=mean|max|l2` divides scores by that of
-    their class first. `round_to=8` rounds what is left up. `keep [a, b]` leaves those alone. `step=10%` removes in rounds of that
-    share, scoring again in between; in a block, `recover { train … }` trains after each, `stop_if val_accuracy < 90%` ends.
-    `compensate=mean` folds the means of what goes into biases, `refit` fits the readers again by least squares.
-    `granularity=weight` zeroes single weights instead, `granularity="2:4"` two of every four along the inputs.
+    or a budget (`until macs <= 50% of base`; params, macs, flops, bytes; `latency <= 5ms` is timed). `ranking=global` compares
+    all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes the share of each; `normalise=mean|max|l2`
+    divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]` leaves those alone.
+    `step=10%` removes in rounds of that share, scoring again in between; in a block, `recover { train … }` trains after each,
+    `stop_if val_accuracy < 90%` ends. `compensate=mean` folds the means of what goes into biases, `refit` fits the readers
+    again by least squares. `granularity=weight` zeroes single weights instead, `granularity="2:4"` two of every four along
+    the inputs.
 
-    Example: model net = zoo.smallcnn() input="1x1x8x8"; data d = sklearn.digits(); train ** for 1epochs on d; prune saliency<1e-4
+    Example: model net = zoo.smallcnn() input="1x1x8x8"; data d = sklearn.digits();
+    train ** for 1epochs on d; prune saliency<1e-4
 
     Contract: lossy. The predicted change of the loss stands beside the measured one, and the network is compared with its
     masked twin: the same function where nothing is mixed across what went. Refused: nothing free, nothing scored, budgets
@@ -99,7 +101,9 @@ class Prune:
         if self.step is not None and self.amount is None and self.until is None:
             yield Diagnostic("X0407", "rounds need `amount=` or `until`", span, "`step` with a threshold")
         if (self.recover or self.stops) and self.step is None:
-            yield Diagnostic("X0408", "`recover` and `stop_if` belong to rounds", span, "no `step=`", helps=("write `step=10%`",))
+            yield Diagnostic(
+                "X0408", "`recover` and `stop_if` belong to rounds", span, "no `step=`", helps=("write `step=10%`",)
+            )
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Find the index sets; estimate the sizes by taking the same share of each."""
@@ -193,8 +197,19 @@ class Prune:
         from netxform.numerics.removal import settle, zero_weights
 
         if self.granularity != "channel":
-            return zero_weights(network, choice, material, self.by, self.granularity, 0.5 if self.amount is None else self.amount, self.samples, self.loss)
-        return settle(network, choice, material, choice.values["wanted"], choice.values["recover"], [s.limit for s in self.stops])
+            return zero_weights(
+                network,
+                choice,
+                material,
+                self.by,
+                self.granularity,
+                0.5 if self.amount is None else self.amount,
+                self.samples,
+                self.loss,
+            )
+        return settle(
+            network, choice, material, choice.values["wanted"], choice.values["recover"], [s.limit for s in self.stops]
+        )
 
     def rewrite(self, network: Network, choice: Choice) -> Edit:
         """One reindexing, biases where a compensation needs them, and the tensors that were computed."""

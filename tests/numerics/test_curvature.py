@@ -14,9 +14,9 @@ import netxform as nx
 from netxform import zoo
 from netxform.core.capture import capture
 from netxform.core.network import Network
-from netxform.numerics.ranking import Ranking, until
 from netxform.numerics.curvature import gate_loss, saliency
 from netxform.numerics.gates import free, gates, masked
+from netxform.numerics.ranking import Ranking, until
 from netxform.numerics.scores import SCORES, Request, Scores, activity, known, score
 from tests.strategies import networks
 
