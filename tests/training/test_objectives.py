@@ -79,7 +79,7 @@ def test_penalties_on_parameters_shrink_them() -> None:
     text = "train ** for 2epochs using sgd(lr=0.1) regularize {}"
     plain, bare = (nx.apply(TEXT + text.format(f"{n}(fc1::weight, {w})")).model for n, w in (("l2", 0), ("l2", 0.5)))
     # eight steps, each of which takes 0.1 · 0.5 of the weights; what else moves them is small
-    assert bare.fc1.weight.norm() / plain.fc1.weight.norm() == pytest.approx(0.95**8, rel=0.1)
+    assert float(bare.fc1.weight.norm() / plain.fc1.weight.norm()) == pytest.approx(0.95**8, rel=0.1)
     sparse = nx.apply(TEXT + text.format("l1(fc1::weight, 0.5)")).model
     assert sparse.fc1.weight.abs().mean() < 0.5 * plain.fc1.weight.abs().mean()  # eight steps of 0.05 towards zero
     assert work_of(text.format("l1(fc1::weight, 0.5)")).penalties == (Penalty("l1", 0.5, parameters=("fc1.weight",)),)
@@ -99,10 +99,10 @@ def test_weight_decay_by_selection_is_the_optimizers() -> None:
 
 
 def test_a_penalty_on_activations_makes_units_silent() -> None:
-    text = 'model net = zoo.mlp(inputs=64, width=64) input="1x1x8x8"\ndata d = sklearn.digits()\n'
+    text = 'model net = zoo.mlp(inputs=64, width=128) input="1x1x8x8"\ndata d = sklearn.digits()\n'
 
     def dead(clause: str) -> tuple[float, float]:
-        result = nx.apply(text + f"train ** for 25epochs using adamw(lr=3e-3) {clause}")
+        result = nx.apply(text + f"train ** for 25epochs using adamw(lr=5e-3) {clause}")
         from sklearn.datasets import load_digits
 
         x = torch.as_tensor(load_digits().images / 16.0, dtype=torch.float32)[:, None]
@@ -114,7 +114,7 @@ def test_a_penalty_on_activations_makes_units_silent() -> None:
     before, accuracy = dead("")
     after, penalised = dead("regularize l1(activations(**), 1e-2)")
     assert after > max(0.4, before + 0.2)
-    assert penalised > accuracy - 0.02
+    assert penalised > accuracy - 0.01
 
 
 # --- heads, values, sequences ----------------------------------------------------------------------------------------

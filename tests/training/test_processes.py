@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "netxform", "apply", str(tmp_path / "a.xform"), "--quiet", "-o"]
     nx.apply(tmp_path / "a.xform", out=tmp_path / "whole")
     state = tmp_path / ".b.resume"
-    for number in range(2):  # killed twice, as soon as it got a little further, wherever it is then
+    for number in range(1):  # killed as soon as it got a little further, wherever it is then
         before = {p.name for p in state.glob("*")} if state.exists() else set()
         run = subprocess.Popen([*command, str(tmp_path / "b"), "--resume"], cwd=ROOT, env=ENVIRONMENT)
         deadline = time.monotonic() + 60
