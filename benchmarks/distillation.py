@@ -70,7 +70,10 @@ def run(seed: int, found: dict[str, list[float]], warned: list[str]) -> None:
             if clause:
                 note(f"{title}: {how}, the teachers", result.metrics["teacher_val_accuracy"])
     for temperature in TEMPERATURES:
-        note(f"200 samples: T = {temperature}", taught(seed, FEW, f"t0 temperature={temperature}", models).metrics["test_accuracy"])
+        note(
+            f"200 samples: T = {temperature}",
+            taught(seed, FEW, f"t0 temperature={temperature}", models).metrics["test_accuracy"],
+        )
     hidden = (f"omit=[{OMITTED}]", FULL[1])
     soft = [(f"one teacher, T = {t}, soft only", f"t0 temperature={t} hard=0") for t in TEMPERATURES]
     for how, clause in (("alone", ""), *soft):

@@ -53,7 +53,9 @@ def main() -> None:
         plane = ", ".join(f"{r['purity in the plane']:.2f}" for r in found)
         scores = " | ".join(f"{one['mean'][v]:.3f} ± {one['s.e.'][v]:.3f}" for v in ("spec", "scratch"))
         kind = "one network, shared" if spec == "shared" else "each run its own"
-        table += f"| {kind} | {one['pretrained']} + {one['runs'] - one['pretrained']} | {one['points']} | {one['purity']:.2f} | "
+        table += (
+            f"| {kind} | {one['pretrained']} + {one['runs'] - one['pretrained']} | {one['points']} | {one['purity']:.2f} | "
+        )
         table += f"{one['purity of the last epochs']:.2f} | {plane} | {one['chance']:.2f} | {scores} |\n"
     table += "\nt-SNE: perplexity 30, seed 0. ![shared](trajectories_shared.png) ![own](trajectories_trajectories.png)\n"
     save("trajectories", {"seeds": options.seeds, "epochs": options.epochs, "rows": rows}, table)

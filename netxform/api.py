@@ -541,7 +541,7 @@ def listing(spec: Spec, inputs: Inputs, selection: str) -> list[dict[str, Any]]:
 
 
 def _selected(spec: Spec, inputs: Inputs, selection: str) -> tuple[Network, Selected]:
-    subject, loaded = _subject(spec, inputs)
+    subject, loaded = _subject(spec, inputs, _models(spec, inputs))
     network = capture(loaded.module, *_example(loaded, inputs))
     names = {i.name: i.value for i in spec.items if isinstance(i, ast.Let)}
     expression = parse_expression(selection, "<selection>")
