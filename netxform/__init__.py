@@ -128,14 +128,12 @@ def compare(
     `runs`: bundles, or results of `apply`. `method`: tsne, pca or isomap. `curve`: the metric drawn beside it. `out`: a file
     to write, .png or .svg. Raises NetxformError X0824 (no trajectory), X0825 (not of one space), X0814 (no matplotlib).
     """
-    from typing import cast
-
     from netxform import api
     from netxform.artifacts import picture
 
     if method not in picture.METHODS:
         raise ValueError(f"method is one of {', '.join(picture.METHODS)}, not {method!r}")
-    found = api.compare_runs(runs, method=cast("picture.Method", method), perplexity=perplexity, seed=seed)
+    found = api.compare_runs(runs, method=method, perplexity=perplexity, seed=seed)
     figure = picture.draw(found, curve)
     if out is not None:
         picture.save(figure, _Path(out))

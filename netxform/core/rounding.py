@@ -176,11 +176,16 @@ class _Moved(fx.Interpreter):
     """A float64 run in which every value that half precision would round is moved by up to its rounding."""
 
     def __init__(
-        self, module: fx.GraphModule, after: fx.GraphModule, dtype: torch.dtype, noise: torch.Generator | None
+        self,
+        module: fx.GraphModule,
+        after: fx.GraphModule,
+        dtype: torch.dtype,
+        noise: torch.Generator | None,
+        inside: set[str],
     ) -> None:
         super().__init__(module, garbage_collect_values=True)
         self.kinds = {n.name: n.meta.get("dtype") for n in after.graph.nodes}
-        self.dtype, self.noise = dtype, noise
+        self.dtype, self.noise, self.inside = dtype, noise, inside
         self.largest, self.where = 0.0, ""
 
     def run_node(self, n: fx.Node) -> Any:
@@ -189,7 +194,7 @@ class _Moved(fx.Interpreter):
         if n.op == "call_module":
             kind = type(self.module.get_submodule(str(n.target))).__name__
             times = _INSIDE.get(kind, 1.0)
-        rounded = self.kinds.get(n.name) == self.dtype or (times > 1.0 and self._module_rounds(n))
+        rounded = self.kinds.get(n.name) == self.dtype or (times > 1.0 and str(n.target) in self.inside)
         if not rounded:
             return value
         for tensor in pytree.tree_leaves(value):
@@ -198,9 +203,6 @@ class _Moved(fx.Interpreter):
                 if top > self.largest:
                     self.largest, self.where = top, str(n.target) if n.op == "call_module" else n.name
         return pytree.tree_map(lambda t: moved(t, self.dtype, self.noise, times) if _is_float(t) else t, value)
-
-    def _module_rounds(self, n: fx.Node) -> bool:
-        return bool(getattr(self.module.get_submodule(str(n.target)), "rounds", False))
 
 
 def moved(tensor: Tensor, dtype: torch.dtype, noise: torch.Generator | None, times: float = 1.0) -> Tensor:
@@ -238,13 +240,12 @@ def predict(before: Network, after: Network, names: Iterable[str], dtype: torch.
         for name, tensor in held.items():
             if tensor.is_floating_point():
                 tensor.copy_(known[name].double())
-    for name, part in exact.module.named_modules():
-        part.rounds = any(n.startswith(f"{name}.") for n in chosen)  # pyright: ignore[reportAttributeAccessIssue]
+    inside = {m for m, _ in exact.module.named_modules() if any(n.startswith(f"{m}.") for n in chosen)}
     given = [t.double() if t.is_floating_point() else t for t in inputs]
     exact.module.eval()
 
     def run(noise: torch.Generator | None) -> tuple[list[Tensor], _Moved]:
-        run_ = _Moved(exact.module, after.module, dtype, noise)
+        run_ = _Moved(exact.module, after.module, dtype, noise, inside)
         with torch.no_grad():
             result = run_.run(*[t.clone() for t in given])
         return [t for t in pytree.tree_leaves(result) if _is_float(t)], run_

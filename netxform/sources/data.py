@@ -402,6 +402,7 @@ def _text(data: ast.Data, name: str, options: _Options, trust: Trust, seed: int)
     documents: list[list[list[str]]] = []
     sentences: list[list[str]] = []
     labels: tuple[str, ...] = ()
+    y = np.zeros(0, dtype=np.int64)
     if name == "text":
         sentences, given = text.read_labelled(path, span)
         labels = tuple(sorted(set(given)))

@@ -14,6 +14,8 @@ from netxform.errors import NetxformError, fail
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from netxform.core.network import Network
 
 
@@ -78,7 +80,7 @@ class Cast:
         found: set[str] = set()
         for item in items:
             if isinstance(item, ast.Path) and item.text == "norms" and "norms" not in modules:
-                norms = {n for n, m in modules.items() if "Norm" in type(m).__name__ and not list(m.children())}
+                norms = {n for n, m in modules.items() if "Norm" in type(m).__name__ and _holds(m)}
                 if not norms:
                     raise fail("X0203", "`keep norms`: the network has no normalisation", item.span, "matches nothing")
                 found |= norms
@@ -148,3 +150,8 @@ class Cast:
             return (SameOutputs(),)
         bound = float(choice.values.get("bound", float("inf")))
         return (Rounded(names, self.dtype), WithinBound(bound))
+
+
+def _holds(module: nn.Module) -> bool:
+    """Whether tensors hang on the module itself."""
+    return any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False)))

@@ -61,7 +61,7 @@ class Prune:
     where: Limit | None = prep("where")
     until: Limit | None = prep("until")
     keep: tuple[Selection, ...] = prep("keep", ())
-    on: Name | None = prep("on")
+    over: Name | None = prep("over")
     amount: float | None = key(None)
     ranking: Literal["global", "layer"] = key("global")
     normalise: Literal["none", "mean", "max", "l2"] | None = key(None)
@@ -127,7 +127,7 @@ class Prune:
         limit = self._limit(scope)
         data = None
         if self.by.name not in WITHOUT_DATA or self.compensate != "none" or self._measure() in ("zeros", "activation"):
-            data = scope.data(None if self.on is None else self.on.text, scope.span).name
+            data = scope.data(None if self.over is None else self.over.text, scope.span).name
         else:
             data = self._other_data(scope)
         wanted = Wanted(
@@ -177,7 +177,7 @@ class Prune:
         if not names:
             raise fail("X0331", "there are no weights of Linear or Conv layers here", scope.span, "nothing to prune")
         if self.by.name == "obd-weights":
-            data = scope.data(None if self.on is None else self.on.text, scope.span).name
+            data = scope.data(None if self.over is None else self.over.text, scope.span).name
         else:
             data = self._other_data(scope)
         values = {"by": self.by.name, "tensors": len(names), "weights": names, "data": data, "removed": {}}
@@ -185,8 +185,8 @@ class Prune:
 
     def _other_data(self, scope: Scope) -> str | None:
         """Where the score needs no data: what the change of the loss is measured on, if anything is declared for it."""
-        if self.on is not None:
-            return scope.data(self.on.text, self.on.span).name
+        if self.over is not None:
+            return scope.data(self.over.text, self.over.span).name
         try:
             return scope.data(None, scope.span).name
         except NetxformError:

@@ -1,0 +1,103 @@
+"""Every sample spec applied and verified: how long it takes, and what its certificate claims.
+
+    python -m benchmarks.specs [NAME …] [--quick]
+
+In a fresh folder; specs that name the bundle of another are run behind it. `--quick` takes the settings of the tests. Specs
+whose data was not fetched (`python -m benchmarks.fetch_lite0`, `fetch_text`) or is not installed are listed as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import netxform as nx
+from benchmarks.machine import save
+
+SPECS = Path(__file__).parent.parent / "specs"
+# small settings of specs that would take long; what a spec needs before it
+QUICK: dict[str, dict[str, Any]] = {
+    "trajectories": {"seeds": 2, "length": "2epochs"},
+    "shared": {"seeds": 2, "length": "2epochs"},
+    "similar": {"seeds": 2, "length": "2epochs"},
+    "vectors": {"length": "3epochs"},
+    "skipthought": {"length": "1epochs"},
+    "low": {"length": "1epochs"},
+    "chain": {"length": "1epochs"},
+}
+BEFORE = {"shared": "low", "similar": "low"}
+ABSENT = ("X0807", "X0814")
+
+
+def prepare(folder: Path, name: str, quick: bool) -> None:
+    """Copy the specs and their files; make the bundle that the spec begins with."""
+    for path in SPECS.iterdir():
+        if path.suffix == ".xform":
+            shutil.copy(path, folder)
+        elif path.suffix != ".bundle":
+            (folder / path.name).symlink_to(path)
+    if name in BEFORE:
+        first = BEFORE[name]
+        params = QUICK.get(first, {}) if quick else {}
+        nx.apply(folder / f"{first}.xform", params=params, out=folder / f"{first}.bundle")
+
+
+def run(name: str, quick: bool) -> dict[str, Any]:
+    """Apply and verify one spec."""
+    with tempfile.TemporaryDirectory() as held:
+        folder = Path(held)
+        try:
+            prepare(folder, name, quick)
+            start = time.process_time()
+            params = QUICK.get(name, {}) if quick else {}
+            result = nx.apply(
+                folder / f"{name}.xform", params=params, out=folder / "out", allow_outside=True
+            )  # its files are links
+            seconds = time.process_time() - start
+            verdict = nx.verify(folder / "out")
+        except nx.NetxformError as error:
+            if error.diagnostics[0].code in ABSENT:
+                return {"spec": name, "absent": error.diagnostics[0].message}
+            raise
+    claims = [c for s in result.certificate["statements"] for c in s["claims"]]
+    kinds = Counter(c["claim"].split(",")[0] for c in claims)
+    return {
+        "spec": name,
+        "cpu_seconds": round(seconds, 1),
+        "statements": len(result.certificate["statements"]),
+        "claims": dict(kinds),
+        "held": all(c["held"] for c in claims),
+        "verified": f"{sum(e.held for _, e in verdict.lines)} of {len(verdict.lines)}",
+        "metrics": {k: round(v, 4) for k, v in result.metrics.items() if k.startswith(("test", "val"))},
+        "cost": result.certificate["cost"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    for name in options.names or sorted(p.stem for p in SPECS.glob("*.xform")):
+        rows.append(run(name, options.quick))
+        print(rows[-1], flush=True)
+    table = "| spec | CPU s | params | verified again | claims | test accuracy |\n|---|---|---|---|---|---|\n"
+    for r in rows:
+        if "absent" in r:
+            table += f"| {r['spec']} | | | {r['absent']} | | |\n"
+            continue
+        claims = "; ".join(f"{k} ({n})" if n > 1 else k for k, n in r["claims"].items())
+        cost = f"{r['cost']['before']['params']:,} → {r['cost']['after']['params']:,}"
+        score = r["metrics"].get("test_accuracy", "")
+        table += f"| {r['spec']} | {r['cpu_seconds']} | {cost} | {r['verified']} | {claims} | {score} |\n"
+    save("specs", {"quick": options.quick, "rows": rows}, table)
+
+
+if __name__ == "__main__":
+    main()
