@@ -31,7 +31,7 @@ def loaded(train: int, seed: int) -> DataSet:
 
 
 def trained(net: str, seed: int) -> tuple[Any, float]:
-    text = f"model net = zoo.{net}() input=\"1x1x14x14\"\ntrain ** for 4epochs using adamw(lr=2e-3) batch=64 schedule=onecycle"
+    text = f'model net = zoo.{net}() input="1x1x14x14"\ntrain ** for 4epochs using adamw(lr=2e-3) batch=64 schedule=onecycle'
     result = nx.apply(text, seed=seed, data={"d": loaded(LARGE, seed)})
     return result.model, result.metrics["test_accuracy"]
 
