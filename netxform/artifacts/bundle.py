@@ -75,7 +75,7 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
     for entry, measured in zip(outcome.entries, outcome.measured, strict=True):
         claims: list[dict[str, Any]] = []
         for one in measured:
-            force = one.claim is not None  # what is about other models cannot be measured on this one again
+            force = False  # what is about other models, or about nothing that was kept, cannot be measured here again
             if one.values:
                 now = values_at(network, one.values, inputs)
                 force = all(distance(now.get(n), t) == 0.0 for n, t in one.values.items())
