@@ -22,8 +22,8 @@ from netxform.training.process import join
 class Calibration:
     """Samples of the training part of the data sets, in an order that is a function of the seed, and a progress display.
 
-    `load` gives the data sets by name, when they are first asked for; `checkpoint` names the file of the n-th training, `told` is
-    handed its history; `models` gives further models, `trust` says what may be read.
+    `load` gives the data sets by name, when they are first asked for; `checkpoint` names the file of the n-th training, `told`
+    is handed its history; `models` gives further models, `trust` says what may be read.
     """
 
     def __init__(

@@ -202,18 +202,28 @@ def test_every_code_has_a_page() -> None:
     assert used == set(CODES)
 
 
-class Twice(nn.Module):
-    """A module whose output is a tuple."""
+class Pair(nn.Module):
+    """A module whose output is two tensors."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.gru = nn.GRU(4, 4, batch_first=True)
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
 
     def forward(self, x):
-        return self.gru(x)[0]
+        return self.one(x), self.two(x)
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = Pair()
+
+    def forward(self, x):
+        a, b = self.pair(x)
+        return a + b
 
 
 def test_a_module_without_a_single_value() -> None:
     with pytest.raises(nx.NetxformError) as caught:
-        nx.plan("cut at gru", model=Twice(), example_inputs=torch.randn(1, 3, 4))
+        nx.plan("cut at pair", model=Twice(), example_inputs=torch.randn(1, 3, 4))
     assert caught.value.diagnostics[0].code == "X0316"
