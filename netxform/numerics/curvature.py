@@ -14,7 +14,7 @@ gives the same in expectation by one backward pass (`draws`), with a standard er
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,6 +52,9 @@ class Saliency:
     method: str
 
 
+Totals = Callable[..., tuple[Tensor, ...]]
+
+
 @dataclass
 class _Sums:
     second: Tensor
@@ -69,11 +72,13 @@ def saliency(
     draws: int = 1,
     seed: int = 0,
     output: str | None = None,
+    total_of: Totals = lambda *sums: sums,
 ) -> Saliency:
     """Score every index of every free atom on batches (x (N, …), y (N,)); samples are streamed, nothing is kept.
 
     `method`: `gauss-newton` makes C backward passes a batch, `monte-carlo` one for each draw, `exact` one Hessian-vector
-    product for each gate, `first` none (s stays zero); `auto` is Gauss–Newton up to 32 classes and Monte-Carlo above. Raises
+    product for each gate, `first` none (s stays zero); `auto` is Gauss–Newton up to 32 classes and Monte-Carlo above.
+    `total_of` adds sums up over processes that were given shares of the batches. Raises
     NetxformError X0823 where the output is no (N, C) tensor or there is no sample, X0805 where the data does not fit.
     """
     found = gates(network)
@@ -94,8 +99,11 @@ def saliency(
             chosen = "gauss-newton" if z.shape[1] <= _AUTO_CLASSES else "monte-carlo"
         samples += len(x)
         total += _batch(run, z, y, sums, chosen, loss, draws, generator)
+    counted, total = (float(t) for t in total_of(torch.tensor(float(samples)).double(), torch.tensor(total).double()))
+    samples = int(counted)
     if not samples:
         raise fail("X0823", "there is no sample to score on")
+    sums = {a: _Sums(*total_of(s.second, s.square, s.first, s.taylor)) for a, s in sums.items()}
     n = float(samples)
     drawn = n * draws if chosen == "monte-carlo" else n
     error = {a: ((s.square / drawn - (s.second / drawn) ** 2).clamp_min(0) / drawn).sqrt() for a, s in sums.items()}

@@ -313,6 +313,13 @@ class Gap:
     squared: float = 0.0
     energy: float = 0.0
 
+    def over_all(self, total_of: Callable[..., tuple[Tensor, ...]]) -> Gap:
+        """The same of what all processes saw, each on its share."""
+        sums = torch.tensor([self.count, self.squared, self.energy], dtype=torch.float64)
+        total, sums = total_of(self.total_O, sums)
+        count, squared, energy = sums.tolist()
+        return Gap(total, int(count), squared, energy)
+
     @property
     def mean_O(self) -> Tensor:
         """E[y − ŷ]."""

@@ -5,7 +5,7 @@ Network, layers, batches ─observe→ Seen of each layer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,6 +32,13 @@ class Seen:
     samples: int = 0
     slope_sum: float = 0.0
     slope_count: int = 0
+
+    def over_all(self, total_of: Callable[..., tuple[Tensor, ...]]) -> Seen:
+        """The same of what all processes saw, each on its share."""
+        counts = torch.tensor([self.count, self.samples, self.slope_sum, self.slope_count], dtype=torch.float64)
+        total, products, counts = total_of(self.total_O, self.products_OO, counts)
+        count, samples, slope, elements = counts.tolist()
+        return Seen(total, products, int(count), int(samples), slope, int(elements))
 
     @property
     def mean_O(self) -> Tensor:

@@ -326,12 +326,14 @@ def _held(
 
 
 def _request(wanted: Wanted, material: Material, number: int = 0, several: bool = False) -> Request:
-    def source() -> Any:
+    def source(shared: bool = False) -> Any:
         if wanted.data is None:
-            raise fail("X0302", "this score needs data, and none is named", helps=("write `on NAME`",))
-        return material.batches(wanted.data, wanted.samples)
+            raise fail("X0302", "this score needs data, and none is named", helps=("write `over NAME`",))
+        return material.batches(wanted.data, wanted.samples, shared=shared)
 
-    return Request(source, wanted.loss, wanted.seed + number, wanted.output, wanted.options, several)
+    seed = wanted.seed + number
+    shares = lambda: source(shared=True)  # noqa: E731
+    return Request(source, wanted.loss, seed, wanted.output, wanted.options, several, shares, material.total)
 
 
 def _sizes(network: Network, names: Sequence[str]) -> dict[str, int]:

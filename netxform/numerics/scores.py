@@ -20,7 +20,7 @@ from netxform.core.axes import Atom
 from netxform.core.network import Network
 from netxform.core.roles import roles
 from netxform.errors import did_you_mean, fail
-from netxform.numerics.curvature import Loss, logits, saliency
+from netxform.numerics.curvature import Loss, Totals, logits, saliency
 from netxform.numerics.gates import Gate, Gated, free, gates
 
 Source = Callable[[], Iterator[tuple[Tensor, Tensor]]]
@@ -28,7 +28,10 @@ Source = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 @dataclass(frozen=True)
 class Request:
-    """What a score may use: batches (x, y) from the start each time, the loss, a seed, and the options as written."""
+    """What a score may use: batches (x, y) from the start each time, the loss, a seed, and the options as written.
+
+    `shares`: this process's share of the batches, where there are several; `total_of` then adds sums up.
+    """
 
     batches: Source
     loss: Loss = "cross_entropy"
@@ -36,6 +39,8 @@ class Request:
     output: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     iterative: bool = False
+    shares: Source | None = None
+    total_of: Totals = lambda *sums: sums
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def obd(network: Network, request: Request) -> Scores:
     if method not in ("auto", "gauss-newton", "monte-carlo", "exact"):
         raise fail("X0412", f"`obd` has no method `{method}`", helps=("methods: auto, gauss-newton, monte-carlo, exact",))
     found = saliency(
-        network, request.batches(), method=method, loss=request.loss, draws=int(request.options.get("draws", 1)),
+        network, (request.shares or request.batches)(), method=method, total_of=request.total_of, loss=request.loss, draws=int(request.options.get("draws", 1)),
         seed=request.seed, output=request.output,
     )  # fmt: skip
     total = {a: found.first[a] + s for a, s in found.second.items()}
@@ -104,7 +109,15 @@ def obd(network: Network, request: Request) -> Scores:
 @score("taylor")
 def taylor(network: Network, request: Request) -> Scores:
     """E|a · ∂ℓ/∂a|, summed over places and readers before the absolute value (Molchanov et al., 2017, on gates)."""
-    found = saliency(network, request.batches(), method="first", loss=request.loss, seed=request.seed, output=request.output)
+    found = saliency(
+        network,
+        (request.shares or request.batches)(),
+        method="first",
+        total_of=request.total_of,
+        loss=request.loss,
+        seed=request.seed,
+        output=request.output,
+    )
     return Scores(
         found.taylor, found.missing, "mean over samples of |Σ a ∂L/∂a| over the class", found.first, {}, found.samples
     )

@@ -218,7 +218,8 @@ class Factorize:
             seen: Mapping[str, Seen] = {}
             if self.over is not None:
                 enough = self._batches(material, v["data"], held=False)
-                seen = observe(network, [t.path for t in every if t.dense], enough, gradients=self.until is not None)
+                found = observe(network, [t.path for t in every if t.dense], enough, gradients=self.until is not None)
+                seen = {path: one.over_all(material.total) for path, one in found.items()}
                 _enough(seen, self.over)
             notes: dict[str, Any] = {}
             left = dict(v["left"])
@@ -234,7 +235,8 @@ class Factorize:
     def _batches(self, material: Material, data: str, held: bool) -> Iterator[Any]:
         """Three quarters of the samples for choosing, the rest for measuring."""
         fit = max(1, self.samples * 3 // 4)
-        return material.batches(data, self.samples - fit, skip=fit) if held else material.batches(data, fit)
+        skip, count = (fit, self.samples - fit) if held else (0, fit)
+        return material.batches(data, count, skip=skip, shared=True)
 
     def _choose(
         self, every: Sequence[Target], network: Network, seen: Mapping[str, Seen], v: Mapping[str, Any], material: Material
@@ -345,7 +347,7 @@ class Factorize:
             material.step(path)
             data = seen.get(path)
             if self.sequential and data is not None:
-                data = observe(now, [path], self._batches(material, v["data"], held=False))[path]
+                data = observe(now, [path], self._batches(material, v["data"], held=False))[path].over_all(material.total)
             module = network.module.get_submodule(path)
             made = pick.way.make(module, pick.ranks, seed=v["seed"], exact=self.exact, seen=data)
             parts[path] = dict(made.tensors)
@@ -379,7 +381,8 @@ class Factorize:
 
         modules = {p: network.module.get_submodule(p) for p in parts}
         made = {p: assembled(chains[p], parts[p], m) for p, m in modules.items()}
-        return gaps(network, made, self._batches(material, v["data"], held))
+        found = gaps(network, made, self._batches(material, v["data"], held))
+        return {path: one.over_all(material.total) for path, one in found.items()}
 
     def _correct(
         self,
