@@ -36,7 +36,6 @@ PROBES = 16
 STEPS = 30
 # an excess below this share of ‖W‖² is not to be told from the rounding of products in float32
 ROUNDING = 1e-5
-REFINEMENTS = 3
 # rows of W held in float64 at once
 ROWS = 512
 
@@ -88,24 +87,20 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
         due = size + max(width, min(4 * width, int(0.8 * ahead)))
         if short > 1:
             continue
-        turn = vectors[:, :kept].to(W_MN.dtype)
+        turn, after = vectors[:, :kept].to(W_MN.dtype), float(theta[kept])
         V, B = basis[:, :size] @ turn, image[:, :size] @ turn
-        after = 1.03 * float(theta[kept])
-        for _ in range(REFINEMENTS if W_MN.dtype != torch.float64 and allowed < ROUNDING * norm * norm else 0):
+        precise = W_MN.dtype != torch.float64 and allowed < ROUNDING * norm * norm
+        if precise:
             # single precision found the space, and cannot tell how good it is
             V, B, theta = _refined(W_MN, V)
-            left = norm * norm - float(theta[:rank].sum())
-            allowed = left * (1 - slack**-2)
-            V_next = _back(W_MN, B)
-            residual = _off(V_next, V).square().sum(0)
-            bound = _Bound(theta, residual.cumsum(0), rank)
-            if bound.excess(kept, after) <= 0.6 * allowed:
-                break
-            V = V_next
-        else:
-            # measured again, so that the rounding of all that went before is in it
-            residual = _off(_back(W_MN, B), V).double().square().sum(0)
-            bound = _Bound(theta, residual.cumsum(0), rank)
+        # measured again, so that the rounding of all that went before is in it
+        image_back = _back(W_MN, B)
+        bound = _measured(theta, image_back, V, rank)
+        if precise and bound.excess(kept, 1.03 * after) > 0.5 * allowed:
+            # a step of subspace iteration takes what float32 left in the vectors that stand out most
+            V, B, theta = _refined(W_MN, image_back)
+            bound = _measured(theta, _back(W_MN, B), V, rank)
+        allowed = (norm * norm - float(bound.theta_K[:rank].sum())) * (1 - slack**-2)
         excess = _certify(W_MN, V.to(W_MN.dtype), probe, bound, allowed)
         if excess <= allowed:
             return Ritz(V[:, :rank], B[:, :rank], excess)
@@ -153,6 +148,11 @@ def _certify(W: Tensor, V: Tensor, probe: Tensor, bound: _Bound, allowed: float)
         rest = _off(_off(W.mT @ images[-1], V), torch.cat(spans, 1))
         spans.append(torch.linalg.qr(rest)[0])
     return least
+
+
+def _measured(theta: Tensor, image_NL: Tensor, V_NL: Tensor, rank: int) -> _Bound:
+    """The bound of Ritz vectors V with WᵀW V = image."""
+    return _Bound(theta, _off(image_NL, V_NL).double().square().sum(0).cumsum(0), rank)
 
 
 def _next(Z_NB: Tensor, basis_NS: Tensor) -> tuple[Tensor, Tensor]:
