@@ -82,7 +82,7 @@ def descending(A_NN: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def leading(A_MN: Tensor, rank: int) -> Tensor:
-    """The `rank` leading left singular vectors of A (M×rank, orthonormal, float64), from the Gram matrix of its shorter side."""
+    """The `rank` leading left singular vectors of A (M×rank, orthonormal, float64), by the Gram matrix of its shorter side."""
     rows, columns = A_MN.shape
     if rows <= columns:
         return signed(descending(gram(A_MN))[1][:, :rank])

@@ -33,7 +33,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from netxform.numerics.moments import largest_sum
+from netxform.numerics.moments import Known, largest_sum
 
 FAILURE = 1e-12
 PROBES = 16
@@ -97,7 +97,8 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
             blocks = size // width
             ceiling = float(theta[0]) * (1 + sinh(asinh(length / overlap) / (2 * blocks - 1)) ** 2)
             weight = (first.double().mT @ vectors[:width]).square().sum(0)
-            F = largest_sum(theta, weight, rank, probes=width, blocks=blocks, columns=columns, ceiling=ceiling, square=norm * norm, failure=FAILURE)  # fmt: skip
+            known = Known(theta, weight, width, blocks, columns, ceiling, norm * norm)
+            F = largest_sum(known, rank, FAILURE)
             excess = F - float(theta[:rank].sum())
             if excess <= allowed:
                 turn = vectors[:, :rank].to(W_MN.dtype)
@@ -109,21 +110,21 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
         if short > 1:
             continue
         turn, after = vectors[:, :kept].to(W_MN.dtype), float(theta[kept])
-        V, B = basis[:, :size] @ turn, image[:, :size] @ turn
+        v_NL, b_ML = basis[:, :size] @ turn, image[:, :size] @ turn
         if precise:
             # single precision found the space, and cannot tell how good it is
-            V, B, theta = _refined(W_MN, V)
+            v_NL, b_ML, theta = _refined(W_MN, v_NL)
         # measured again, so that the rounding of all that went before is in it
-        image_back = _back(W_MN, B)
-        bound = _measured(theta, image_back, V, rank)
+        image_back = _back(W_MN, b_ML)
+        bound = _measured(theta, image_back, v_NL, rank)
         if precise and bound.excess(kept, 1.03 * after) > 0.5 * allowed:
             # a step of subspace iteration takes what float32 left in the vectors that stand out most
-            V, B, theta = _refined(W_MN, image_back)
-            bound = _measured(theta, _back(W_MN, B), V, rank)
+            v_NL, b_ML, theta = _refined(W_MN, image_back)
+            bound = _measured(theta, _back(W_MN, b_ML), v_NL, rank)
         allowed = (norm * norm - float(bound.theta_K[:rank].sum())) * (1 - slack**-2)
-        excess = _certify(W_MN, V.to(W_MN.dtype), probe, bound, allowed)
+        excess = _certify(W_MN, v_NL.to(W_MN.dtype), probe, bound, allowed)
         if excess <= allowed:
-            return Ritz(V[:, :rank], B[:, :rank], excess)
+            return Ritz(v_NL[:, :rank], b_ML[:, :rank], excess)
     return None
 
 

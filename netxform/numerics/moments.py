@@ -17,11 +17,11 @@ the majorant of the least area over the grid of Chebyshev, by linear programming
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, inf, log, pi, sqrt
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from torch import Tensor
@@ -32,35 +32,47 @@ GROWTH, SCALES, LEVELS, DEGREES = 1.01, 2048, 64, 256
 ASKED, CHECKED = 400, 8000
 
 
-def largest_sum(
-    theta_K: Tensor, weight_K: Tensor, rank: int, *, probes: int, blocks: int, columns: int, ceiling: float, square: float, failure: float
-) -> float:
-    """F is at most this, except with probability `failure`.
+@dataclass(frozen=True)
+class Known:
+    """What a block Krylov space of A X, with X Gaussian, knows of A.
 
-    theta_K are the Ritz values of `blocks` blocks of the space of A X, weight_K the squared parts of A X in the Ritz vectors,
-    `ceiling` a bound of the largest eigenvalue, `columns` the order of A, and `square` its trace.
+    theta_K are its Ritz values, weight_K the squared parts of A X in its Ritz vectors, `probes` the columns of X, `blocks` how
+    many powers of A it is made of, `columns` the order of A, `ceiling` a bound of its largest eigenvalue, `trace` its trace.
     """
+
+    theta_K: Tensor
+    weight_K: Tensor
+    probes: int
+    blocks: int
+    columns: int
+    ceiling: float
+    trace: float
+
+
+def largest_sum(known: Known, rank: int, failure: float) -> float:
+    """The sum of the `rank` largest eigenvalues is at most this, but for a probability `failure`; inf: nothing is known."""
+    ceiling, square, blocks = known.ceiling, known.trace, known.blocks
     if not 0.0 < ceiling <= square or blocks > DEGREES:
         return inf
     k = int(log(square / ceiling) / log(GROWTH))
     if k >= SCALES:
         return inf
-    L = max(ceiling, square * GROWTH**-k)
-    share = log(SCALES * LEVELS * DEGREES / failure) / probes
-    ritz, weight = theta_K.clamp(0.0, L).numpy() / L, weight_K.numpy() / (probes * L * L)
-    near = min(LEVELS - 1, max(1, ceil(LEVELS * float(theta_K[rank - 1]) / L)))
+    L = square * GROWTH**-k
+    share = log(SCALES * LEVELS * DEGREES / failure) / known.probes
+    ritz, weight = known.theta_K.clamp(0.0, L).numpy() / L, known.weight_K.numpy() / (known.probes * L * L)
+    near = min(LEVELS - 1, max(1, ceil(LEVELS * float(known.theta_K[rank - 1]) / L)))
     best = inf
     for level in range(max(1, near - 2), min(LEVELS - 1, near + 3) + 1):
         s, top, below = _majorant(level, 2 * blocks - 1)
         mean = max(0.0, float(weight @ np.polynomial.chebyshev.chebval(2 * ritz - 1, s)))
-        trace = (sqrt(top * share) + sqrt(top * share + mean + columns * below)) ** 2
+        trace = (sqrt(top * share) + sqrt(top * share + mean + known.columns * below)) ** 2
         best = min(best, L * (rank * level / LEVELS + trace))
     return best
 
 
 @lru_cache(maxsize=256)
 def _majorant(level: int, degree: int) -> tuple[NDArray[np.float64], float, float]:
-    """s with x² s(x) + below ≥ (x − t)₊ on [0, 1], t = level / LEVELS, and the largest value of x² s(x) + below there.
+    """The s with x² s(x) + below ≥ (x − t)₊ on [0, 1], t = level / LEVELS, and the largest value of that.
 
     `below` covers what lies between the points of the check: a trigonometric polynomial of degree d has a second derivative of
     at most d² times its maximum (Bernstein), and (x − t)₊ bends by at most one in the angle but for its kink, which bends up.
