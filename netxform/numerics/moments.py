@@ -63,7 +63,7 @@ def largest_sum(known: Known, rank: int, failure: float) -> float:
     near = min(LEVELS - 1, max(1, ceil(LEVELS * float(known.theta_K[rank - 1]) / L)))
     best = inf
     for level in range(max(1, near - 2), min(LEVELS - 1, near + 3) + 1):
-        s, top, below = _majorant(level, 2 * blocks - 1)
+        s, top, below = majorant(level, 2 * blocks - 1)
         mean = max(0.0, float(weight @ np.polynomial.chebyshev.chebval(2 * ritz - 1, s)))
         trace = (sqrt(top * share) + sqrt(top * share + mean + known.columns * below)) ** 2
         best = min(best, L * (rank * level / LEVELS + trace))
@@ -71,7 +71,7 @@ def largest_sum(known: Known, rank: int, failure: float) -> float:
 
 
 @lru_cache(maxsize=256)
-def _majorant(level: int, degree: int) -> tuple[NDArray[np.float64], float, float]:
+def majorant(level: int, degree: int) -> tuple[NDArray[np.float64], float, float]:
     """The s with x² s(x) + below ≥ (x − t)₊ on [0, 1], t = level / LEVELS, and the largest value of that.
 
     `below` covers what lies between the points of the check: a trigonometric polynomial of degree d has a second derivative of

@@ -14,7 +14,7 @@ from torch import Tensor
 from netxform.errors import NetxformError
 from netxform.numerics import svd
 from netxform.numerics.krylov import leading_ritz
-from netxform.numerics.moments import LEVELS, Known, _majorant, largest_sum
+from netxform.numerics.moments import LEVELS, Known, majorant, largest_sum
 from netxform.numerics.svd import output_optimal, rank_by_energy, rank_by_error, rank_by_vbmf, spectrum, tails, truncate
 
 KINDS = ["flat", "decaying", "steep", "deficient", "zero", "clustered"]
@@ -125,8 +125,8 @@ def test_moments_bound_the_sum_of_the_largest_eigenvalues(kind: str, seed: int) 
 
 @pytest.mark.parametrize("level", [1, 20, 63])
 @pytest.mark.parametrize("degree", [1, 9, 25])
-def test_majorants_lie_above(level: int, degree: int) -> None:
-    s, top, below = _majorant(level, degree)
+def testmajorants_lie_above(level: int, degree: int) -> None:
+    s, top, below = majorant(level, degree)
     x = np.random.default_rng(level).random(20_000)
     p = x * x * np.polynomial.chebyshev.chebval(2 * x - 1, s) + below
     assert (p >= np.maximum(x - level / LEVELS, 0.0)).all() and (p <= top).all()
