@@ -119,8 +119,8 @@ def test_moments_bound_the_sum_of_the_largest_eigenvalues(kind: str, seed: int) 
     for rank in (5, 20, 60):
         bound = largest_sum(Known(ritz, weights, probes, blocks, n, top, trace), rank, 1e-12)
         assert bound >= float(values[:rank].sum())
-        # of n nearly equal values, the r largest are about r/n of all
-        assert kind == "decaying" or bound <= float(values[:rank].sum()) + 0.5 * trace
+        # it says more than the trace, which bounds every such sum
+        assert kind == "decaying" or bound < trace
 
 
 @pytest.mark.parametrize("level", [1, 20, 63])
