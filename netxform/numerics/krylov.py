@@ -183,8 +183,10 @@ def _next(Z_NB: Tensor, basis_NS: Tensor) -> tuple[Tensor, Tensor]:
     """An orthonormal basis of Z beside `basis`, and the triangle that makes Z's new part of it."""
     fresh, beta = torch.linalg.qr(Z_NB - basis_NS @ (basis_NS.mT @ Z_NB))
     again = torch.linalg.qr(fresh - basis_NS @ (basis_NS.mT @ fresh))
-    # columns that were mostly rounding are not yet orthogonal to the rest
-    while float(again.R.diagonal().abs().min()) < 0.5:
+    # columns that were mostly rounding are not yet orthogonal to the rest; where nothing is left of them no pass helps
+    for _ in range(2):
+        if float(again.R.diagonal().abs().min()) >= 0.5:
+            break
         again = torch.linalg.qr(again.Q - basis_NS @ (basis_NS.mT @ again.Q))
     return again.Q, beta
 
