@@ -1,5 +1,8 @@
 """CP: a kernel as a sum of rank-one terms, by alternating least squares with Gram products (Carroll, Chang 1970).
 
+Sweeps start from an extrapolation of the last two, and again from the best where that went too far (Nesterov's momentum with
+restarts for ALS: Mitchell, Ye, De Sterck 2020).
+
 Two products with the kernel a sweep instead of one a mode, and no Khatri–Rao matrix larger than the kernel's window: the
 factors of output and input channels each contract the kernel once, and what is left is small.
 """
@@ -54,7 +57,7 @@ def cp(K: Tensor, rank: int, *, iterations: int = 50, tolerance: float = 1e-6, s
         K_OSI = K_OIS.transpose(1, 2).contiguous()
         # the factors: output channels, input channels, window
         a, b, *c = _start(K_OIS.reshape(K0.shape), rank, seed)
-        error, sweeps = float("inf"), 0
+        best, error, sweeps, pace = [a, b, *c], float("inf"), 0, 1.0
         while sweeps < iterations:
             sweeps += 1
             T_OSR = (K_OSI.reshape(O * S, I) @ b).reshape(O, S, rank)
@@ -67,10 +70,21 @@ def cp(K: Tensor, rank: int, *, iterations: int = 50, tolerance: float = 1e-6, s
             M_IR = torch.einsum("isr,sr->ir", T_ISR, _khatri_rao(c, rank))
             b = _solve(M_IR, [a, *c])
             square = float(_hadamard([a, b, *c]).sum())
-            before, error = error, max(0.0, 1 - 2 * float((M_IR * b).sum()) + square) ** 0.5
+            reached = max(0.0, 1 - 2 * float((M_IR * b).sum()) + square) ** 0.5
+            if reached >= error and pace > 1.0:
+                # too far: back to the best, and a plain sweep from there
+                a, b, *c = best
+                pace = 1.0
+                continue
+            before, error = error, reached
+            last, best = best, [a, b, *c]
             if before - error < tolerance:
                 break
-        factors = _even([a, b, *c], norm)
+            if sweeps > 1:
+                ahead = (1 + (1 + 4 * pace * pace) ** 0.5) / 2
+                push, pace = (pace - 1) / ahead, ahead
+                b, *c = [f + push * (f - g) for f, g in zip(best[1:], last[1:], strict=True)]
+        factors = _even(best, norm)
         out = tuple(f.to(K.dtype).contiguous() for f in factors)
         return CP(out, *_measure(K0, out), sweeps)
 

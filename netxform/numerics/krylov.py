@@ -18,6 +18,8 @@ polynomial p of degree q − 1. With the Chebyshev polynomial of the fourth kind
 
     η ≤ sinh²(arcsinh(‖x‖ / √δ) / (2q − 1)).
 
+Where many singular values are alike, `moments.py` bounds F instead, from what the same space knows.
+
 All b probes overlap by less than δ with probability (2Φ(√δ) − 1)^b, which is put at 10⁻¹²: the same rate as Kuczyński,
 Woźniakowski 1992, for several probes.
 """
@@ -25,20 +27,23 @@ Woźniakowski 1992, for several probes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import asinh, inf, log, sinh, sqrt
+from math import asinh, inf, log, sinh
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
+
+from netxform.numerics.moments import Known, largest_sum
 
 FAILURE = 1e-12
 PROBES = 16
 STEPS = 30
 # an excess below this share of ‖W‖² is not to be told from the rounding of products in float32
 ROUNDING = 1e-5
-REFINEMENTS = 3
 # rows of W held in float64 at once
 ROWS = 512
+# where the largest Ritz value is at most so many times the r-th, moments may bound the sum of the largest ones
+FLAT = 8.0
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,13 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
     past what the dense decomposition would cost.
     """
     rows, columns = W_MN.shape
-    width = max(16, min(rank // 2, 128))
+    width = max(16, min(rank // 2, 64))
     most = min(columns // 2, 6 * rank + 4 * width)
     generator = torch.Generator().manual_seed(seed)
     start, probe = (torch.randn(columns, b, generator=generator, dtype=torch.float64).to(W_MN.dtype) for b in (width, PROBES))
     basis, image = W_MN.new_empty(columns, most + width), W_MN.new_empty(rows, most)
-    basis[:, :width] = torch.linalg.qr(W_MN.mT @ (W_MN @ start))[0]
+    basis[:, :width], first = torch.linalg.qr(W_MN.mT @ (W_MN @ start))
+    overlap, length = _overlap(width), float(start.norm(dim=0).max())
     size, due, before, seen = 0, rank + width, 0.0, 0
     while size + width <= most:
         new = slice(size, size + width)
@@ -77,6 +83,7 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
             return None
         residual = (beta.double() @ vectors[size - width :]).square().sum(0)
         allowed = left * (1 - slack**-2)
+        precise = W_MN.dtype != torch.float64 and allowed < ROUNDING * norm * norm
         bound = _Bound(theta, residual.cumsum(0), rank)
         kept, short = bound.kept(allowed)
         # the shortfall falls by about one factor a block: how many more blocks, or is it hopeless?
@@ -86,29 +93,38 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
             return None
         before, seen = short, size
         due = size + max(width, min(4 * width, int(0.8 * ahead)))
+        if theta[0] <= FLAT * theta[rank - 1] and not precise:
+            blocks = size // width
+            ceiling = float(theta[0]) * (1 + sinh(asinh(length / overlap) / (2 * blocks - 1)) ** 2)
+            weight = (first.double().mT @ vectors[:width]).square().sum(0)
+            known = Known(theta, weight, width, blocks, columns, ceiling, norm * norm)
+            F = largest_sum(known, rank, FAILURE)
+            excess = F - float(theta[:rank].sum())
+            if excess <= allowed:
+                turn = vectors[:, :rank].to(W_MN.dtype)
+                return Ritz(basis[:, :size] @ turn, image[:, :size] @ turn, max(0.0, excess))
+            due = size + width * max(1, min(4, round(2 * log(excess / allowed)))) if excess < inf else due
+            # what the residuals promise counts on a gap after the Ritz values, and there is none
+            if size < 4 * rank:
+                continue
         if short > 1:
             continue
-        turn = vectors[:, :kept].to(W_MN.dtype)
-        V, B = basis[:, :size] @ turn, image[:, :size] @ turn
-        after = 1.03 * float(theta[kept])
-        for _ in range(REFINEMENTS if W_MN.dtype != torch.float64 and allowed < ROUNDING * norm * norm else 0):
+        turn, after = vectors[:, :kept].to(W_MN.dtype), float(theta[kept])
+        v_NL, b_ML = basis[:, :size] @ turn, image[:, :size] @ turn
+        if precise:
             # single precision found the space, and cannot tell how good it is
-            V, B, theta = _refined(W_MN, V)
-            left = norm * norm - float(theta[:rank].sum())
-            allowed = left * (1 - slack**-2)
-            V_next = _back(W_MN, B)
-            residual = _off(V_next, V).square().sum(0)
-            bound = _Bound(theta, residual.cumsum(0), rank)
-            if bound.excess(kept, after) <= 0.6 * allowed:
-                break
-            V = V_next
-        else:
-            # measured again, so that the rounding of all that went before is in it
-            residual = _off(_back(W_MN, B), V).double().square().sum(0)
-            bound = _Bound(theta, residual.cumsum(0), rank)
-        excess = _certify(W_MN, V.to(W_MN.dtype), probe, bound, allowed)
+            v_NL, b_ML, theta = _refined(W_MN, v_NL)
+        # measured again, so that the rounding of all that went before is in it
+        image_back = _back(W_MN, b_ML)
+        bound = _measured(theta, image_back, v_NL, rank)
+        if precise and bound.excess(kept, 1.03 * after) > 0.5 * allowed:
+            # a step of subspace iteration takes what float32 left in the vectors that stand out most
+            v_NL, b_ML, theta = _refined(W_MN, image_back)
+            bound = _measured(theta, _back(W_MN, b_ML), v_NL, rank)
+        allowed = (norm * norm - float(bound.theta_K[:rank].sum())) * (1 - slack**-2)
+        excess = _certify(W_MN, v_NL.to(W_MN.dtype), probe, bound, allowed)
         if excess <= allowed:
-            return Ritz(V[:, :rank], B[:, :rank], excess)
+            return Ritz(v_NL[:, :rank], b_ML[:, :rank], excess)
     return None
 
 
@@ -136,10 +152,8 @@ class _Bound:
 
 def _certify(W: Tensor, V: Tensor, probe: Tensor, bound: _Bound, allowed: float) -> float:
     """An upper bound of the excess; stops at the first that is allowed, or when none can be."""
-    p = FAILURE ** (1 / probe.shape[1])
-    delta = NormalDist().inv_cdf((1 + p) / 2) ** 2
     off = _off(probe, V)
-    reach = asinh(float(off.norm(dim=0).max()) / sqrt(delta))
+    reach = asinh(float(off.norm(dim=0).max()) / _overlap(probe.shape[1]))
     spans, images = [torch.linalg.qr(off)[0]], list[Tensor]()
     kept, least = V.shape[1], inf
     for q in range(1, STEPS + 1):
@@ -155,12 +169,24 @@ def _certify(W: Tensor, V: Tensor, probe: Tensor, bound: _Bound, allowed: float)
     return least
 
 
+def _measured(theta: Tensor, image_NL: Tensor, V_NL: Tensor, rank: int) -> _Bound:
+    """The bound of Ritz vectors V with WᵀW V = image."""
+    return _Bound(theta, _off(image_NL, V_NL).double().square().sum(0).cumsum(0), rank)
+
+
+def _overlap(probes: int) -> float:
+    """√δ: all of so many Gaussian probes overlap a given direction by less with probability FAILURE."""
+    return NormalDist().inv_cdf((1 + FAILURE ** (1 / probes)) / 2)
+
+
 def _next(Z_NB: Tensor, basis_NS: Tensor) -> tuple[Tensor, Tensor]:
     """An orthonormal basis of Z beside `basis`, and the triangle that makes Z's new part of it."""
     fresh, beta = torch.linalg.qr(Z_NB - basis_NS @ (basis_NS.mT @ Z_NB))
     again = torch.linalg.qr(fresh - basis_NS @ (basis_NS.mT @ fresh))
-    # columns that were mostly rounding are not yet orthogonal to the rest
-    while float(again.R.diagonal().abs().min()) < 0.5:
+    # columns that were mostly rounding are not yet orthogonal to the rest; where nothing is left of them no pass helps
+    for _ in range(2):
+        if float(again.R.diagonal().abs().min()) >= 0.5:
+            break
         again = torch.linalg.qr(again.Q - basis_NS @ (basis_NS.mT @ again.Q))
     return again.Q, beta
 

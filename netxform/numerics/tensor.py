@@ -63,34 +63,17 @@ def tucker2(K_OIHW: Tensor, ranks: tuple[int, int], *, sweeps: int = 1) -> Tucke
     # more than the other side can carry gives zeros only
     Q, R = min(most_q, most_r * S), min(most_r, most_q * S)
     with one_thread():
-        # Gram matrices are made in float64; a product in K's own precision moves a subspace by rounding, its error by the square
         K_OSI = K.reshape(O, I, S).transpose(1, 2).contiguous()
+        steps = sweeps if (Q < O and R < I) else 0
         # the shorter side first: its Gram matrix is the cheaper one of the full kernel
         if O <= I:
-            U = leading(K_OSI.reshape(O, S * I), Q).to(K.dtype)
-            T_QSI = _by_output(K_OSI, U)
-            V = leading(T_QSI.reshape(Q * S, I).mT, R).to(K.dtype)
-            T_QSR = T_QSI @ V
+            v_IR, u_OQ, t_RSQ = _both_sides(K_OSI.permute(2, 1, 0).contiguous(), R, Q, steps)
+            t_QSR = t_RSQ.permute(2, 1, 0)
         else:
-            V = leading(K_OSI.reshape(O * S, I).mT, R).to(K.dtype)
-            T_OSR = K_OSI @ V
-            U = leading(T_OSR.reshape(O, S * R), Q).to(K.dtype)
-            T_QSR = _by_output(T_OSR, U)
-        for _ in range(sweeps if (Q < O and R < I) else 0):
-            # T of the side that was found last is that of its present factor, so the other side moves first
-            if O > I:
-                T_QSI = _by_output(K_OSI, U)
-                V = _turned(T_QSI.reshape(Q * S, I).mT, V)
-                U = _turned((T_OSR := K_OSI @ V).reshape(O, S * R), U)
-                T_QSR = _by_output(T_OSR, U)
-            else:
-                T_OSR = K_OSI @ V
-                U = _turned(T_OSR.reshape(O, S * R), U)
-                V = _turned((T_QSI := _by_output(K_OSI, U)).reshape(Q * S, I).mT, V)
-                T_QSR = T_QSI @ V
+            u_OQ, v_IR, t_QSR = _both_sides(K_OSI, Q, R, steps)
         dtype = K_OIHW.dtype
-        core_QRS = T_QSR.transpose(1, 2).contiguous().to(dtype)
-        out = (core_QRS.reshape(Q, R, *K.shape[2:]), U.to(dtype), V.mT.contiguous().to(dtype))
+        core_QRS = t_QSR.transpose(1, 2).contiguous().to(dtype)
+        out = (core_QRS.reshape(Q, R, *K.shape[2:]), u_OQ.to(dtype), v_IR.mT.contiguous().to(dtype))
         rebuilt_QSI = core_QRS.double().transpose(1, 2) @ out[2].double()
         error = distance(K_OSI.reshape(O, S * I), out[1], rebuilt_QSI.reshape(Q, S * I))
         return Tucker2(*out, error, frobenius(K))
@@ -126,18 +109,19 @@ def tt_svd(T: Tensor, ranks: int | Sequence[int]) -> TT:
         heads, ends, rest = list[Tensor](), list[Tensor](), given
         first, last, left, right = 0, len(shape) - 1, 1, 1
         while first < last:
-            if left * shape[first] <= shape[last] * right:
-                A_MN = rest.reshape(left * shape[first], -1)
-                rank = max(1, min(wanted[first], *A_MN.shape))
-                U = _train_side(A_MN, rank)
+            n, m = left * shape[first], shape[last] * right
+            if n <= m:
+                rest = rest.reshape(n, -1)
+                rank = max(1, min(wanted[first], *rest.shape))
+                U = _train_side(rest, rank)
                 heads.append(U.reshape(left, shape[first], rank))
-                rest, left, first = U.to(A_MN.dtype).mT @ A_MN, rank, first + 1
+                rest, left, first = U.to(rest.dtype).mT @ rest, rank, first + 1
             else:
-                A_MN = rest.reshape(-1, shape[last] * right)
-                rank = max(1, min(wanted[last - 1], *A_MN.shape))
-                V = _train_side(A_MN.mT, rank)
+                rest = rest.reshape(-1, m)
+                rank = max(1, min(wanted[last - 1], *rest.shape))
+                V = _train_side(rest.mT, rank)
                 ends.append(V.mT.reshape(rank, shape[last], right))
-                rest, right, last = A_MN @ V.to(A_MN.dtype), rank, last - 1
+                rest, right, last = rest @ V.to(rest.dtype), rank, last - 1
         made = [*heads, rest.reshape(left, shape[first], right), *reversed(ends)]
         cores = [c.to(T.dtype).contiguous() for c in made]
         return TT(tuple(cores), _train_distance(given, cores), frobenius(given))
@@ -178,19 +162,36 @@ def modes_of(n: int, count: int) -> tuple[int, ...]:
     return tuple(sorted(modes, reverse=True))
 
 
+def _both_sides(K_OSI: Tensor, Q: int, R: int, sweeps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U (O×Q), V (I×R) and the core (Q×S×R), the input side first.
+
+    Gram matrices are made in float64; a product in K's precision moves a subspace by rounding, and the error by its square.
+    """
+    O, S, I = K_OSI.shape  # noqa: E741
+    v_IR = leading(K_OSI.reshape(O * S, I).mT, R).to(K_OSI.dtype)
+    t_OSR = K_OSI @ v_IR
+    u_OQ = leading(t_OSR.reshape(O, S * R), Q).to(K_OSI.dtype)
+    for _ in range(sweeps):
+        v_IR = _turned(_by_output(K_OSI, u_OQ).reshape(Q * S, I).mT, v_IR)
+        t_OSR = K_OSI @ v_IR
+        u_OQ = _turned(t_OSR.reshape(O, S * R), u_OQ)
+    return u_OQ, v_IR, _by_output(t_OSR, u_OQ)
+
+
 def _by_output(K_OSX: Tensor, U_OQ: Tensor) -> Tensor:
     return (U_OQ.mT @ K_OSX.reshape(K_OSX.shape[0], -1)).reshape(-1, *K_OSX.shape[1:])
 
 
 def _turned(A_MN: Tensor, U_MR: Tensor) -> Tensor:
     """Steps of orthogonal iteration with A Aᵀ: the share of A in the span of U never falls."""
+    out_MR = U_MR
     for _ in range(STEPS):
-        U_MR = torch.linalg.qr(A_MN @ (A_MN.mT @ U_MR))[0]
-    return signed(U_MR)
+        out_MR = torch.linalg.qr(A_MN @ (A_MN.mT @ out_MR))[0]
+    return signed(out_MR)
 
 
 def _train_side(A_MN: Tensor, rank: int) -> Tensor:
-    """The leading left singular vectors (M×rank): certified to 1e-6 of the best error by a Krylov space where that is cheaper."""
+    """The leading left singular vectors (M×rank): by a Krylov space, certified to 1e-6, where that is cheaper."""
     if min(A_MN.shape) >= LARGE and 8 * rank <= min(A_MN.shape):
         found = leading_ritz(A_MN.mT, rank, frobenius(A_MN), 1 + 1e-6, 0)
         if found is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -13,6 +14,7 @@ from torch import Tensor
 from netxform.errors import NetxformError
 from netxform.numerics import svd
 from netxform.numerics.krylov import leading_ritz
+from netxform.numerics.moments import LEVELS, Known, majorant, largest_sum
 from netxform.numerics.svd import output_optimal, rank_by_energy, rank_by_error, rank_by_vbmf, spectrum, tails, truncate
 
 KINDS = ["flat", "decaying", "steep", "deficient", "zero", "clustered"]
@@ -96,6 +98,38 @@ def test_a_certificate_is_never_above_the_truth(kind: str, slack: float, seed: i
     left = float((W - found.B_MR @ found.V_NR.mT).square().sum())
     assert left - found.excess <= best * (1 + 1e-12) <= left * (1 + 1e-11)
     assert left <= slack**2 * (left - found.excess) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", ["gaussian", "flat", "clustered", "decaying"])
+def test_moments_bound_the_sum_of_the_largest_eigenvalues(kind: str, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    n, probes, blocks = 300, 16, 5
+    W = torch.randn(n, n, generator=g, dtype=torch.float64) if kind == "gaussian" else matrix(n, n, kind, seed)
+    A = W.mT @ W
+    values = torch.linalg.eigvalsh(A).flip(0)
+    start = A @ torch.randn(n, probes, generator=g, dtype=torch.float64)
+    space = torch.linalg.qr(start)[0]
+    for _ in range(blocks - 1):
+        space = torch.cat([space, torch.linalg.qr((grown := A @ space[:, -probes:]) - space @ (space.mT @ grown))[0]], 1)
+        space = torch.linalg.qr(space)[0]
+    theta, turn = torch.linalg.eigh(space.mT @ A @ space)
+    weight = ((space @ turn).mT @ start).square().sum(1)
+    ritz, weights, top, trace = theta.flip(0), weight.flip(0), float(values[0]), float(values.sum())
+    for rank in (5, 20, 60):
+        bound = largest_sum(Known(ritz, weights, probes, blocks, n, top, trace), rank, 1e-12)
+        assert bound >= float(values[:rank].sum())
+        # it says more than the trace, which bounds every such sum
+        assert kind == "decaying" or bound < trace
+
+
+@pytest.mark.parametrize("level", [1, 20, 63])
+@pytest.mark.parametrize("degree", [1, 9, 25])
+def testmajorants_lie_above(level: int, degree: int) -> None:
+    s, top, below = majorant(level, degree)
+    x = np.random.default_rng(level).random(20_000)
+    p = x * x * np.polynomial.chebyshev.chebval(2 * x - 1, s) + below
+    assert (p >= np.maximum(x - level / LEVELS, 0.0)).all() and (p <= top).all()
 
 
 def test_the_fast_way_is_taken_and_turned_down() -> None:
