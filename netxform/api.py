@@ -206,7 +206,16 @@ class _Workers:
 
     def material(self, step: Step) -> Calibration:
         """Calibration data for one statement, in an order of its own."""
-        return Calibration(lambda: self.data, self.seed + step.index, self.progress, self._weights(step), self.models.trust)
+
+        def checkpoint(n: int) -> Path | None:
+            return None if self.keep is None else self.keep / f"{step.index:03d}_{n:03d}.pt"
+
+        def told(title: str, history: History) -> None:
+            self.histories.append((title, history))
+
+        return Calibration(
+            lambda: self.data, self.seed + step.index, self.progress, checkpoint, told, self._weights(step), self.models.trust
+        )
 
     def _weights(self, step: Step) -> Callable[[str], nn.Module]:
         """Further models with their weights, snapshots among them."""

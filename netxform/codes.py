@@ -111,19 +111,24 @@ CODES: dict[str, tuple[str, str]] = {
         "The function would change: a norm runs over the axis and its indices are not repeated equally often, a softmax or a\n"
         "sum runs over it, a tied tensor is both produced and summed over, or the size is no whole number.",
     ),
-    "X0324": (
+    "X0341": (
         "no such values",
         "`activations(…)` are the values behind nonlinearities, `outputs(…)` those of layers as they are.",
     ),
-    "X0325": (
+    "X0342": (
         "not in several processes",
         "The loss relates the samples of a batch to each other; each process sees a part of it.",
     ),
-    "X0326": (
+    "X0343": (
         "a teacher that does not fit",
         "Teacher and student give outputs of the same shape, and matched features have sizes that the map takes.",
     ),
-    "X0327": ("a model made of itself", "`model a = shrink(b, …)` and `model b = shrink(a, …)` lead back to each other."),
+    "X0344": ("a model made of itself", "`model a = shrink(b, …)` and `model b = shrink(a, …)` lead back to each other."),
+    "X0331": (
+        "nothing that may be pruned",
+        "Nothing in the selection is free, or nothing of it has a score. `netxform ls SPEC --axes` shows what is free and why "
+        "the rest is locked.",
+    ),
     "X0328": (
         "nothing to carry over, or it does not fit",
         "`init` pairs tensors by name and compares their shapes; word vectors go into one embedding of their width, whose\n"
@@ -147,7 +152,12 @@ CODES: dict[str, tuple[str, str]] = {
     "X0411": ("bad arguments", "The layer, model or classifier does not take these arguments."),
     "X0323": ("nothing to factorize", "Only layers with a matrix or a kernel can be written as products of smaller ones."),
     "X0324": ("no worst case is known", "The bound for all inputs is composed of slopes; one operation on the way has none."),
+    "X0412": ("unknown score", "`by …` names a score: obd, obd-weights, taylor, magnitude, bn-scale, activation, random."),
     "X0501": ("a contract fell short", "What a statement promises was measured and does not hold. Nothing was written."),
+    "X0603": (
+        "a budget that cannot be met",
+        "Even with everything removed that may go, the network costs more than asked for.",
+    ),
     "X0601": ("an assert does not hold", "The spec demands something that is not so."),
     "X0604": ("a budget that nothing meets", "Even the cheapest choice for every layer costs more than the budget allows."),
     "X0602": ("a metric nobody measured", "Metrics come from `train` and from fitted classifiers, before this statement."),
@@ -173,11 +183,13 @@ CODES: dict[str, tuple[str, str]] = {
     "X0820": ("cannot be stored", "The network holds something that a standalone file cannot: an island or foreign function."),
     "X0821": ("a damaged graph", "graph.json is not what this version writes."),
     "X0822": ("a damaged bundle", "A file differs from what was certified."),
-    "X0823": (
+    "X0841": (
         "another number of processes",
-        "`processes=2` on `train` or `distill` (or `apply --processes 2`) states how many must run. `torchrun --nproc-per-node 2\n"
-        "-m netxform apply SPEC` starts them; the result is that of one process, up to the order of sums.",
+        "`processes=2` on `train` or `distill` (or `apply --processes 2`) states how many must run.\n"
+        "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order\n"
+        "of sums.",
     ),
+    "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
     "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),
     "X0825": ("trajectories that cannot be compared", "One picture shows points of one space: same probe set, same outputs."),
     "X0826": (

@@ -231,7 +231,7 @@ def test_a_shrunk_student_is_the_same_architecture_narrower() -> None:
     assert result.model.conv1.weight.shape == (8, 1, 3, 3)
     with pytest.raises(nx.NetxformError) as caught:
         nx.plan("model a = shrink(b, width=50%)\nmodel b = shrink(a, width=50%)\nfreeze **")
-    assert caught.value.diagnostics[0].code == "X0327"
+    assert caught.value.diagnostics[0].code == "X0344"
 
 
 def test_a_snapshot_is_the_network_as_it_was() -> None:
@@ -273,16 +273,16 @@ def test_features_are_matched(line: str) -> None:
         ("distill from [t, t]", "X0407"),
         ("distill from t temperature=0", "X0406"),
         ("distill from t hard=2", "X0406"),
-        ("distill from t { match student.layer4 to t.fc }", "X0326"),
-        ("distill from t { match student.layer4 to t.fc1 via conv1x1 }", "X0326"),
+        ("distill from t { match student.layer4 to t.fc }", "X0343"),
+        ("distill from t { match student.layer4 to t.fc1 via conv1x1 }", "X0343"),
         ("distill from t { match student.layer4 to u.layer4 }", "X0302"),
         ("distill from t { match student.layer4 to t.layer9 }", "X0203"),
         ("freeze **\ndistill from t", "X0310"),
-        ("distill from t loss=dist processes=2", "X0325"),
-        ("distill from t processes=2 for 1epochs", "X0823"),
+        ("distill from t loss=dist processes=2", "X0342"),
+        ("distill from t processes=2 for 1epochs", "X0841"),
         ("distill from t augment=spin(3)", "X0401"),
         ("distill from t regularize l3(conv1, 1e-3)", "X0401"),
-        ("distill from t regularize l1(activations(fc), 1e-3)", "X0324"),
+        ("distill from t regularize l1(activations(fc), 1e-3)", "X0341"),
     ],
 )
 def test_what_is_refused(text: str, code: str) -> None:
@@ -290,7 +290,7 @@ def test_what_is_refused(text: str, code: str) -> None:
 
 
 def test_a_teacher_of_other_size_is_refused() -> None:
-    assert error("distill from t", t=build("smallcnn", classes=7)) == "X0326"
+    assert error("distill from t", t=build("smallcnn", classes=7)) == "X0343"
 
 
 def test_a_weak_teacher_is_warned_of() -> None:

@@ -121,7 +121,8 @@ def test_networks_of_every_kind(model: nn.Module, rule: str) -> None:
 def test_budgets_are_met_and_monotone(cost: str) -> None:
     seen: list[float] = []
     for share in (80, 50, 30):
-        text = f"model net = zoo.smallcnn()\nfactorize ** until {cost} <= {share}% of base gate=none\nassert {cost} <= {share}% of base"
+        budget = f"{cost} <= {share}% of base"
+        text = f"model net = zoo.smallcnn()\nfactorize ** until {budget} gate=none\nassert {budget}"
         result = nx.apply(text)
         name = {"flops": "macs"}.get(cost, cost)
         totals = result.certificate["cost"]
@@ -205,7 +206,8 @@ def test_recurrent_layers_attention_and_embeddings(cell: type[nn.Module], tmp_pa
 
 
 def test_bundles_verify_and_a_changed_factor_breaks_the_claim(tmp_path: Path) -> None:
-    text = "model net = zoo.smallcnn()\ndata d = sklearn.digits()\nfactorize conv2 | fc1 rank=0.25 over d\nfactorize conv3 using tt rank=4"
+    text = "model net = zoo.smallcnn()\ndata d = sklearn.digits()\n"
+    text += "factorize conv2 | fc1 rank=0.25 over d\nfactorize conv3 using tt rank=4"
     result = nx.apply(text, out=tmp_path / "b")
     assert nx.verify(tmp_path / "b").held
     later = nx.apply(text + "\ntrain ** for 1epochs on d", out=tmp_path / "c")

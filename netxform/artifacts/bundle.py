@@ -70,6 +70,8 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
     plan, network = outcome.plan, outcome.network
     inputs = probe(network, plan.spec.seed)
     statements: list[dict[str, Any]] = []
+    # what was settled on weights or data, in words
+    chosen = {s.index: s.choice.values["factors"] for s in plan.steps if "factors" in s.choice.values}
     for entry, measured in zip(outcome.entries, outcome.measured, strict=True):
         claims: list[dict[str, Any]] = []
         for one in measured:
@@ -97,6 +99,7 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
                 "contract": entry.contract.value,
                 "claims": claims,
                 "metrics": entry.metrics,
+                "chosen": chosen.get(entry.index, []),
                 "warnings": list(entry.warnings),
             }
         )
@@ -130,7 +133,7 @@ def held_out_of(network: Network, data: Any) -> HeldOut | None:
         return None
     count = min(256, len(data.test), max(1, _HELD_OUT_BYTES // max(1, x0.numel() * x0.element_size())))
     pairs = [data.test[i] for i in range(count)]
-    return HeldOut(torch.stack([p[0] for p in pairs]), torch.as_tensor([int(p[1]) for p in pairs]))
+    return HeldOut(torch.stack([p[0] for p in pairs]), torch.stack([torch.as_tensor(p[1]) for p in pairs]))
 
 
 @torch.no_grad()
@@ -138,7 +141,7 @@ def _score(network: Network, held: HeldOut | None) -> dict[str, Any] | None:
     if held is None:
         return None
     result: Any = network.module.eval()(held.x)
-    if not isinstance(result, Tensor) or result.dim() != 2:
+    if not isinstance(result, Tensor) or result.dim() != 2 or held.y.dim() != 1 or held.y.dtype.is_floating_point:
         return None
     right = int((result.argmax(1) == held.y).sum())
     return {"samples": len(held.y), "right": right}

@@ -13,10 +13,12 @@ from rich.text import Text
 from netxform.artifacts.bundle import Verdict
 from netxform.compiler.plan import Check, Plan, Step
 from netxform.core.cost import Cost
+from netxform.syntax.quantity import short
 
 _HIDDEN = (
     "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
-    "seed", "selected", "base", "now", "left", "chosen", "chains", "bounds", "factors", "pairs", "tensor",
+    "seed", "selected", "base", "now", "left", "chosen", "chains", "bounds", "factors",
+    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights", "pairs", "tensor", "sensitivity",
 )  # fmt: skip
 
 
@@ -78,9 +80,22 @@ def details(step: Step) -> list[str]:
     if step.choice.provisional:
         lines.append(f"open: {step.choice.provisional}")
     for found in step.measured:
-        lines.append(f"measured: {found.claim}: {found.measured:.3g}, allowed {found.bound:.3g}")
+        lines.append(f"measured: {found.claim}: {_found(found.measured, found.bound, found.detail)}")
     lines += [f"warning: {w}" for w in step.choice.warnings]
     return lines
+
+
+def _found(measured: float, bound: float, detail: dict[str, Any]) -> str:
+    """A measured number beside its bound, or beside what was predicted."""
+    if "predicted" in detail:
+        predicted, error = detail["predicted"], detail["standard error"]
+        beside = (
+            "nothing predicted" if predicted is None else f"predicted {predicted:+.3g}" + (f" ± {error:.1g}" if error else "")
+        )
+        return f"{measured:+.3g} ({beside}), accuracy {detail['accuracy before']:.3f} → {detail['accuracy after']:.3f}"
+    if detail.get("agreement at least") is not None:
+        return f"{measured:.3g}; same class for {detail['agreement']:.1%}, at least {detail['agreement at least']:.1%}"
+    return f"{measured:.3g}" + ("" if bound == float("inf") else f", allowed {bound:.3g}")
 
 
 def _text(value: Any) -> str:
@@ -98,7 +113,7 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
     for entry in certificate["statements"]:
         if not entry["claims"] and not entry["metrics"]:
             continue
-        rows = [f"{c['claim']}: {_size(c)}{'held' if c['held'] else 'BROKEN'}" for c in entry["claims"]]
+        rows = [_claim(c) for c in entry["claims"]]
         wanted = ("teacher_val_accuracy", "val_accuracy", "test_accuracy", "test_mae", "test_r2", "test_loss")
         numbers = [f"{k.replace('_', ' ')} {entry['metrics'][k]:.3f}" for k in wanted if k in entry["metrics"]]
         rows += [", ".join(numbers)] if numbers else []
@@ -114,9 +129,14 @@ def certificate_table(certificate: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
-def _size(claim: dict[str, Any]) -> str:
-    """What was measured and allowed, where a bound was stated."""
-    return f"{claim['measured']:.2g} ≤ {claim['bound']:.2g}, " if claim["kind"] in ("within bound", "rounded") else ""
+def _claim(claim: dict[str, Any]) -> str:
+    """A claim with its verdict; where nothing bounds it, with what was measured."""
+    if not claim["held"]:
+        return f"{claim['claim']}: BROKEN"
+    if claim["bound"] != float("inf"):
+        size = f"{claim['measured']:.2g} ≤ {claim['bound']:.2g}, " if claim["kind"] in ("within bound", "rounded") else ""
+        return f"{claim['claim']}: {size}held"
+    return f"{claim['claim']}: {_found(claim['measured'], claim['bound'], claim['detail'])}"
 
 
 def _comparison(found: dict[str, Any]) -> Table:
@@ -173,15 +193,7 @@ def show(thing: Any, width: int | None = None) -> None:
 
 
 def _cost(cost: Cost) -> tuple[str, str, str]:
-    return _si(cost.params), _si(cost.macs), _si(cost.bytes)
-
-
-def _si(value: float) -> str:
-    for unit in ("", "k", "M", "G", "T"):
-        if abs(value) < 1000:
-            return f"{value:.3g}{unit}" if unit else f"{value:.0f}"
-        value /= 1000
-    return f"{value:.3g}P"
+    return short(cost.params), short(cost.macs), short(cost.bytes)
 
 
 def _change(before: Cost, after: Cost) -> str:

@@ -73,7 +73,7 @@ def _chain(part: nn.Module, x: Tensor) -> Tensor:
     links = links_of(part)
     with torch.no_grad():
         if isinstance(links[0], nn.Embedding):
-            return cast(Tensor, links[1].weight).double() @ (cast(Tensor, links[0].weight).double().T @ x)
+            return cast(Tensor, links[1].weight).double() @ (links[0].weight.double().T @ x)
         flat = isinstance(links[0], nn.Linear) or x.dim() == 1
         return linear_part(links, x[None])[0] if flat else linear_part(links, x)
 

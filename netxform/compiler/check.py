@@ -438,7 +438,8 @@ def _fill_block(
     assert command.block is not None
     layer_field = next((n for n, s in slots.items() if s.kind == "layers"), None)
     line_fields = {s.word: (n, s) for n, s in slots.items() if s.kind == "lines"}
-    if layer_field is None and not line_fields:
+    nested_fields = {s.word: n for n, s in slots.items() if s.kind == "nested"}
+    if layer_field is None and not line_fields and not nested_fields:
         findings.add("X0404", f"{who} takes no block", command.span, "a block stands here", notes=(f"form: {signature}",))
         return
     made: list[Layer] = []
@@ -468,8 +469,10 @@ def _fill_block(
                 lines[name].append(slot.of(**got))
             except TypeError:
                 continue
+        elif isinstance(inner, ast.Command) and inner.verb in nested_fields and inner.block is not None:
+            values[nested_fields[inner.verb]] = _nested(inner, findings)
         else:
-            expected = "`NAME = LAYER(…)`" if layer_field else ", ".join(f"`{w} …`" for w in line_fields)
+            expected = "`NAME = LAYER(…)`" if layer_field else ", ".join(f"`{w} …`" for w in (*line_fields, *nested_fields))
             findings.add(
                 "X0404", f"the block of {who} takes {expected}", inner.span, "something else", notes=(f"form: {signature}",)
             )
@@ -482,10 +485,25 @@ def _fill_block(
             values[name] = tuple(got)
 
 
+def _nested(holder: ast.Command, findings: Findings) -> tuple[Any, ...]:
+    """The statements in the block of `recover { … }`, bound to their verbs."""
+    made: list[Any] = []
+    for inner in holder.block or ():
+        if isinstance(inner, ast.Command):
+            bound = bind(inner, None, findings)
+            if bound is not None:
+                made.append(bound.transform)
+        else:
+            findings.add("X0404", f"the block of `{holder.verb}` takes statements", inner.span, "no statement")
+    if holder.operands or holder.clauses:
+        findings.add("X0404", f"`{holder.verb}` takes a block alone", holder.span, "more than a block")
+    return tuple(made)
+
+
 def _data_names(bound: Bound, data: dict[str, ast.Data], findings: Findings) -> None:
     """`on NAME` must name a data set that the spec declares (data handed in from Python is checked by the plan)."""
     for name, slot in bound.entry.slots.items():
-        if slot.kind == "prep" and slot.word == "on" and data:
+        if slot.kind == "prep" and slot.word in ("on", "over") and data:
             value = getattr(bound.action, name)
             if value is not None and value.text not in data:
                 findings.add(

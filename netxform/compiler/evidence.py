@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 from netxform.core.edit import Claim
 from netxform.core.law import Evidence
 from netxform.core.network import Network
+from netxform.core.reindex import Axis
+from netxform.core.rounding import in_double
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,24 @@ def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
 def tensors_in(value: Any) -> list[Tensor]:
     """The tensors of a nested result, in order."""
     return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
+
+
+# Of a network with more parameters than this no double-precision copy is made; float32 alone is compared.
+_LARGE = 150_000_000
+EXACT = 1e-10
+
+
+def doubled(network: Network) -> Network | None:
+    """A copy of the network in float64; None for a huge one."""
+    if sum(p.numel() for p in network.module.parameters()) > _LARGE:
+        return None
+    return in_double(network)
+
+
+def rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
+    """The network's own rounding noise: what permuting its free axes at random changes, which in real arithmetic is nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    maps: dict[Axis | str, list[int]] = {
+        a: torch.randperm(a.size, generator=generator).tolist() for a in network.atoms if a.locked is None
+    }
+    return relative(results(network.reindex(maps), inputs), results(network, inputs))

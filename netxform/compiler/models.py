@@ -51,7 +51,7 @@ class Models:
         self._open: list[str] = []
 
     def loaded(self, name: str, span: Span) -> LoadedModel:
-        """The model as it came. Raises NetxformError X0302 (not declared), X0327 (made of itself), and what loading raises."""
+        """The model as it came. Raises NetxformError X0302 (not declared), X0344 (made of itself), and what loading raises."""
         if name in self._loaded:
             return self._loaded[name]
         if name in self.given:
@@ -71,7 +71,7 @@ class Models:
                 or (f"declare it: `model {name} = …`", f"or remember this network before it is changed: `snapshot {name}`"),
             )
         if name in self._open:
-            raise fail("X0327", f"`{name}` is made of itself: {' → '.join([*self._open, name])}", declared.span, "circular")
+            raise fail("X0344", f"`{name}` is made of itself: {' → '.join([*self._open, name])}", declared.span, "circular")
         self._open.append(name)
         try:
             if isinstance(declared.source, ast.Call) and declared.source.name == "shrink":
@@ -93,7 +93,7 @@ class Models:
             raise fail("X0406", f"`width` is in (0, 1], not {width:g}", share.span, "width")
         loaded = self.loaded(whole.text, whole.span)
         if isinstance(loaded.module, Foreign):
-            raise fail("X0326", f"`{whole.text}` is no network: it has no width", whole.span, "not to be shrunk")
+            raise fail("X0343", f"`{whole.text}` is no network: it has no width", whole.span, "not to be shrunk")
         shapes = loaded.shapes
         example = self.example
         if example is None:

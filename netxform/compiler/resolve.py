@@ -190,6 +190,10 @@ class ResolveScope:
         """The loose end of the last cut."""
         return loose_end(self.state.network.module)
 
+    def cost(self, name: str) -> int | None:
+        """The cost of the subject as it came."""
+        return _cost(name, self.state.base)
+
 
 def resolve(
     spec: Spec,

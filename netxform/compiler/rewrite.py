@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from netxform.compiler.plan import Check, Plan, PlanItem, Step, Walk
 from netxform.compiler.resolve import judge
 from netxform.compiler.verify import Measured, measure, probe
-from netxform.core.law import Entry, Evidence
+from netxform.core.law import Contract, Entry, Evidence
 from netxform.core.network import Network
 from netxform.core.objective import Comparison, Fitting, Snapshot, Training
 from netxform.core.surgery import perform
@@ -147,7 +147,7 @@ def deepen(plan: Plan, network: Network, workers: Workers) -> Plan:
 def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: Any) -> None:
     before = state.network
     after = perform(before, item.edit)
-    metrics: dict[str, float] = {}
+    metrics = dict(item.choice.metrics)
     trained: Trained | None = None
     work = item.choice.work
     if isinstance(work, Training):
@@ -181,6 +181,8 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
             exit_code=3,
         )
     state.network = after
+    if item.contract is Contract.LOSSY and item.edit.operations:
+        state.metrics.clear()  # they were measured on another function
     state.metrics |= metrics
     evidence = tuple(m.evidence for m in measured)
     warnings = trained.warnings if trained is not None else ()

@@ -14,13 +14,15 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.compiler import bounded, carried
-from netxform.compiler.evidence import Measured, relative, results, tensors_in
+from netxform.compiler import bounded, carried, lossy
+from netxform.compiler.evidence import EXACT, Measured, doubled, relative, results, rounding, tensors_in
 from netxform.core.edit import (
     Claim,
     Edit,
     FrozenInTraining,
     LayerErrors,
+    LossChange,
+    MaskedTwin,
     OutputError,
     Rounded,
     SameFunction,
@@ -32,8 +34,7 @@ from netxform.core.edit import (
 )
 from netxform.core.law import Evidence
 from netxform.core.network import SAMPLES, Network, samples
-from netxform.core.reindex import Axis
-from netxform.core.rounding import HALF, in_double
+from netxform.core.rounding import HALF
 from netxform.core.surgery import outputs, perform
 from netxform.core.verb import Material
 
@@ -89,6 +90,10 @@ def _measure(
             return bounded.layers(before, after, claim, seed)
         case OutputError():
             return bounded.outputs(before, after, claim, inputs, seed, material)
+        case MaskedTwin():
+            return lossy.masked_twin(before, after, claim, edit, inputs, seed)
+        case LossChange():
+            return lossy.loss_change(before, after, claim, material)
         case _:
             assert_never(claim)
 
@@ -146,18 +151,6 @@ def _same(before: Network, after: Network, nodes: list[str], inputs: tuple[Tenso
     return Measured(evidence, wanted)
 
 
-# Of a network with more parameters than this no double-precision copy is made; float32 alone is compared.
-_LARGE = 150_000_000
-_EXACT = 1e-10
-
-
-def doubled(network: Network) -> Network | None:
-    """A copy of the network in float64; None for a huge one."""
-    if sum(p.numel() for p in network.module.parameters()) > _LARGE:
-        return None
-    return in_double(network)
-
-
 def _same_function(
     before: Network, after: Network, edit: Edit, inputs: tuple[Tensor, ...], seed: int, noise: float
 ) -> Measured:
@@ -167,12 +160,12 @@ def _same_function(
     copied = doubled(before)
     wanted = results(copied or before, inputs)
     stored = relative(results(after, inputs), wanted)
-    own = max(_rounding(after, inputs, seed), 1e-7)
+    own = max(rounding(after, inputs, seed), 1e-7)
     if any(t.dtype in HALF.values() for t in before.module.parameters()):  # half precision: its distance from float64
         own = max(own, relative(results(before, inputs), wanted))
     allowed = float("inf") if noise else 10 * own
     exact = relative(results(perform(copied, edit), inputs), wanted) if copied is not None else stored
-    bound = float("inf") if noise else _EXACT if copied is not None else allowed
+    bound = float("inf") if noise else EXACT if copied is not None else allowed
     name = "same function" + (f", up to noise of {noise:g}" if noise else "")
     held = exact <= bound and stored <= allowed
     detail = {"as stored": stored, "allowed as stored": allowed}
@@ -188,18 +181,14 @@ def again(claim: dict[str, Any], reference: tuple[Tensor, ...], network: Network
             return bounded.layers_again(claim, reference, network)
         case "output error":
             return bounded.outputs_again(claim, reference, network, inputs)
+        case "masked twin":
+            return lossy.masked_twin_again(claim, reference, network, inputs)
+        case "loss change":
+            return lossy.loss_change_again(claim, reference, network)
         case _:
             gap, allowed = relative(results(network, inputs), reference), float(claim["detail"]["allowed as stored"])
             name = f"{claim['claim']}, as stored"
             return Evidence(name, allowed, gap, gap <= allowed, claim["samples"], claim["seed"])
-
-
-def _rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
-    generator = torch.Generator().manual_seed(seed)
-    maps: dict[Axis | str, list[int]] = {
-        a: torch.randperm(a.size, generator=generator).tolist() for a in network.atoms if a.locked is None
-    }
-    return relative(results(network.reindex(maps), inputs), results(network, inputs))
 
 
 def _frozen(after: Network, claim: FrozenInTraining, inputs: tuple[Tensor, ...], seed: int) -> Measured:

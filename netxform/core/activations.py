@@ -21,8 +21,8 @@ _NAMES = frozenset(
     "hardtanh_ sigmoid tanh softplus softsign".split()
 )
 _BETWEEN = (
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-    nn.Identity,
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
+    nn.Dropout3d, nn.Identity,
 )  # fmt: skip
 _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _PASSED: tuple[Any, ...] = (*_SUMS, F.dropout, F.layer_norm, F.batch_norm)

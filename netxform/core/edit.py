@@ -125,6 +125,13 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
+class Bias:
+    """Give the named layers a bias of zeros, where they have none."""
+
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Cast:
     """Store the named tensors in `dtype` and put casts where values of two precisions meet; outputs keep their precision."""
 
@@ -134,12 +141,12 @@ class Cast:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Put the Edit's tensors of these names where tensors of the same shape are; on the twin nothing changes."""
+    """Put the Edit's tensors of these names in the place of the network's, in its precision; on the twin nothing happens."""
 
     tensors: tuple[str, ...]
 
 
-Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Cast | Assign
+Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Bias | Cast | Assign
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +266,36 @@ class OutputError:
     kind: Literal["output error"] = "output error"
 
 
+@dataclass(frozen=True, slots=True)
+class MaskedTwin:
+    """Claim: the network computes what it did, with the removed indices (of atoms, by name) read as zero by every reader.
+
+    `mixes`: what is computed across the indices, where something is; then the difference is reported and not bounded.
+    `means`: the removed indices are read as these constants: (operand, axis, name of the Edit's tensor).
+    """
+
+    removed: tuple[tuple[str, tuple[int, ...]], ...]
+    mixes: tuple[str, ...] = ()
+    means: tuple[tuple[str, int, str], ...] = ()
+    kind: Literal["masked twin"] = "masked twin"
+
+
+@dataclass(frozen=True, slots=True)
+class LossChange:
+    """Claim about the mean loss on calibration data: what was `predicted` of its change stands beside what it is.
+
+    `samples` of `data` were scored on; as many others are measured too. Nothing is bounded: the contract is lossy.
+    """
+
+    data: str
+    samples: int
+    loss: Literal["cross_entropy", "mse"]
+    predicted: float | None
+    error: float | None = None
+    output: str | None = None
+    kind: Literal["loss change"] = "loss change"
+
+
 Claim: TypeAlias = (
     SameValue
     | SameOutputs
@@ -267,6 +304,8 @@ Claim: TypeAlias = (
     | Untouched
     | LayerErrors
     | OutputError
+    | MaskedTwin
+    | LossChange
     | WithinBound
     | Rounded
     | Taken
@@ -282,7 +321,7 @@ class Choice:
     that are gone afterwards. `work`: what training or fitting is asked for (see `objective`). `warnings`: what a
     reader of the plan should know. `provisional`: what the twin could not decide, in words, where something is left open;
     a choice that was settled on weights and data leaves nothing open. `tensors`: what was computed while settling, by the
-    new tensor's name; the plan keeps their names alone.
+    new tensor's name; the plan keeps their names alone. `metrics`: what was measured of the final network while settling.
     """
 
     targets: tuple[str, ...] = ()
@@ -294,3 +333,4 @@ class Choice:
     warnings: tuple[str, ...] = ()
     provisional: str = ""
     tensors: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"], compare=False, repr=False)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float], compare=False)

@@ -288,7 +288,7 @@ def _penalties(wanted: tuple[Regularizer, ...], network: Network, scope: Scope, 
             nodes = tuple(dict.fromkeys(n.name for t in tops for n in exit_nodes(network, t)))
         if not nodes:
             raise fail(
-                "X0324",
+                "X0341",
                 f"`{one.target}` has no {one.of}",
                 one.target.span,
                 "nothing to penalise",

@@ -21,6 +21,7 @@ from netxform.core import layers as own_layers
 from netxform.core.edit import (
     Append,
     Assign,
+    Bias,
     Cast,
     Edit,
     Fill,
@@ -50,7 +51,8 @@ def perform(network: Network, edit: Edit) -> Network:
     """
     if not edit.operations:
         return network
-    changed = clone(network)
+    # an index map copies the structure itself
+    changed = network if isinstance(edit.operations[0], Reindex) else clone(network)
     for operation in edit.operations:
         match operation:
             case Truncate():
@@ -67,13 +69,17 @@ def perform(network: Network, edit: Edit) -> Network:
                 _insert_block(changed.module, operation)
             case Replace():
                 _replace(changed.module, operation, edit.tensors)
+            case Bias():
+                _bias(changed.module, operation)
+                changed = replace(changed)  # its types are found again, with the new tensors
             case Cast():
                 _cast(changed, operation)
             case Assign():
                 _assign(changed.module, operation, edit.tensors)
             case _:
                 assert_never(operation)
-    if any(not isinstance(o, Trainable | Assign) for o in edit.operations):
+    # an index map is checked, on a run, while it is made
+    if any(not isinstance(o, Trainable | Reindex | Assign) for o in edit.operations):
         changed.module.graph.lint()
         changed.module.recompile()
         return refresh(changed)
@@ -426,6 +432,15 @@ def _filled(tensor: torch.Tensor, fill: Fill) -> torch.Tensor:
     return tensor.index_copy(fill.axis, index, drawn if fill.noise is None else old + fill.noise * drawn)
 
 
+def _bias(module: fx.GraphModule, edit: Bias) -> None:
+    for path in edit.layers:
+        part: Any = module.get_submodule(path)
+        if part.bias is None:
+            weight = part.weight
+            zeros = torch.zeros(weight.shape[0], dtype=weight.dtype, device=weight.device)
+            part.bias = nn.Parameter(zeros, requires_grad=weight.requires_grad)
+
+
 # --- inserting -------------------------------------------------------------------------------------------------------
 
 
@@ -714,13 +729,12 @@ def _assign(module: fx.GraphModule, edit: Assign, tensors: Mapping[str, torch.Te
     held = _held(module)
     new: dict[int, torch.Tensor] = {}
     for name in edit.tensors:
-        old = held[name]
-        if old.is_meta:
+        old, value = held[name], tensors.get(name)
+        if old.is_meta or value is None:
             continue
-        value = tensors[name]
-        if value.shape != old.shape or value.dtype != old.dtype:
-            raise ValueError(f"`{name}` is {value.dtype} {tuple(value.shape)}, and should be {old.dtype} {tuple(old.shape)}")
-        new[id(old)] = _like(old, value.detach().to(old.device).clone())
+        if value.shape != old.shape:
+            raise ValueError(f"`{name}` is {tuple(value.shape)}, and should be {tuple(old.shape)}")
+        new[id(old)] = _like(old, value.detach().to(device=old.device, dtype=old.dtype, copy=True))
     _exchange_tensors(module, new)
 
 

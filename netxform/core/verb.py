@@ -25,13 +25,14 @@ if typing.TYPE_CHECKING:
 
     from netxform.core.cost import Cost
     from netxform.core.network import Network
+    from netxform.core.objective import Training
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """Where in the sentence a field is filled: `kind` and, for a preposition or an inner line, its word."""
 
-    kind: typing.Literal["operand", "prep", "key", "factor", "comparison", "layers", "lines"]
+    kind: typing.Literal["operand", "prep", "key", "factor", "comparison", "layers", "lines", "nested"]
     word: str = ""
     of: type | None = None
 
@@ -69,6 +70,11 @@ def layers(default: Any = None) -> Any:
 def lines(word: str, of: type) -> Any:
     """The field is all lines in the block that begin with `word`; each fills the fields of `of`."""
     return _slot(Slot("lines", word, of), ())
+
+
+def nested(word: str) -> Any:
+    """The field is a tuple of statements, bound to their verbs: `recover { train … }` inside the block."""
+    return _slot(Slot("nested", word), ())
 
 
 def _slot(slot: Slot, default: Any) -> Any:
@@ -171,17 +177,30 @@ class Scope(Protocol):
         """The node of the loose end that the last cut left, if there is one."""
         ...
 
+    def cost(self, name: str) -> int | None:
+        """What the subject cost as it came: `params`, `macs`, `flops` or `bytes`; None for anything else."""
+        ...
+
 
 class Material(Protocol):
     """What a verb may use while it settles: calibration data, and a place to say how it goes."""
 
     def batches(
-        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128
+        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128, shared: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (x, y) of the training part of the data set, in an order that is a function of the seed alone.
 
-        The first `skip` samples are left out, so that two calls give samples that are disjoint.
+        The first `skip` samples are left out, so that two calls give samples that are disjoint. With `shared` each of
+        several processes is given its share of every batch, and `total` adds up what they found.
         """
+        ...
+
+    def total(self, *sums: Tensor) -> tuple[Tensor, ...]:
+        """Sums over the samples, added up over all processes."""
+        ...
+
+    def train(self, network: Network, work: Training, title: str) -> tuple[Network, dict[str, float]]:
+        """Train a copy of the network, and report metrics on data that was not trained on."""
         ...
 
     def vocabulary(self, data: str) -> tuple[str, ...]:
@@ -279,6 +298,9 @@ class Entry:
                     continue
                 case "lines":
                     tail = f" [{{ {slot.word} … }}]"
+                    continue
+                case "nested":
+                    tail = f" [{{ {slot.word} {{ … }} }}]"
                     continue
             parts.append(text if name in self.required else f"[{text}]")
         return " ".join(parts) + tail

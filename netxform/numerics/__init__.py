@@ -1,1 +1,1 @@
-"""Numerics of factorization: pure functions on tensors, that know no network and no verb."""
+"""The mathematics of factorizing and of saliency: tensors, networks and data; no verbs, no text."""

@@ -79,7 +79,7 @@ def _start(K: Tensor, rank: int, seed: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     start: list[Tensor] = []
     for mode, n in enumerate(K.shape):
-        U = leading(K.movedim(mode, 0).reshape(n, -1), min(n, rank))[0]
+        U = leading(K.movedim(mode, 0).reshape(n, -1), min(n, rank))
         more = torch.rand(n, rank - U.shape[1], generator=generator, dtype=torch.float64)
         start.append(torch.cat([U, more], dim=1))
     return start

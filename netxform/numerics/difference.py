@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -47,11 +46,11 @@ def linear_part(layers: list[nn.Module], x: Tensor) -> Tensor:
     return cast(Tensor, value)
 
 
-def _without_bias(layer: nn.Module) -> nn.Module:
-    made = copy.deepcopy(layer).double()
+def _without_bias(layer: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
+    made = copy.deepcopy(layer).to(dtype)
     bias = getattr(made, "bias", None)
     if isinstance(bias, Tensor):
-        made.bias = None
+        made.register_parameter("bias", None)
     return made
 
 
@@ -136,48 +135,40 @@ def _unit(step: Tensor, x: Tensor) -> Tensor:
 
 
 def _matrix_worst(g: Geometry, old: nn.Module, new: nn.Module, seed: int) -> Worst:
+    """The iteration runs in the precision of the weights; what is reported is measured in float64 at the x that it found."""
     held = kernel(g, cast(Tensor, old.weight))[0]
-    chain = [_without_bias(layer) for layer in links_of(new)]
-    if g.kind == "Embedding":  # a row of the table is what one input gives; as a matrix, what a mixture of inputs gives
-        table = cast(Tensor, chain[0].weight).detach()
-        last = cast(Tensor, chain[1].weight).detach()
+    links = links_of(new)
 
-        def after(x: Tensor) -> Tensor:
+    def after(x: Tensor, layers: list[nn.Module]) -> Tensor:
+        if g.kind == "Embedding":  # a row of the table is what one input gives; a mixture of rows what a matrix gives
+            table, last = (cast(Tensor, layer.weight).detach() for layer in layers)
             return last @ (table.T @ x)
+        value: Any = x[None]
+        for layer in layers:
+            value = layer(value)
+        return cast(Tensor, value)[0]
 
-    else:
-
-        def after(x: Tensor) -> Tensor:
-            value: Any = x[None]
-            for layer in chain:
-                value = layer(value)
-            return cast(Tensor, value)[0]
-
-    return _power(lambda x: _times(held, x), after, held, seed)
-
-
-def _times(W_OI: Tensor, x: Tensor) -> Tensor:
-    return torch.cat([W_OI[i : i + _ROWS].double() @ x for i in range(0, len(W_OI), _ROWS)])
-
-
-def _power(before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor], held: Tensor, seed: int) -> Worst:
-    """The adjoint of the chain is had by automatic differentiation, that of the matrix by blocks of rows."""
-    x = _start((held.shape[1],), seed)
+    plain = [_without_bias(layer, held.dtype) for layer in links]
+    x = _start((held.shape[1],), seed).to(held.dtype)
     for _ in range(_ITERATIONS):
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            z = after(x)
-        gap = before(x.detach()) - z.detach()
+            z = after(x, plain)
+        gap = held @ x.detach() - z.detach()
         (back,) = torch.autograd.grad(z, x, gap)
-        for i in range(0, len(held), _ROWS):
-            back = back - held[i : i + _ROWS].double().T @ gap[i : i + _ROWS]
-        x = _unit(back, x)
-    x = x.detach()
+        x = _unit(held.T @ gap - back, x)
+    exact = x.detach().double()
+    exact = exact / exact.norm()
     with torch.no_grad():
-        y = before(x)
-        return Worst(float((y - after(x)).norm()), x, y)
+        y = torch.cat([held[i : i + _ROWS].double() @ exact for i in range(0, len(held), _ROWS)])
+        precise = [_without_bias(layer) for layer in links]
+        return Worst(float((y - after(exact, precise)).norm()), exact, y)
 
 
 def matrix_worst(old_OI: Tensor, new_OI: Tensor, seed: int) -> Worst:
     """Power iteration on the difference of two matrices."""
-    return _power(lambda x: old_OI @ x, lambda x: new_OI @ x, old_OI, seed)
+    E = old_OI - new_OI
+    x = _start((E.shape[1],), seed)
+    for _ in range(_ITERATIONS):
+        x = _unit(E.T @ (E @ x), x)
+    return Worst(float((E @ x).norm()), x, old_OI @ x)

@@ -25,7 +25,7 @@ from netxform.numerics.ways import Chain, Pairs, Place, TrainMatrix, Way, pairs
 
 AUTO = ("svd", "svd_in", "spatial", "tucker2", "cp")
 # alternating least squares dearer than this (multiply-accumulates a sweep at full rank) is left out of `auto`
-_CP_EFFORT = 3e9
+_CP_EFFORT = 3e8
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def targets(
         if path in shared:
             left[path] = f"its weight is also that of `{shared[path]}`: factors would untie them"
             continue
-        shape = cast(Any, node.args[0]).meta.get("shape") if node.args else None
+        shape = node.args[0].meta.get("shape") if node.args else None
         ways = _ways(module, path, shape, forms, modes) if isinstance(shape, tuple) else "what arrives is not one tensor"
         if isinstance(ways, str):
             left[path] = ways
@@ -185,13 +185,13 @@ def estimate(target: Target, share: float) -> Pick | None:
 # --- ranks that are chosen -------------------------------------------------------------------------------------------
 
 
-def tables(target: Target, module: nn.Module, seen: Seen | None, auto: bool) -> dict[str, Table]:
-    """A table for every way; under `auto`, CP only where trying it is cheap."""
+def tables(target: Target, module: nn.Module, seen: Seen | None, auto: bool, precise: bool) -> dict[str, Table]:
+    """A table for every way; under `auto`, CP only where trying it is cheap. Coarse ones do for comparing large errors."""
     out: dict[str, Table] = {}
     for form, way in target.ways.items():
         if auto and form == "cp" and len(target.ways) > 1 and _cp_effort(way) > _CP_EFFORT:
             continue
-        out[form] = way.table(module, seen)
+        out[form] = way.table(module, seen, precise)
     return out
 
 
@@ -255,46 +255,34 @@ def share_out(
     dense: Sequence[float],
     budget: float,
     round_to: int,
-    gate: Callable[[Target, str, Ranks], bool],
+    gate: Callable[[Pick], bool],
 ) -> Shares:
     """Formats and ranks of all layers together, such that the sum of `measure` is within the budget and the sum of
-    weight × squared relative error is least: a multiple-choice knapsack. Raises NetxformError X0604 where nothing fits.
+    weight × squared relative error is least: a multiple-choice knapsack. What is chosen must pass the gate; what does not is
+    taken out, with all that is larger in its form, and the rest is shared out again.
+
+    Raises NetxformError X0604 where nothing fits.
     """
     options: list[list[Option]] = []
     for target, one, weight, cost in zip(every, found, weights, dense, strict=True):
-        rows = [Option(cost, 0.0, None)]
-        for form, table in one.items():
-            for ranks in table.grid(round_to):
-                if not gate(target, form, ranks):
-                    continue
-                pick = Pick(target, form, ranks, table.error(ranks))
-                rows.append(Option(measure(pick), weight * cast(float, pick.error) ** 2, pick))
-        options.append(rows)
-    allocation = allocate(options, budget)
-    return Shares(tuple(rows[i].label for rows, i in zip(options, allocation.chosen, strict=True)), allocation)
-
-
-class Gate:
-    """Lets ranks through that are faster than the layer, by times at two ranks of each way and a straight line between."""
-
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-        self._lines: dict[tuple[str, str], tuple[float, float, float]] = {}
-
-    def __call__(self, target: Target, form: str, ranks: Ranks) -> bool:
-        """Whether these ranks are expected to be faster."""
-        if target.dense is None:
-            return True
-        key = target.path, form
-        way = target.ways[form]
-        if key not in self._lines:
-            small, large = (way.clip([max(1, int(s * f)) for f in way.full()]) for s in (0.06, 0.5))
-            (t0, dense), (t1, _) = timed(Pick(target, form, small), self.batch), timed(Pick(target, form, large), self.batch)
-            m0, m1 = way.cost(small)[1], way.cost(large)[1]
-            slope = max(0.0, (t1 - t0) / (m1 - m0)) if m1 > m0 else 0.0
-            self._lines[key] = t0 - slope * m0, slope, dense
-        base, slope, dense = self._lines[key]
-        return base + slope * way.cost(ranks)[1] < dense
+        picks = [Pick(target, form, ranks, table.error(ranks)) for form, table in one.items() for ranks in table.grid(round_to)]
+        options.append([Option(cost, 0.0, None), *(Option(measure(p), weight * cast(float, p.error) ** 2, p) for p in picks)])
+    passed: set[tuple[str, str, Ranks]] = set()
+    while True:
+        allocation = allocate(options, budget)
+        chosen = [rows[i].label for rows, i in zip(options, allocation.chosen, strict=True)]
+        refused: list[tuple[int, Pick]] = []
+        for i, pick in enumerate(chosen):
+            if pick is None or (pick.target.path, pick.form, pick.ranks) in passed:
+                continue
+            if gate(pick):
+                passed.add((pick.target.path, pick.form, pick.ranks))
+            else:
+                refused.append((i, pick))
+        if not refused:
+            return Shares(tuple(chosen), allocation)
+        for i, bad in refused:
+            options[i] = [o for o in options[i] if o.label is None or o.label.form != bad.form or o.label.cost[1] < bad.cost[1]]
 
 
 # --- chains as modules -----------------------------------------------------------------------------------------------

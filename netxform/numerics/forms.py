@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from netxform.core.values import Invocation
 from netxform.numerics.geometry import Geometry, layer, macs, moves, part, weight
-from netxform.numerics.svd import truncate
+from netxform.numerics.svd import LowRank, truncate
 from netxform.numerics.tensor import cp, hosvd_bounds, tt_svd, tucker2
 
 Ranks = tuple[int, ...]
@@ -37,7 +37,8 @@ Ranks = tuple[int, ...]
 class Factors:
     """The kernels of a chain, one a link, as (groups, outputs, inputs, *kernel); and ‖K − K̂‖_F and ‖K‖_F in float64.
 
-    `bound` is what the spectrum says of the error beforehand (infinite where nothing does).
+    `bound` is what the spectrum says of the error beforehand (infinite where nothing does). `gain` bounds the largest singular
+    value of the error of the matricisation, where the decomposition tells.
     """
 
     kernels: tuple[Tensor, ...]
@@ -45,6 +46,7 @@ class Factors:
     norm: float
     bound: float
     method: str
+    gain: float | None = None
 
 
 class Form(Protocol):
@@ -129,9 +131,14 @@ class Matrix:
 
     def decompose(self, g: Geometry, K_GOIk: Tensor, ranks: Ranks, *, seed: int, exact: bool) -> Factors:
         """Eckart–Young–Mirsky, for each group."""
-        found = [truncate(self.matrix(g, K), ranks[0], exact=exact, seed=seed) for K in K_GOIk]
+        return self.joined(g, [truncate(self.matrix(g, K), ranks[0], exact=exact, seed=seed) for K in K_GOIk])
+
+    def joined(self, g: Geometry, found: Sequence[LowRank]) -> Factors:
+        """The truncations of all groups as kernels."""
         U_GMR, V_GRN = torch.stack([f.U_OR for f in found]), torch.stack([f.V_RI for f in found])
-        return self.assemble(g, U_GMR, V_GRN, [f.error for f in found], [f.norm for f in found], found[0].method)
+        gains = [f.gain for f in found]
+        made = self.assemble(g, U_GMR, V_GRN, [f.error for f in found], [f.norm for f in found], found[0].method)
+        return replace(made, gain=None if None in gains else max(x for x in gains if x is not None))
 
     def assemble(
         self, g: Geometry, U_GMR: Tensor, V_GRN: Tensor, errors: list[float], norms: list[float], method: str

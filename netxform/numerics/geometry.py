@@ -65,7 +65,7 @@ def geometry(module: nn.Module) -> Geometry | str:
     """The numbers of a layer, or why it cannot be written as factors."""
     if type(module) in (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear):
         assert isinstance(module, nn.Linear)
-        return Geometry("Linear", module.out_features, module.in_features, bias=module.bias is not None)
+        return Geometry("Linear", module.out_features, module.in_features, bias=getattr(module, "bias", None) is not None)
     if type(module) is nn.Embedding:
         if module.max_norm is not None:
             return "its rows are renormalised when they are read (max_norm)"

@@ -12,6 +12,8 @@ from netxform.errors import fail
 
 # elements of the float64 copies that are held at once beside a matrix of another type (32 MB)
 CHUNK = 1 << 22
+# elements of a float64 chunk that stays in the cache (2 MB)
+CACHED = 1 << 18
 
 
 @contextmanager
@@ -53,7 +55,8 @@ def gram(A_MN: Tensor) -> Tensor:
     if A_MN.dtype == torch.float64:
         return A_MN @ A_MN.mT
     out_MM = torch.zeros(rows, rows, dtype=torch.float64)
-    step = max(1, CHUNK // rows)
+    # wide enough for the product, and small enough to stay in the cache where it can
+    step = max(256, CACHED // rows)
     for start in range(0, columns, step):
         part = A_MN[:, start : start + step].double()
         out_MM.addmm_(part, part.mT)
@@ -63,12 +66,13 @@ def gram(A_MN: Tensor) -> Tensor:
 def frobenius(A: Tensor) -> float:
     """‖A‖_F, accumulated in float64; scaled first where squares would leave the range."""
     flat = A.reshape(-1)
-    largest = float(flat.abs().max())
-    if largest == 0.0:
+    total = sum(float(part.dot(part)) for part in (a.double() for a in flat.split(CACHED)))
+    if 1e-240 < total < 1e240:
+        return total**0.5
+    scale = float(flat.abs().max())
+    if scale == 0.0:
         return 0.0
-    scale = largest if not 1e-120 < largest < 1e120 else 1.0
-    total = sum(float((part.double() / scale).square().sum()) for part in flat.split(CHUNK))
-    return scale * total**0.5
+    return scale * sum(float((a.double() / scale).square().sum()) for a in flat.split(CACHED)) ** 0.5
 
 
 def descending(A_NN: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,19 +81,15 @@ def descending(A_NN: Tensor) -> tuple[Tensor, Tensor]:
     return values.flip(0).clamp_min(0.0), vectors.flip(1)
 
 
-def leading(A_MN: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The `rank` leading left singular vectors of A (M×rank, orthonormal, float64) and all min(M, N) singular values.
-
-    The singular values are accurate down to 1e-7 of the largest (their squares to the rounding of float64).
-    """
+def leading(A_MN: Tensor, rank: int) -> Tensor:
+    """The `rank` leading left singular vectors of A (M×rank, orthonormal, float64), from the Gram matrix of its shorter side."""
     rows, columns = A_MN.shape
     if rows <= columns:
-        values, U = descending(gram(A_MN))
-        return signed(U[:, :rank]), values.sqrt()
-    values, V = descending(gram(A_MN.mT))
+        return signed(descending(gram(A_MN))[1][:, :rank])
+    V = descending(gram(A_MN.mT))[1]
     # the images of the right vectors, made orthonormal again: dividing by small singular values would not do
     Q, _ = torch.linalg.qr(A_MN.double() @ V[:, :rank])
-    return signed(Q), values.sqrt()
+    return signed(Q)
 
 
 def signs(U_MR: Tensor) -> Tensor:
@@ -104,8 +104,12 @@ def signed(U_MR: Tensor) -> Tensor:
 
 
 def distance(A_MN: Tensor, U_MR: Tensor, V_RN: Tensor) -> float:
-    """‖A − U V‖_F in float64, by rows a chunk at a time."""
-    step = max(1, CHUNK // A_MN.shape[1])
-    V = V_RN.double()
-    parts = zip(A_MN.split(step), U_MR.split(step), strict=True)
-    return sum(float(torch.addmm(a.double(), u.double(), V, alpha=-1).square().sum()) for a, u in parts) ** 0.5
+    """‖A − U V‖_F in float64, by columns a chunk at a time."""
+    rows, U = A_MN.shape[0], U_MR.double()
+    step = max(256, CACHED // rows)
+    total = 0.0
+    for start in range(0, A_MN.shape[1], step):
+        part = slice(start, start + step)
+        rest = torch.addmm(A_MN[:, part].double(), U, V_RN[:, part].double(), alpha=-1).reshape(-1)
+        total += float(rest.dot(rest))
+    return total**0.5

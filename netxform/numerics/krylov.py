@@ -34,6 +34,11 @@ from torch import Tensor
 FAILURE = 1e-12
 PROBES = 16
 STEPS = 30
+# an excess below this share of ‖W‖² is not to be told from the rounding of products in float32
+ROUNDING = 1e-5
+REFINEMENTS = 3
+# rows of W held in float64 at once
+ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,7 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
         new = slice(size, size + width)
         image[:, new] = W_MN @ basis[:, new]
         size += width
-        fresh, beta = torch.linalg.qr(_off(W_MN.mT @ image[:, new], basis[:, :size]))
-        # columns that are mostly rounding after the first pass are not yet orthogonal to the rest
-        basis[:, size : size + width] = torch.linalg.qr(_off(fresh, basis[:, :size]))[0]
+        basis[:, size : size + width], beta = _next(W_MN.mT @ image[:, new], basis[:, :size])
         if size < due:
             continue
         theta, vectors = _ritz(image[:, :size])
@@ -87,9 +90,23 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
             continue
         turn = vectors[:, :kept].to(W_MN.dtype)
         V, B = basis[:, :size] @ turn, image[:, :size] @ turn
-        # measured again, so that the rounding of all that went before is in it
-        residual[:kept] = _off(W_MN.mT @ B, V).double().square().sum(0)
-        excess = _certify(W_MN, V, probe, _Bound(theta, residual.cumsum(0), rank), allowed)
+        after = 1.03 * float(theta[kept])
+        for _ in range(REFINEMENTS if W_MN.dtype != torch.float64 and allowed < ROUNDING * norm * norm else 0):
+            # single precision found the space, and cannot tell how good it is
+            V, B, theta = _refined(W_MN, V)
+            left = norm * norm - float(theta[:rank].sum())
+            allowed = left * (1 - slack**-2)
+            V_next = _back(W_MN, B)
+            residual = _off(V_next, V).square().sum(0)
+            bound = _Bound(theta, residual.cumsum(0), rank)
+            if bound.excess(kept, after) <= 0.6 * allowed:
+                break
+            V = V_next
+        else:
+            # measured again, so that the rounding of all that went before is in it
+            residual = _off(_back(W_MN, B), V).double().square().sum(0)
+            bound = _Bound(theta, residual.cumsum(0), rank)
+        excess = _certify(W_MN, V.to(W_MN.dtype), probe, bound, allowed)
         if excess <= allowed:
             return Ritz(V[:, :rank], B[:, :rank], excess)
     return None
@@ -136,6 +153,34 @@ def _certify(W: Tensor, V: Tensor, probe: Tensor, bound: _Bound, allowed: float)
         rest = _off(_off(W.mT @ images[-1], V), torch.cat(spans, 1))
         spans.append(torch.linalg.qr(rest)[0])
     return least
+
+
+def _next(Z_NB: Tensor, basis_NS: Tensor) -> tuple[Tensor, Tensor]:
+    """An orthonormal basis of Z beside `basis`, and the triangle that makes Z's new part of it."""
+    fresh, beta = torch.linalg.qr(Z_NB - basis_NS @ (basis_NS.mT @ Z_NB))
+    again = torch.linalg.qr(fresh - basis_NS @ (basis_NS.mT @ fresh))
+    # columns that were mostly rounding are not yet orthogonal to the rest
+    while float(again.R.diagonal().abs().min()) < 0.5:
+        again = torch.linalg.qr(again.Q - basis_NS @ (basis_NS.mT @ again.Q))
+    return again.Q, beta
+
+
+def _refined(W_MN: Tensor, V_NL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The Ritz vectors, their images and values in the span of V, in float64."""
+    Q = torch.linalg.qr(V_NL.double())[0]
+    image = torch.cat([part.double() @ Q for part in W_MN.split(ROWS)])
+    theta, turn = _ritz(image)
+    return Q @ turn, image @ turn, theta
+
+
+def _back(W_MN: Tensor, B_ML: Tensor) -> Tensor:
+    """Wᵀ B in the precision of B."""
+    if W_MN.dtype == B_ML.dtype:
+        return W_MN.mT @ B_ML
+    out = B_ML.new_zeros(W_MN.shape[1], B_ML.shape[1])
+    for part, b in zip(W_MN.split(ROWS), B_ML.split(ROWS), strict=True):
+        out.addmm_(part.to(B_ML.dtype).mT, b)
+    return out
 
 
 def _off(Z: Tensor, V: Tensor) -> Tensor:

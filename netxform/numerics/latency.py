@@ -70,11 +70,11 @@ def _measure(layers: Sequence[Invocation], shape: tuple[int, ...], dtype: torch.
 
 
 def _median(call: Callable[[], object]) -> float:
-    """After one call to warm up: at least five calls, and up to fifty in a fifth of a second."""
+    """After one call to warm up: at least three calls, and up to fifty in a tenth of a second."""
     call()
     times: list[float] = []
     start = time.perf_counter()
-    while len(times) < 5 or (len(times) < 50 and time.perf_counter() - start < 0.2):
+    while len(times) < 3 or (len(times) < 50 and time.perf_counter() - start < 0.1):
         before = time.perf_counter()
         call()
         times.append(time.perf_counter() - before)

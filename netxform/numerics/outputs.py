@@ -22,8 +22,8 @@ _POSITIONS = 65_536
 class Seen:
     """Sums over samples and positions of a layer's output y (channels last), in float64.
 
-    `mean_O` and `covariance_OO` are those of y; `count` is the number of positions, `samples` of inputs. `slope` is the mean over
-    positions of ‖∂L/∂y‖² / channels, L the sum of the samples' losses; 0 where no gradient was asked for.
+    `mean_O` and `covariance_OO` are those of y; `count` is the number of positions, `samples` of inputs. `slope` is the mean
+    over positions of ‖∂L/∂y‖² / channels, L the sum of the samples' losses; 0 where no gradient was asked for.
     """
 
     total_O: Tensor
@@ -125,7 +125,7 @@ def _loss(out: Any, y: Tensor) -> Tensor:
 
 def _slopes(loss: Tensor, kept: dict[str, list[Tensor]], found: dict[str, Seen]) -> None:
     values = [(path, y) for path, several in kept.items() for y in several]
-    gradients = torch.autograd.grad(loss, [y for _, y in values], allow_unused=True)
+    gradients: Any = torch.autograd.grad(loss, [y for _, y in values], allow_unused=True)
     for (path, _), gradient in zip(values, gradients, strict=True):
         if gradient is not None:
             found[path].slope_sum += float(gradient.double().square().sum())

@@ -40,8 +40,8 @@ class LowRank:
 class Spectral:
     """All singular values of W, and the singular vectors of its shorter side: what every rank is cut from.
 
-    `squares` (descending, float64) are σ²; `X` holds the vectors as columns, in the precision of W; `short` says which side of W
-    they belong to (0: rows).
+    `squares` (descending, float64) are σ²; `X` holds the vectors as columns, in the precision of W; `short` says which side
+    of W they belong to (0: rows).
     """
 
     squares: Tensor
@@ -51,7 +51,7 @@ class Spectral:
     def cut(self, W_OI: Tensor, rank: int) -> LowRank:
         """The truncation to `rank` of the matrix that this was made of; its error is measured on the factors."""
         W = checked("the matrix", W_OI, 2)
-        rank = max(1, min(rank, len(self.squares)))
+        rank = max(1, min(rank, self.X.shape[1]))
         basis = self.X[:, :rank].to(W.dtype)
         X, Y = (basis, basis.mT @ W) if self.short == 0 else (W @ basis, basis.mT)
         found = _low_rank(W_OI, X, Y, float(self.squares.sum().sqrt()), "exact")
@@ -61,18 +61,21 @@ class Spectral:
         return replace(found, gain=tail + max(0.0, found.error - best))
 
 
-def spectral(W_OI: Tensor, *, precise: bool = True) -> Spectral:
+def spectral(W_OI: Tensor, *, precise: bool = True, most: int | None = None) -> Spectral:
     """The decomposition of the Gram matrix of the shorter side (in float64, or for a coarse one in the precision of W).
 
-    A coarse one is good for comparing errors above a per cent of ‖W‖, at less than half the time.
+    A coarse one is good for comparing errors above a per cent of ‖W‖, at less than half the time. Only the `most` leading
+    vectors are kept; ranks above are cut to it.
     """
     W = checked("the matrix", W_OI, 2)
     short = 0 if W.shape[0] <= W.shape[1] else 1
     tall = W if short == 0 else W.mT
     G = gram(tall) if precise or W.dtype == torch.float64 else tall @ tall.mT
     with one_thread():
-        squares, X = descending(G)
-    return Spectral(squares.double(), X.to(W.dtype), short)
+        values, vectors = torch.linalg.eigh(G)
+    del G
+    kept = vectors[:, -most:] if most is not None else vectors
+    return Spectral(values.flip(0).clamp_min(0.0).double(), kept.to(W.dtype).flip(1), short)
 
 
 def truncate(W_OI: Tensor, rank: int, *, exact: bool = False, seed: int = 0, slack: float = 1.005) -> LowRank:

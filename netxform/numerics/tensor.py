@@ -15,8 +15,12 @@ from torch import Tensor
 from netxform.errors import fail
 from netxform.numerics.cp import CP as CP
 from netxform.numerics.cp import cp as cp
-from netxform.numerics.gram import checked, frobenius, gram, leading, one_thread
-from netxform.numerics.svd import tails
+from netxform.numerics.gram import checked, distance, frobenius, gram, leading, one_thread, signed
+from netxform.numerics.krylov import leading_ritz
+from netxform.numerics.svd import LARGE, tails
+
+# of orthogonal iteration in a half sweep
+STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ def tucker2(K_OIHW: Tensor, ranks: tuple[int, int], *, sweeps: int = 1) -> Tucke
     """K_OIHW cut to `ranks` (Q output, R input channels), each clipped to 1 … its dimension.
 
     Sequentially truncated HOSVD (Vannieuwenhoven, Vandebril, Meerbergen 2012), then `sweeps` of HOOI (De Lathauwer, De Moor,
-    Vandewalle 2000), which never make it worse. The error lies between the larger and the root of the squared sum of the
-    tails of `hosvd_bounds`.
+    Vandewalle 2000) by orthogonal iteration from the subspace that is there, which never makes it worse: tr UᵀGU is convex in
+    U, and a step maximises its linear part. The error lies between the larger and the root of the squared sum of the tails of
+    `hosvd_bounds`.
     """
     K = checked("the kernel", K_OIHW)
     if K.ndim < 2:
@@ -58,23 +63,36 @@ def tucker2(K_OIHW: Tensor, ranks: tuple[int, int], *, sweeps: int = 1) -> Tucke
     # more than the other side can carry gives zeros only
     Q, R = min(most_q, most_r * S), min(most_r, most_q * S)
     with one_thread():
-        K_OIS = K.reshape(O, I, S).double()
-        # the side that loses more goes first: it makes the other one cheaper
-        if Q * I <= R * O:
-            left = leading(K_OIS.reshape(O, I * S), Q)[0]
-            right = _input_side(_project_output(K_OIS, left), R)
+        # Gram matrices are made in float64; a product in K's own precision moves a subspace by rounding, its error by the square
+        K_OSI = K.reshape(O, I, S).transpose(1, 2).contiguous()
+        # the shorter side first: its Gram matrix is the cheaper one of the full kernel
+        if O <= I:
+            U = leading(K_OSI.reshape(O, S * I), Q).to(K.dtype)
+            T_QSI = _by_output(K_OSI, U)
+            V = leading(T_QSI.reshape(Q * S, I).mT, R).to(K.dtype)
+            T_QSR = T_QSI @ V
         else:
-            right = _input_side(K_OIS, R)
-            left = leading(_project_input(K_OIS, right).reshape(O, R * S), Q)[0]
+            V = leading(K_OSI.reshape(O * S, I).mT, R).to(K.dtype)
+            T_OSR = K_OSI @ V
+            U = leading(T_OSR.reshape(O, S * R), Q).to(K.dtype)
+            T_QSR = _by_output(T_OSR, U)
         for _ in range(sweeps if (Q < O and R < I) else 0):
-            left = leading(_project_input(K_OIS, right).reshape(O, R * S), Q)[0]
-            right = _input_side(_project_output(K_OIS, left), R)
-        U, V = left, right
-        core = _project_input(_project_output(K_OIS, U), V)
+            # T of the side that was found last is that of its present factor, so the other side moves first
+            if O > I:
+                T_QSI = _by_output(K_OSI, U)
+                V = _turned(T_QSI.reshape(Q * S, I).mT, V)
+                U = _turned((T_OSR := K_OSI @ V).reshape(O, S * R), U)
+                T_QSR = _by_output(T_OSR, U)
+            else:
+                T_OSR = K_OSI @ V
+                U = _turned(T_OSR.reshape(O, S * R), U)
+                V = _turned((T_QSI := _by_output(K_OSI, U)).reshape(Q * S, I).mT, V)
+                T_QSR = T_QSI @ V
         dtype = K_OIHW.dtype
-        out = (core.reshape(Q, R, *K.shape[2:]).to(dtype), U.to(dtype), V.mT.contiguous().to(dtype))
-        rebuilt_QIS = torch.einsum("qrs,ri->qis", out[0].reshape(Q, R, S).double(), out[2].double())
-        error = frobenius(K_OIS - (out[1].double() @ rebuilt_QIS.reshape(Q, I * S)).reshape(O, I, S))
+        core_QRS = T_QSR.transpose(1, 2).contiguous().to(dtype)
+        out = (core_QRS.reshape(Q, R, *K.shape[2:]), U.to(dtype), V.mT.contiguous().to(dtype))
+        rebuilt_QSI = core_QRS.double().transpose(1, 2) @ out[2].double()
+        error = distance(K_OSI.reshape(O, S * I), out[1], rebuilt_QSI.reshape(Q, S * I))
         return Tucker2(*out, error, frobenius(K))
 
 
@@ -104,15 +122,24 @@ def tt_svd(T: Tensor, ranks: int | Sequence[int]) -> TT:
             "X0411", f"{len(wanted)} ranks for a tensor of order {len(shape)}: there are {len(shape) - 1} between its cores"
         )
     with one_thread():
-        cores: list[Tensor] = []
-        rest, left = given, 1
-        for n, rank in zip(shape[:-1], wanted, strict=True):
-            A_MN = rest.reshape(left * n, -1)
-            rank = max(1, min(rank, *A_MN.shape))
-            U = leading(A_MN, rank)[0]
-            cores.append(U.reshape(left, n, rank).to(T.dtype))
-            rest, left = U.to(A_MN.dtype).mT @ A_MN, rank
-        cores.append(rest.reshape(left, shape[-1], 1).to(T.dtype).contiguous())
+        # whichever end has the smaller unfolding goes next: each is a projection, and the bound knows no order
+        heads, ends, rest = list[Tensor](), list[Tensor](), given
+        first, last, left, right = 0, len(shape) - 1, 1, 1
+        while first < last:
+            if left * shape[first] <= shape[last] * right:
+                A_MN = rest.reshape(left * shape[first], -1)
+                rank = max(1, min(wanted[first], *A_MN.shape))
+                U = _train_side(A_MN, rank)
+                heads.append(U.reshape(left, shape[first], rank))
+                rest, left, first = U.to(A_MN.dtype).mT @ A_MN, rank, first + 1
+            else:
+                A_MN = rest.reshape(-1, shape[last] * right)
+                rank = max(1, min(wanted[last - 1], *A_MN.shape))
+                V = _train_side(A_MN.mT, rank)
+                ends.append(V.mT.reshape(rank, shape[last], right))
+                rest, right, last = A_MN @ V.to(A_MN.dtype), rank, last - 1
+        made = [*heads, rest.reshape(left, shape[first], right), *reversed(ends)]
+        cores = [c.to(T.dtype).contiguous() for c in made]
         return TT(tuple(cores), _train_distance(given, cores), frobenius(given))
 
 
@@ -151,18 +178,24 @@ def modes_of(n: int, count: int) -> tuple[int, ...]:
     return tuple(sorted(modes, reverse=True))
 
 
-def _input_side(K_OIS: Tensor, rank: int) -> Tensor:
-    """The leading directions (I×rank) of the input channels."""
-    return leading(K_OIS.transpose(0, 1).reshape(K_OIS.shape[1], -1), rank)[0]
+def _by_output(K_OSX: Tensor, U_OQ: Tensor) -> Tensor:
+    return (U_OQ.mT @ K_OSX.reshape(K_OSX.shape[0], -1)).reshape(-1, *K_OSX.shape[1:])
 
 
-def _project_output(K_OIS: Tensor, U_OQ: Tensor) -> Tensor:
-    O, I, S = K_OIS.shape  # noqa: E741
-    return (U_OQ.mT @ K_OIS.reshape(O, I * S)).reshape(-1, I, S)
+def _turned(A_MN: Tensor, U_MR: Tensor) -> Tensor:
+    """Steps of orthogonal iteration with A Aᵀ: the share of A in the span of U never falls."""
+    for _ in range(STEPS):
+        U_MR = torch.linalg.qr(A_MN @ (A_MN.mT @ U_MR))[0]
+    return signed(U_MR)
 
 
-def _project_input(K_OIS: Tensor, V_IR: Tensor) -> Tensor:
-    return V_IR.mT @ K_OIS
+def _train_side(A_MN: Tensor, rank: int) -> Tensor:
+    """The leading left singular vectors (M×rank): certified to 1e-6 of the best error by a Krylov space where that is cheaper."""
+    if min(A_MN.shape) >= LARGE and 8 * rank <= min(A_MN.shape):
+        found = leading_ritz(A_MN.mT, rank, frobenius(A_MN), 1 + 1e-6, 0)
+        if found is not None:
+            return signed(found.V_NR)
+    return leading(A_MN, rank)
 
 
 def _train_distance(T: Tensor, cores: Sequence[Tensor]) -> float:
@@ -172,9 +205,6 @@ def _train_distance(T: Tensor, cores: Sequence[Tensor]) -> float:
         r, n, s = core.shape
         rest = (core.double().reshape(r * n, s) @ rest).reshape(r, -1)
     first = cores[0].double().reshape(cores[0].shape[1], -1)
-    step = max(1, (1 << 22) // rest.shape[1])
-    flat = T.reshape(T.shape[0], -1)
     if len(cores) == 1:
         return frobenius(T.double() - cores[0].reshape(T.shape).double())
-    parts = zip(flat.split(step), first.split(step), strict=True)
-    return sum(float(torch.addmm(a.double(), u, rest, alpha=-1).square().sum()) for a, u in parts) ** 0.5
+    return distance(T.reshape(T.shape[0], -1), first, rest)

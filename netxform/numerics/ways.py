@@ -21,15 +21,16 @@ from netxform.numerics.geometry import Geometry, kernel, layer
 from netxform.numerics.operator import conv_norm, im2col_bound, spectral_norm
 from netxform.numerics.options import Table, squared_tails
 from netxform.numerics.outputs import Seen
-from netxform.numerics.svd import rank_by_vbmf, spectrum, truncate
+from netxform.numerics.svd import Spectral, rank_by_vbmf, spectral, spectrum, truncate
 from netxform.numerics.tensor import cp, modes_of, tt_matrix
 
 # EVBMF finds a rank near 0 on real networks: at least this share of the full rank is kept
 VBMF_FLOOR = 1 / 16
 # sweeps of alternating least squares while ranks of CP are compared
 _TRIAL = 12
-# multiply-accumulates that an exact operator norm may cost; above, a looser bound is stated
-_EFFORT = 3e10
+# multiply-accumulates that an exact operator norm may cost, and the side of a matrix; above, a looser bound is stated
+_EFFORT = 3e9
+_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Chain:
     def __init__(self, g: Geometry, form: str, place: Place) -> None:
         self.g, self.form, self.place = g, FORMS[form], place
         self.name, self.dense = form, g.params
+        self.whole: list[Spectral] = []
 
     def full(self) -> Ranks:
         """The largest ranks."""
@@ -80,16 +82,21 @@ class Chain:
         links = _biased(self.form.links(self.g, ranks), bias)
         return tuple(Layer(str(i), call) for i, call in enumerate(calls(links)))
 
-    def table(self, module: nn.Module, seen: Seen | None = None) -> Table:
-        """The relative error by ranks. With what was seen of the outputs, that of svd is about the output on data."""
+    def table(self, module: nn.Module, seen: Seen | None = None, precise: bool = True) -> Table:
+        """The relative error by ranks. With what was seen of the outputs, that of svd is about the output on data.
+
+        What is decomposed for it is kept for `make`.
+        """
         g, K_GOIk = self.g, kernel(self.g, cast(Tensor, module.weight))
         full = self.full()
         if isinstance(self.form, Matrix):
             if seen is not None and self._output_basis():
                 values = [torch.linalg.eigvalsh(c).clamp_min(0).flip(0).numpy() for c in _blocks(g, seen.covariance_OO)]
                 return Table(self, (_relative(squared_tails(values, full[0])),), on_data=True)
-            squares = [spectrum(self.form.matrix(g, K)).square().numpy() for K in K_GOIk]
-            return Table(self, (_relative(squared_tails(squares, full[0])),))
+            rows, columns = self.form.shape(g)
+            most = min(full[0], rows * columns // (rows + columns) + 1)
+            self.whole = [spectral(self.form.matrix(g, K), precise=precise, most=most) for K in K_GOIk]
+            return Table(self, (_relative(squared_tails([w.squares.numpy() for w in self.whole], full[0])),))
         if self.name == "tucker2":
             return Table(self, kept=_tucker_energy(g, K_GOIk)[: full[0] + 1, : full[1] + 1])
         if self.name == "tt":
@@ -135,24 +142,28 @@ class Chain:
         links = self.form.links(g, ranks)
         if seen is not None and self._output_basis():
             factors = _on_outputs(g, cast(Matrix, self.form), K_GOIk, ranks[0], seen)
+        elif self.whole and ranks[0] <= self.whole[0].X.shape[1]:
+            form = cast(Matrix, self.form)
+            factors = form.joined(g, [w.cut(form.matrix(g, K), ranks[0]) for w, K in zip(self.whole, K_GOIk, strict=True)])
         else:
             factors = self.form.decompose(g, K_GOIk, ranks, seed=seed, exact=exact)
         made = tensors(links, factors, held, bias)
         stored = _stored_error(g, links, factors, K_GOIk, made) if g.taps > 1 else factors.error
         rounding = _rounding(held.dtype, factors.norm, max(ranks), len(links), max(g.rows, g.columns) * g.taps)
-        gain, how = self._gain(g, K_GOIk, links, made, stored)
+        gain, how = self._gain(g, K_GOIk, links, made, factors)
         above = factors.bound if math.isfinite(factors.bound) else stored
         bound = LayerBound(self.place.path, above + rounding, gain + rounding, how, self.place.size)
         return Made(made, stored, factors.norm, (bound,), factors.method)
 
     def _gain(
-        self, g: Geometry, K: Tensor, links: tuple[Geometry, ...], made: dict[str, Tensor], error: float
+        self, g: Geometry, K: Tensor, links: tuple[Geometry, ...], made: dict[str, Tensor], factors: Factors
     ) -> tuple[float, str]:
-        """A bound on ‖(layer − chain)(x)‖ / ‖x‖ from the error kernel."""
+        """A bound on ‖(layer − chain)(x)‖ / ‖x‖, and how it was had."""
         if g.taps == 1 and g.kind != "Conv":
-            rows, columns = g.outputs, g.inputs
-            if min(rows, columns) ** 2 * max(rows, columns) > 20 * _EFFORT:
-                return error, "Frobenius norm of the error"
+            if factors.gain is not None:
+                return factors.gain, "first singular value left out"
+            if min(g.outputs, g.inputs) > _SIDE:
+                return factors.error, "Frobenius norm of the error"
             rebuilt = compose(g, links, _kernels(links, made))[0]
             return spectral_norm(K[0].double() - rebuilt.double()), "largest singular value of the error"
         E = K.double() - compose(g, links, [k.double() for k in _kernels(links, made)])
@@ -165,6 +176,9 @@ class Chain:
             whole = (1,) * (2 - g.dims) + size
             return conv_norm(flat, size=(whole[0], whole[1]), **settings), "Fourier symbol of the error"
         settings.pop("padding")
+        if factors.gain is not None and self.name == "svd":
+            unit = im2col_bound(torch.ones(g.groups, 1, *flat.shape[2:]) / math.sqrt(g.taps), **settings)
+            return unit * factors.gain, "first singular value left out, im2col"
         return im2col_bound(flat, **settings), "im2col matrix of the error"
 
 
@@ -185,7 +199,7 @@ def _rounding(dtype: torch.dtype, norm: float, rank: int, links: int, side: int)
 
 
 def taps_bound(E_GOIk: Tensor, g: Geometry, size: tuple[int, ...]) -> float:
-    """For any padding, and for transposed convolutions: the sum over the taps of ‖E_tap‖₂·√(how often the tap reads one pixel)."""
+    """For any padding, and for transposed convolutions: the sum over the taps of ‖E_tap‖₂ · √(how often it reads one pixel)."""
     if not g.kernel:
         return max(spectral_norm(e) for e in E_GOIk)
     often = [_readings(g, axis, n) for axis, n in enumerate(size)]
@@ -320,7 +334,7 @@ class TrainMatrix:
         make = Invocation("TTLinear", (self.in_modes, self.out_modes, ranks), {"bias": self.g.bias or bool(bias)})
         return (Layer("", make),)
 
-    def table(self, module: nn.Module, seen: Seen | None = None) -> Table:
+    def table(self, module: nn.Module, seen: Seen | None = None, precise: bool = True) -> Table:
         """The tails of the unfoldings."""
         T = self._tensor(cast(Tensor, module.weight))
         full = self.full()
@@ -395,7 +409,7 @@ class Pairs:
         pairs = tuple((n, r) for (n, _), r in zip(self.shapes, ranks, strict=True))
         return (Layer("", Invocation("Factored", (self.kind, pairs, self.arguments))),)
 
-    def table(self, module: nn.Module, seen: Seen | None = None) -> Table:
+    def table(self, module: nn.Module, seen: Seen | None = None, precise: bool = True) -> Table:
         """The matrices' tails, relative to all of their energy."""
         full = self.full()
         parts = [
@@ -422,8 +436,8 @@ class Pairs:
             made[f"{short}_u"], made[f"{short}_v"] = found.U_OR, found.V_RI
             rounding = _rounding(whole.dtype, found.norm, rank, 2, max(whole.shape))
             gain = spectral_norm(whole.double() - found.U_OR.double() @ found.V_RI.double())
-            bounds.append(LayerBound(f"{self.place.path}::{name}", found.error + rounding, gain + rounding, "largest singular value of the error",
-                                     self.place.size))  # fmt: skip
+            name_of, how = f"{self.place.path}::{name}", "largest singular value of the error"
+            bounds.append(LayerBound(name_of, found.error + rounding, gain + rounding, how, self.place.size))
             error, norm = math.hypot(error, found.error), math.hypot(norm, found.norm)
         known = {n for n, _ in self.shapes}
         made |= {f"inner.{n}": p.detach() for n, p in module.named_parameters() if n not in known}
@@ -450,8 +464,8 @@ def pairs(module: nn.Module, place: Place) -> Pairs | None:
         given = {
             k: getattr(module, k) for k in ("embed_dim", "num_heads", "dropout", "add_zero_attn", "kdim", "vdim", "batch_first")
         }
-        given |= {"bias": module.in_proj_bias is not None, "add_bias_kv": module.bias_k is not None}
-        names = [n for n, p in module.named_parameters() if n.endswith("proj_weight") or n == "out_proj.weight"]
+        given |= {"bias": getattr(module, "in_proj_bias", None) is not None, "add_bias_kv": module.bias_k is not None}
+        names = [n for n, _ in module.named_parameters() if n.endswith("proj_weight") or n == "out_proj.weight"]
     else:
         return None
     shapes = tuple((n, (int(module.get_parameter(n).shape[0]), int(module.get_parameter(n).shape[1]))) for n in names)

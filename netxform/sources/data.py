@@ -189,7 +189,7 @@ def from_tensors(
     if len(x) != len(y):
         raise fail("X0817", f"data `{name}`: {len(x)} inputs and {len(y)} targets")
     is_class = not y.dtype.is_floating_point
-    labels = y.numpy() if is_class else np.zeros(len(y), dtype=np.int64)
+    labels = y.numpy() if is_class and y.dim() == 1 else np.zeros(len(y), dtype=np.int64)
     parts = _split(labels, val, test, seed)
     made = [TensorDataset(x[torch.from_numpy(p)], y[torch.from_numpy(p)]) for p in parts]
     count = classes if classes is not None else int(y.max()) + 1 if is_class and len(y) else None

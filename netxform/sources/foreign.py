@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,11 +130,11 @@ def stored_classifier(path: Path, span: Span) -> Classifier:
     """A classifier stored by skops; types that skops does not trust are refused, save scikit-learn's own."""
     import skops.io
 
-    unknown = [t for t in cast("list[str]", skops.io.get_untrusted_types(file=path)) if not t.startswith("sklearn.")]
+    trusted = skops.io.get_untrusted_types(file=path)
+    unknown = [t for t in trusted if not t.startswith("sklearn.")]
     if unknown:
         raise fail("X0904", f"`{path.name}` holds {', '.join(unknown[:4])}", span, "not of scikit-learn")
     try:
-        trusted = cast("list[str]", skops.io.get_untrusted_types(file=path))
         return Classifier(skops.io.load(path, trusted=trusted), span)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise fail("X0808", f"`{path.name}` cannot be read: {error}", span, "damaged") from error

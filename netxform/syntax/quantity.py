@@ -60,3 +60,12 @@ def measure(node: ast.Quantity | ast.Number) -> Measure:
     factor, dimension = unit(node.unit)
     value = node.value / 100 if dimension == "share" else node.value * factor
     return Measure(int(value) if isinstance(value, float) and factor != 1 and value.is_integer() else value, dimension)
+
+
+def short(value: float) -> str:
+    """A number as people write it: 138M, 15.5G, 650."""
+    for unit_ in ("", "k", "M", "G", "T"):
+        if abs(value) < 1000:
+            return f"{value:.3g}{unit_}" if unit_ else f"{value:.0f}"
+        value /= 1000
+    return f"{value:.3g}P"

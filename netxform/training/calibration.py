@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
+from netxform.core.network import Network
+from netxform.core.objective import Training
 from netxform.errors import Span, fail
 from netxform.sources.data import DataSet
 from netxform.sources.trust import Trust, read_path
 from netxform.training.data import batches, order
-from netxform.training.fit import Progress
+from netxform.training.fit import History, Progress, fit
+from netxform.training.process import join
 
 
 class Calibration:
     """Samples of the training part of the data sets, in an order that is a function of the seed, and a progress display.
 
-    `load` gives the data sets by name, when they are first asked for, `models` further models; `trust`: what may be read.
+    `load` gives the data sets by name, when they are first asked for; `checkpoint` names the file of the n-th training, `told` is
+    handed its history; `models` gives further models, `trust` says what may be read.
     """
 
     def __init__(
@@ -26,6 +31,8 @@ class Calibration:
         load: Callable[[], Mapping[str, DataSet]],
         seed: int,
         progress: Progress,
+        checkpoint: Callable[[int], Path | None] = lambda n: None,
+        told: Callable[[str, History], None] = lambda title, history: None,
         models: Callable[[str], nn.Module] | None = None,
         trust: Trust | None = None,
     ) -> None:
@@ -33,6 +40,11 @@ class Calibration:
         self._models = models
         self._trust = trust or Trust()
         self._seed = seed
+        self._processes = join()
+        self._progress = progress
+        self._checkpoint = checkpoint
+        self._told = told
+        self._trained = 0
         self.start, self.step, self.stop = progress.start, progress.step, progress.stop
 
     def vocabulary(self, data: str) -> tuple[str, ...]:
@@ -50,12 +62,36 @@ class Calibration:
         return read_path(text, self._trust, span)
 
     def batches(
-        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128
+        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128, shared: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (x, y); the first `skip` samples of the order are left out, and at most `samples` given."""
+        """Batches (x, y); the first `skip` samples of the order are left out, and at most `samples` given.
+
+        With `shared` each of several processes is given its share of every batch; sums over the samples are then put
+        together by `total`, so that every process goes on with the same numbers.
+        """
+        rank, world = (self._processes.rank, self._processes.world) if shared else (0, 1)
         part = self._load()[data].train
         chosen = order(len(part), self._seed, 0)[skip : None if samples is None else skip + samples]
         if isinstance(part, TensorDataset):
-            yield from batches(TensorDataset(*(t[chosen] for t in part.tensors)), batch)
+            yield from batches(TensorDataset(*(t[chosen] for t in part.tensors)), batch, rank=rank, world=world)
         else:
-            yield from batches(Subset(part, chosen.tolist()), batch)
+            yield from batches(Subset(part, chosen.tolist()), batch, rank=rank, world=world)
+
+    def total(self, *sums: Tensor) -> tuple[Tensor, ...]:
+        """Sums of what every process found on its share, added up in float64; as they are where there is one process."""
+        if self._processes.world == 1:
+            return sums
+        out: list[Tensor] = []
+        for found in sums:
+            whole = found.detach().double().contiguous().clone()
+            torch.distributed.all_reduce(whole)
+            out.append(whole.to(found.dtype))
+        return tuple(out)
+
+    def train(self, network: Network, work: Training, title: str) -> tuple[Network, dict[str, float]]:
+        """Train a copy; a finished training that a resumed run finds on disk is taken from there."""
+        checkpoint = self._checkpoint(self._trained)
+        self._trained += 1
+        trained, history = fit(network, work, self._load()[work.data], self._progress, checkpoint, title)
+        self._told(title, history)
+        return trained, history.metrics

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from netxform.errors import fail
 from netxform.training.process import Processes, wait
@@ -30,7 +32,7 @@ def write(place: Path, epoch: int, tensors: Mapping[str, Tensor], facts: Mapping
     wait(processes)
     with warnings.catch_warnings():  # that it saves for one process is what is meant
         warnings.simplefilter("ignore")
-        dcp.save(dict(tensors), checkpoint_id=folder, no_dist=processes.world == 1)
+        save(dict(tensors), checkpoint_id=folder, no_dist=processes.world == 1)
     wait(processes)
     if not processes.first:
         return
@@ -54,9 +56,9 @@ def read(place: Path, like: Mapping[str, Tensor], processes: Processes) -> tuple
         folder = place.with_name(held["folder"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            known = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+            known = FileSystemReader(folder).read_metadata().state_dict_metadata
             found = {n: _room(n, m, like) for n, m in known.items()}
-            dcp.load(cast("dict[str, Any]", found), checkpoint_id=folder, no_dist=processes.world == 1)
+            load(cast("dict[str, Any]", found), checkpoint_id=folder, no_dist=processes.world == 1)
     except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
         text = (str(error).splitlines() or [""])[0]
         raise fail(

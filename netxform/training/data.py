@@ -71,14 +71,14 @@ def steps(
     places_ = [places.tolist() for step in cut for places, *_ in step]
     loaded = iter(DataLoader(samples, batch_sampler=places_))
     for step in cut:
-        yield tuple(Batch(*next(loaded), *rest) for rest in step)
+        yield tuple(Batch(x, y, *rest) for rest, (x, y) in zip(step, loaded, strict=False))
 
 
 def _share(chunk: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor, int]:
     """Samples and rows of one process's share of a batch; one row that does not count, where it has none."""
     if world == 1:
         return chunk, torch.arange(len(chunk)), chunk, len(chunk)
-    rows = torch.arange(rank, len(chunk), world)
+    rows = torch.arange(len(chunk))[rank::world]
     live = len(rows)
     rows = rows if live else torch.zeros(1, dtype=torch.int64)
     return chunk[rows], rows, chunk, live

@@ -133,7 +133,7 @@ def fit(
 
     `teachers`: what `work.soft` names; `probe`: the data that a trajectory is recorded on (`data` where it is None). With
     `checkpoint` the state is saved there after every epoch, and a run that finds one goes on from it. Raises NetxformError
-    X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device), X0822 (damaged checkpoint), X0823
+    X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device), X0822 (damaged checkpoint), X0841
     (another number of processes).
     """
     progress = progress or Quiet()
@@ -228,8 +228,8 @@ def _step(run: _Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int
     value = 0.0
     for i, piece in enumerate(pieces):
         view = show(piece, work, samples, run.device, (run.epoch, iteration * work.accumulate + i))
-        with sharing(piece, run.processes), unsynced(run.model, i + 1 == len(pieces)):
-            with precision(work, run.device):
+        with _nothing if world == 1 else _together(run, piece, i + 1 == len(pieces)):
+            with precision(work, run.device) if work.precision != "float32" else _nothing:
                 loss = run.objective(run.model(view.x), view, piece)
             # the mean over the global batch, when DDP has averaged over the processes
             weight = piece.live * world / rows
@@ -248,10 +248,23 @@ def _step(run: _Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int
         nn.utils.clip_grad_norm_([p for g in run.optimizer.param_groups for p in g["params"]], work.clip)
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    run.scheduler.step()
+    if work.schedule == "constant" and run.scheduler.last_epoch >= work.warmup:
+        run.scheduler.last_epoch += 1  # the rate stays: computing it again in every step costs more than a small network does
+    else:
+        run.scheduler.step()
     run.sums["loss"] += value * live
     run.sums["count"] += live
     return value
+
+
+_nothing = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _together(run: _Run, piece: Batch, last: bool) -> Generator[None]:
+    """While one of several processes computes its share of a piece."""
+    with sharing(piece, run.processes), unsynced(run.model, last):
+        yield
 
 
 def _close_epoch(run: _Run, data: DataSet) -> None:
@@ -468,14 +481,15 @@ def _seeded() -> Generator[None]:
 @contextlib.contextmanager
 def _deterministic() -> Generator[None]:
     """Same bytes out on the same machine. New memory need not be filled for that: nothing here reads what it did not write."""
-    before, filling = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    filler: Any = torch.utils.deterministic
+    before, filling = torch.are_deterministic_algorithms_enabled(), filler.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    filler.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filling
+        filler.fill_uninitialized_memory = filling
 
 
 def _misfit(error: Exception, data: DataSet) -> Exception:

@@ -1,7 +1,7 @@
 """One process or many: who takes part, and what must be the same for any number of them.
 
-Under `torchrun` each process takes its share of every global batch and DDP (or FSDP2) averages the gradients. Two kinds of layer
-look beyond one sample and would see the share alone: BatchNorm, whose statistics are then taken over all processes, and
+Under `torchrun` each process takes its share of every global batch and DDP (or FSDP2) averages the gradients. Two kinds of
+layer look beyond one sample and would see the share alone: BatchNorm, whose statistics are then taken over all processes, and
 dropout, whose mask is drawn for the global batch. With both, n processes compute what one does, up to the order of sums.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,11 +52,11 @@ def leave() -> None:
 
 
 def require(wanted: int | None, processes: Processes) -> None:
-    """Raises NetxformError X0823 where another number of processes runs than the spec asks for."""
+    """Raises NetxformError X0841 where another number of processes runs than the spec asks for."""
     if wanted is None or wanted == processes.world:
         return
     raise fail(
-        "X0823",
+        "X0841",
         f"{processes.world} process(es) run, {wanted} are asked for",
         notes=("each of them would train alone on the whole batch, or on another share than was meant",),
         helps=(f"torchrun --nproc-per-node {wanted} -m netxform apply SPEC",),
@@ -96,7 +96,7 @@ _STEP = _Step()
 
 
 @contextlib.contextmanager
-def sharing(batch: Batch, processes: Processes) -> Iterator[None]:
+def sharing(batch: Batch, processes: Processes) -> Generator[None]:
     """While one share of a global batch is computed."""
     if processes.world > 1:
         _STEP.rows, _STEP.total, _STEP.live, _STEP.world = batch.rows, batch.total, batch.live, processes.world
@@ -228,13 +228,13 @@ def _sharded(module: nn.Module) -> nn.Module:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor of which each process holds a part, put together; others as they are."""
     gather = getattr(tensor, "full_tensor", None)
-    return gather() if callable(gather) else tensor
+    return cast(Tensor, gather()) if callable(gather) else tensor
 
 
 def unsynced(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
     """Gradients of a piece that is not the last of its step are kept to themselves."""
-    if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
-        return model.no_sync()
-    if hasattr(model, "set_requires_gradient_sync"):
-        cast(Any, model).set_requires_gradient_sync(last)
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return contextlib.nullcontext() if last else model.no_sync()
+    if callable(sync := getattr(type(model), "set_requires_gradient_sync", None)):
+        sync(model, last)
     return contextlib.nullcontext()

@@ -81,8 +81,8 @@ def feature_loss(student: Tensor, teacher: Tensor, via: str) -> Tensor:
     Maps (N, C, H, W) of different size are first averaged to the smaller one.
     """
     if student.dim() == 4:
-        size = [min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)]
-        student, teacher = (t if list(t.shape[2:]) == size else F.adaptive_avg_pool2d(t, size) for t in (student, teacher))
+        size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+        student, teacher = (t if tuple(t.shape[2:]) == size else F.adaptive_avg_pool2d(t, size) for t in (student, teacher))
     if via != "attention":
         return F.mse_loss(student, teacher)
     a, b = (F.normalize(t.square().mean(1).flatten(1), dim=1) for t in (student, teacher))

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -112,7 +112,7 @@ class Teachers:
 
 
 @contextlib.contextmanager
-def _eval(model: nn.Module) -> Iterator[None]:
+def _eval(model: nn.Module) -> Generator[None]:
     """Eval mode, whatever somebody else left."""
     if any(m.training for m in model.modules()):
         model.eval()

@@ -24,7 +24,8 @@ class Compare:
     `compare to scratch`: the same network with fresh weights, nothing frozen, everything trained on the last data set.
     `compare to random`: the same spec on fresh weights: frozen parts stay random. What was trained before the first
     change of structure (the pre-training) is left out of both variants.
-    `compare to alone`: the same spec without its teachers, on the labels alone: does distillation help, and how much? Given are mean and standard error over the seeds.
+    `compare to alone`: the same spec without its teachers, on the labels alone: does distillation help, and how much? Given are
+    mean and standard error over the seeds.
 
     Example: model net = zoo.smallcnn(); data d = sklearn.digits(train=50); train ** for 1epochs; compare to scratch seeds=2
 

@@ -37,8 +37,9 @@ class Distill(Learning):
     """Train on the soft answers of a teacher: `distill from teacher for 5epochs on DATA temperature=4 hard=0.1`.
 
     The loss is hard · CE(labels) + (1 − hard) · T² · KL(softmax(v/T) ‖ softmax(z/T)), summed over classes, averaged over the
-    batch. An ensemble teaches by its mean: `from [t1, t2] mix=[0.6, 0.4]`, `mean=arithmetic` of the probabilities or `geometric`
-    (of the logits). Other soft losses by name: `ce`, `logit_mse`, `dist`, `dkd`; `mse` for targets that are no classes.
+    batch. An ensemble teaches by its mean: `from [t1, t2] mix=[0.6, 0.4]`, `mean=arithmetic` of the probabilities or
+    `geometric` (of the logits). Other soft losses by name: `ce`, `logit_mse`, `dist`, `dkd`; `mse` for targets that are no
+    classes.
 
     A teacher is a declared model of any source (a bundle, a library, an ONNX file, a classifier stored by skops, Python under
     trust), a `snapshot` of this network, or given by `nx.apply(…, models={"teacher": …})`. It is in eval mode, sees the same
@@ -109,7 +110,7 @@ class Distill(Learning):
         labels = "mse" if self.loss == "mse" else "cross_entropy"
         work, values, origins = planned(self, network, scope, selection, self.length, labels, soft=soft)
         if self.loss == "dist" and (self.processes or 1) > 1:
-            raise fail("X0325", "`dist` relates the samples of a batch to each other, and each process sees a part", scope.span)
+            raise fail("X0342", "`dist` relates the samples of a batch to each other, and each process sees a part", scope.span)
         self._outputs_fit(network, infos, work.outputs[0] if work.outputs else None, work.data)
         if self.selection is None:
             origins["selection"] = "all that is not frozen"
@@ -138,14 +139,14 @@ class Distill(Learning):
         if output not in known and len(known) != 1:
             raise fail("X0319", f"the network has {len(known)} outputs", helps=("say which one learns: `output=NAME`",))
         node = known[output] if output in known else next(iter(known.values()))
-        shape = node.meta.get("shape")
+        shape: Any = node.meta.get("shape")
         for name, info in infos.items():
             place = next(t.span for t in self.teachers if t.text == name)
             if info.output is None:
-                raise fail("X0326", f"the teacher `{name}` has several outputs", place, "which one teaches?")
+                raise fail("X0343", f"the teacher `{name}` has several outputs", place, "which one teaches?")
             if tuple(shape)[1:] != info.output[1:]:
                 raise fail(
-                    "X0326",
+                    "X0343",
                     f"the teacher `{name}` gives {_times(info.output[1:])} values, the student {_times(tuple(shape)[1:])}",
                     place,
                     "does not match",
@@ -164,7 +165,7 @@ class Distill(Learning):
                 helps=(f"write `match student.LAYER to {next(iter(infos))}.LAYER`",),
             )
         if info.network is None:
-            raise fail("X0326", f"the teacher `{teacher}` is no network: it has no layers", wanted.to.span, "no features")
+            raise fail("X0343", f"the teacher `{teacher}` is no network: it has no layers", wanted.to.span, "no features")
         mine = wanted.student.text.removeprefix("student.")
         node = scope.point(Selection(ast.Path(mine, span=wanted.student.span), wanted.student.span), "after")
         theirs = _point(info.network, path, wanted.to)
@@ -206,8 +207,8 @@ def _sizes(wanted: Features, here: tuple[int, ...], there: tuple[int, ...]) -> t
     if not fits:
         helps = ("via conv1x1 takes maps, via linear vectors and sequences, via attention maps of any channels",)
         raise fail(
-            "X0326",
-            f"`{wanted.student}` is {_times(here[1:])} and `{wanted.to}` {_times(there[1:])}: not to be matched via {wanted.via}",
+            "X0343",
+            f"`{wanted.student}` is {_times(here[1:])}, `{wanted.to}` {_times(there[1:])}: not to be matched via {wanted.via}",
             wanted.student.span,
             "does not match",
             helps=helps,

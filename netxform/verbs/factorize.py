@@ -12,6 +12,7 @@ from netxform.core.law import Contract
 from netxform.core.values import Limit, Name, Selection
 from netxform.core.verb import Material, Scope, key, operand, prep, verb
 from netxform.errors import Diagnostic, NetxformError, Span, fail
+from netxform.syntax.quantity import short
 
 if TYPE_CHECKING:
     from netxform.core.network import Network
@@ -174,9 +175,7 @@ class Factorize:
     def _cheaper(self, picks: Sequence[Pick]) -> tuple[list[Pick], dict[str, str]]:
         """Those that make a layer smaller; and for the others, why they are left."""
         kept = [p for p in picks if not self.when_smaller or p.cost[0] < p.target.params]
-        return kept, {
-            p.target.path: f"{_line(p)}, and the layer has {p.target.params:,} parameters" for p in picks if p not in kept
-        }
+        return kept, {p.target.path: f"{_line(p)} would not be smaller" for p in picks if p not in kept}
 
     def _share(self, found: Sequence[Target], values: Mapping[str, Any]) -> float:
         """The share of the selected layers that the budget leaves, for an estimate."""
@@ -241,7 +240,7 @@ class Factorize:
         self, every: Sequence[Target], network: Network, seen: Mapping[str, Seen], v: Mapping[str, Any], material: Material
     ) -> tuple[list[Pick], dict[str, str], dict[str, Any]]:
         """Forms and ranks by error, by VBMF or under the budget; why layers are left; and what to say of the allocation."""
-        from netxform.numerics.factoring import Pick, faster, first, tables, within
+        from netxform.numerics.factoring import Pick, first, tables, within
         from netxform.numerics.options import rounded
 
         auto = self.using == ("auto",)
@@ -261,15 +260,11 @@ class Factorize:
                 ranks = target.ways[form].clip([rounded(r, f, self.round_to) for r, f in zip(ranks, full, strict=True)])
                 picks.append(Pick(target, form, ranks))
                 continue
-            found.append(tables(target, module, seen.get(target.path), auto))
+            found.append(tables(target, module, seen.get(target.path), auto, self.exact or self.until is None))
             if self.by is not None:
                 share = float(self.by.value)
                 relative = share if self.by.name == "rel_error" else math.sqrt(1 - share)
-
-                def gate(pick: Pick) -> bool:
-                    return not auto or self.gate == "none" or faster(pick, self.batch)
-
-                one = within(target, found[-1], relative, self.round_to, gate)
+                one = within(target, found[-1], relative, self.round_to, self._gate)
                 if isinstance(one, str):
                     left[target.path] = one
                 else:
@@ -279,6 +274,12 @@ class Factorize:
         kept, more = self._cheaper(picks)
         return kept, left | more, {}
 
+    def _gate(self, pick: Pick) -> bool:
+        """Under `auto`, only what is faster on this machine."""
+        from netxform.numerics.factoring import faster
+
+        return self.using != ("auto",) or self.gate == "none" or faster(pick, self.batch)
+
     def _under_budget(
         self,
         every: Sequence[Target],
@@ -287,7 +288,7 @@ class Factorize:
         seen: Mapping[str, Seen],
         v: Mapping[str, Any],
     ) -> tuple[list[Pick], dict[str, str], dict[str, Any]]:
-        from netxform.numerics.factoring import Gate, share_out, timed
+        from netxform.numerics.factoring import share_out, timed
         from netxform.numerics.latency import seconds, whole_seconds
 
         assert self.until is not None
@@ -310,9 +311,10 @@ class Factorize:
             dense = [float(t.macs if name == "macs" else t.params * (size if name == "bytes" else 1)) for t in every]
             now, wanted = float(v["now"][name]), self._wanted(v)
         weights = [_weight(seen.get(t.path)) for t in every]
-        gate = Gate(self.batch) if self.using == ("auto",) and self.gate == "measured" else lambda *_: True
         try:
-            shares = share_out(every, found, weights, measures[name], dense, wanted - (now - sum(dense)), self.round_to, gate)
+            shares = share_out(
+                every, found, weights, measures[name], dense, wanted - (now - sum(dense)), self.round_to, self._gate
+            )
         except NetxformError as error:
             helps = ("allow more, select more layers, or let slower forms in: `gate=none`",)
             raise NetxformError(
@@ -321,7 +323,8 @@ class Factorize:
         picks = [p for p in shares.picks if p is not None]
         left = {t.path: "the budget is met without it" for t, p in zip(every, shares.picks, strict=True) if p is None}
         a = shares.allocation
-        return picks, left, {"allocation": f"{a.solver}, gap {a.gap:.2%}", "weighted error": a.loss}
+        felt = {t.path: w for t, w in zip(every, weights, strict=True)}
+        return picks, left, {"allocation": f"{a.solver}, gap {a.gap:.2%}", "weighted error": a.loss, "sensitivity": felt}
 
     def _make(
         self, picks: Sequence[Pick], network: Network, seen: Mapping[str, Seen], v: Mapping[str, Any], material: Material
@@ -434,7 +437,8 @@ def _line(pick: Pick) -> str:
     params, macs = pick.cost
     target = pick.target
     ranks = "×".join(str(r) for r in pick.ranks)
-    return f"{pick.form} rank {ranks}, {target.params:,} → {params:,} parameters, {target.macs:,} → {macs:,} MACs"
+    sizes = f"{short(target.params)} → {short(params)} parameters, {short(target.macs)} → {short(macs)} MACs"
+    return f"{pick.form} rank {ranks}, {sizes}"
 
 
 def _weight(seen: Seen | None) -> float:

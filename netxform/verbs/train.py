@@ -32,10 +32,10 @@ class Train(Learning):
     bounds the norm of the gradient. `patience` stops after so many epochs without a better validation loss.
     `keep best by …` in the stage puts the best epoch back.
 
-    `regularize l1(activations(conv1 | conv2), 1e-4)` adds a penalty: `l1` or `l2` of `activations(…)` (behind the nonlinearity),
-    of `outputs(…)` of layers, or of parameters; on values it is summed over the units and averaged over samples and positions.
-    `weight_decay(fc::weight, 1e-3)` is the optimizer's own. `augment=[shift(2), flip(0.5), noise(0.1), erase(0.25), scale(0.1)]`
-    and `mixup=0.2` change what is seen.
+    `regularize l1(activations(conv1 | conv2), 1e-4)` adds a penalty: `l1` or `l2` of `activations(…)` (behind the
+    nonlinearity), of `outputs(…)` of layers, or of parameters; on values it is summed over the units and averaged over samples
+    and positions. `weight_decay(fc::weight, 1e-3)` is the optimizer's own. `mixup=0.2` and `augment=[shift(2), flip(0.5),
+    noise(0.1), erase(0.25), scale(0.1)]` change what is seen.
 
     `processes=2` refuses to run with another number of processes; `strategy=fsdp` shards parameters; start them by
     `torchrun --nproc-per-node 2 -m netxform apply SPEC`.

@@ -1,0 +1,238 @@
+"""prune: remove what the loss needs least, whole coupled classes of indices at a time (Optimal Brain Damage on neurons)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from netxform.core.edit import Assign, Bias, Choice, Claim, Edit, LossChange, MaskedTwin, Reindex, Untouched
+from netxform.core.law import Contract
+from netxform.core.values import Invocation, Limit, Name, Selection
+from netxform.core.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
+from netxform.errors import Diagnostic, NetxformError, Span, fail
+
+if TYPE_CHECKING:
+    from netxform.core.network import Network
+
+_BUDGETS = ("params", "macs", "flops", "bytes", "latency")
+_MEASURES = ("saliency", "score", "activation", "zeros", "magnitude")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """`stop_if val_accuracy < 90%`: the rounds end before the one after which this holds."""
+
+    limit: Limit = comparison()
+
+
+@verb("prune")
+@dataclass(frozen=True)
+class Prune:
+    """Remove channels, neurons, heads: `prune saliency<1e-3`, `prune conv3 by magnitude amount=30%`.
+
+    What is coupled is scored and removed together: residual sums, concatenations, norms, grouped and depthwise convolutions,
+    heads, tied weights. Without a selection everything free is meant; outputs of the network are never free. Scores, `by …`:
+    `obd` (default: s = ½ ∂²L/∂m² of a gate m on everything that reads the class; `obd(method=exact)`,
+    `obd(method=monte-carlo, draws=4)`), `obd-weights`, `taylor`, `magnitude(norm=2)`, `bn-scale`, `activation`, `random`,
+    and those that Python code registers with `netxform.numerics.scores.score`.
+
+    How much: a threshold (`saliency < 1e-3`, `where zeros >= 99%`, `where activation < 0.01`), `amount=30%` of all indices,
+    or a budget (`until macs <= 50% of base`; params, macs, flops, bytes; `latency <= 5ms` is timed). `ranking=global` compares
+    all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes the share of each; `normalise=mean|max|l2`
+    divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]` leaves those alone.
+    `step=10%` removes in rounds of that share, scoring again in between; in a block, `recover { train … }` trains after each,
+    `stop_if val_accuracy < 90%` ends. `compensate=mean` folds the means of what goes into biases, `refit` fits the readers
+    again by least squares. `granularity=weight` zeroes single weights instead, `granularity="2:4"` two of every four along
+    the inputs.
+
+    Example: model net = zoo.smallcnn() input="1x1x8x8"; data d = sklearn.digits();
+    train ** for 1epochs on d; prune saliency<1e-4
+
+    Contract: lossy. The predicted change of the loss stands beside the measured one, and the network is compared with its
+    masked twin: the same function where nothing is mixed across what went. Refused: nothing free, nothing scored, budgets
+    that cannot be met. Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork, 1993; Molchanov et al.,
+    2017; Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
+    """
+
+    selection: Selection | None = operand(None)
+    below: Limit | None = comparison()
+    by: Invocation = prep("by", Invocation("obd"))
+    where: Limit | None = prep("where")
+    until: Limit | None = prep("until")
+    keep: tuple[Selection, ...] = prep("keep", ())
+    on: Name | None = prep("on")
+    amount: float | None = key(None)
+    ranking: Literal["global", "layer"] = key("global")
+    normalise: Literal["none", "mean", "max", "l2"] | None = key(None)
+    min_channels: int = key(1)
+    least: float = key(0.1)
+    round_to: int = key(1)
+    step: float | None = key(None)
+    compensate: Literal["none", "mean", "refit"] = key("none")
+    granularity: Literal["channel", "weight", "2:4"] = key("channel")
+    samples: int = key(512)
+    loss: Literal["cross_entropy", "mse"] = key("cross_entropy")
+    output: str | None = key(None)
+    seed: int | None = key(None)
+    recover: tuple[Any, ...] = nested("recover")
+    stops: tuple[Stop, ...] = lines("stop_if", Stop)
+    contract: ClassVar[Contract] = Contract.LOSSY
+
+    def validate(self, span: Span) -> Iterator[Diagnostic]:
+        """One way to say how much, and values in range."""
+        ways = [w for w in (self.below, self.where, self.until, self.amount) if w is not None]
+        if len(ways) != 1 and self.granularity != "2:4":
+            yield Diagnostic(
+                "X0408", "`prune` needs one way to say how much", span, "how much?",
+                helps=("write `saliency < 1e-3`, `amount=30%`, or `until macs <= 50% of base`",),
+            )  # fmt: skip
+        for limit in (self.below, self.where):
+            if limit is not None and limit.name not in _MEASURES:
+                yield Diagnostic("X0412", f"`{limit.name}` is no score", limit.span, f"one of {', '.join(_MEASURES)}")
+        if self.until is not None and (self.until.name not in _BUDGETS or self.until.op not in ("<", "<=")):
+            helps = (f"write one of {', '.join(_BUDGETS)}, and `<=`",)
+            yield Diagnostic("X0406", f"`{self.until}` is no budget", self.until.span, "", helps=helps)
+        for name, low, high in (("amount", 0, 1), ("step", 0, 1), ("least", 0, 1), ("min_channels", 1, 1 << 40),
+                                ("round_to", 1, 1 << 40), ("samples", 1, 1 << 40)):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not (low <= value <= high and (value > 0 or name in ("amount", "least"))):
+                yield Diagnostic("X0406", f"`{name}` is out of range: {value}", span, name)
+        if self.step is not None and self.amount is None and self.until is None:
+            yield Diagnostic("X0407", "rounds need `amount=` or `until`", span, "`step` with a threshold")
+        if (self.recover or self.stops) and self.step is None:
+            yield Diagnostic(
+                "X0408", "`recover` and `stop_if` belong to rounds", span, "no `step=`", helps=("write `step=10%`",)
+            )
+
+    def resolve(self, network: Network, scope: Scope) -> Choice:
+        """Find the index sets; estimate the sizes by taking the same share of each."""
+        from netxform.numerics.removal import Wanted, candidates, estimate, weights_in
+        from netxform.numerics.scores import WITHOUT_DATA, known
+
+        known(self.by.name)
+        if self.granularity != "channel":
+            return self._weights(weights_in(network, scope.modules_of(self.selection) if self.selection else None), scope)
+        inside = None if self.selection is None else scope.modules_of(self.selection)
+        spared = [p for s in self.keep for p in scope.modules_of(s)]
+        names, warnings = candidates(network, inside, spared)
+        if not names:
+            raise fail(
+                "X0331",
+                f"nothing in `{self.selection or 'the network'}` may be pruned",
+                self.selection.span if self.selection is not None else scope.span,
+                "all of it is locked",
+                helps=("`netxform ls SPEC --axes` shows what is free",),
+            )
+        limit = self._limit(scope)
+        data = None
+        if self.by.name not in WITHOUT_DATA or self.compensate != "none" or self._measure() in ("zeros", "activation"):
+            data = scope.data(None if self.on is None else self.on.text, scope.span).name
+        else:
+            data = self._other_data(scope)
+        wanted = Wanted(
+            names, self.by.name, dict(self.by.keywords), self.amount, self._threshold(), limit, self.ranking,
+            self._normalise(), self.min_channels, self.least, self.round_to, self.step, self.compensate, data, self.samples,
+            self.loss, self.output, scope.seed if self.seed is None else self.seed,
+        )  # fmt: skip
+        recover = [t.resolve(network, scope).work for t in self.recover]
+        removed = estimate(network, wanted)
+        how = {"by": str(self.by), "index sets": len(names), "wanted": wanted, "recover": recover}
+        text = "which indices go needs weights" + (f" and {self.samples} samples of `{data}`" if data else "")
+        if wanted.threshold is not None:
+            text += "; how many as well"
+        origins = {} if self.normalise is not None else {"normalise": f"{wanted.normalise}, for {self.by.name}"}
+        return Choice(
+            targets=(str(self.selection or "**"),), values=how | {"removed": removed}, origins=origins,
+            warnings=warnings, provisional=text,
+        )  # fmt: skip
+
+    def _measure(self) -> str:
+        limit = self.below or self.where
+        return "" if limit is None else limit.name
+
+    def _threshold(self) -> tuple[str, str, float] | None:
+        limit = self.below or self.where
+        return None if limit is None else (limit.name, limit.op, float(limit.value))
+
+    def _normalise(self) -> Any:
+        if self.normalise is not None:
+            return self.normalise
+        return "mean" if self.by.name in ("magnitude", "bn-scale", "activation") and self.ranking == "global" else "none"
+
+    def _limit(self, scope: Scope) -> tuple[str, float] | None:
+        if self.until is None:
+            return None
+        value = float(self.until.value)
+        if self.until.of is not None:
+            whole = scope.cost(self.until.name)
+            if whole is None or self.until.of != "base":
+                raise fail("X0406", "shares are of `base`, and of a cost", self.until.span, "a share of what?")
+            value *= whole
+        elif self.until.dimension == "share":
+            raise fail("X0402", "a share of what?", self.until.span, helps=(f"write `{self.until} of base`",))
+        return self.until.name, value
+
+    def _weights(self, names: tuple[str, ...], scope: Scope) -> Choice:
+        if not names:
+            raise fail("X0331", "there are no weights of Linear or Conv layers here", scope.span, "nothing to prune")
+        if self.by.name == "obd-weights":
+            data = scope.data(None if self.on is None else self.on.text, scope.span).name
+        else:
+            data = self._other_data(scope)
+        values = {"by": self.by.name, "tensors": len(names), "weights": names, "data": data, "removed": {}}
+        return Choice((str(self.selection or "**"),), values, provisional="which weights go needs weights")
+
+    def _other_data(self, scope: Scope) -> str | None:
+        """Where the score needs no data: what the change of the loss is measured on, if anything is declared for it."""
+        if self.on is not None:
+            return scope.data(self.on.text, self.on.span).name
+        try:
+            return scope.data(None, scope.span).name
+        except NetxformError:
+            return None
+
+    def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
+        """Score, rank, remove; in rounds, if asked for."""
+        from netxform.numerics.removal import settle, zero_weights
+
+        if self.granularity != "channel":
+            return zero_weights(
+                network,
+                choice,
+                material,
+                self.by,
+                self.granularity,
+                0.5 if self.amount is None else self.amount,
+                self.samples,
+                self.loss,
+            )
+        return settle(
+            network, choice, material, choice.values["wanted"], choice.values["recover"], [s.limit for s in self.stops]
+        )
+
+    def rewrite(self, network: Network, choice: Choice) -> Edit:
+        """One reindexing, biases where a compensation needs them, and the tensors that were computed."""
+        from netxform.numerics.removal import maps_of
+
+        v = choice.values
+        maps = maps_of(network, v["removed"])
+        operations: list[Any] = [Reindex(maps)] if maps else []
+        if v.get("biases"):
+            operations.append(Bias(tuple(v["biases"])))
+        if v.get("assigned"):
+            operations.append(Assign(tuple(v["assigned"])))
+        return Edit(tuple(operations), choice.tensors)
+
+    def law(self, choice: Choice) -> tuple[Claim, ...]:
+        """The masked twin, and the change of the loss; nothing before the choice is final."""
+        v: Mapping[str, Any] = choice.values
+        claims: list[Claim] = []
+        if "weights" in v and not choice.provisional:
+            claims.append(Untouched(tuple(v["weights"])))
+        if v.get("twin"):
+            removed = tuple((n, tuple(i)) for n, i in v["removed"].items())
+            claims.append(MaskedTwin(removed, tuple(v["mixes"]), tuple(tuple(m) for m in v["means"])))
+        if v.get("data") and not choice.provisional:
+            claims.append(LossChange(v["data"], v["samples"], self.loss, v["predicted"], v["error"], self.output))
+        return tuple(claims)

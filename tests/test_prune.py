@@ -1,0 +1,187 @@
+"""prune as a user meets it: what is promised holds, budgets are met, outputs stay, and what cannot be done is refused."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import netxform as nx
+from tests.strategies import networks
+
+DIGITS = 'model net = zoo.smallcnn(width=8) input="1x1x8x8"\ndata d = sklearn.digits(train=200, val=60, test=60)\n'
+
+
+def gap(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def claims(result: nx.Result, index: int = -1) -> dict[str, dict[str, Any]]:
+    return {c["kind"]: c for c in result.certificate["statements"][index]["claims"]}
+
+
+@given(
+    networks(),
+    st.sampled_from(["prune", "prune stem", "prune parts"]),
+    st.sampled_from(["obd", "magnitude", "random", "taylor"]),
+    st.sampled_from(["", " ranking=layer", " round_to=2", " min_channels=2"]),
+    st.integers(0, 9),
+)
+@settings(max_examples=6)
+def test_pruning_is_certified_on_generated_networks(model: nn.Module, what: str, by: str, how: str, tenths: int) -> None:
+    x, y = torch.randn(24, 2, 5, 5), torch.arange(24) % 3
+    before = copy.deepcopy(model.state_dict())
+    result = nx.apply(f"{what} by {by} amount={tenths}0%{how}", model=model, example_inputs=x[:1], data=(x, y))
+    assert result.model(x).shape == (24, 3)  # no output is ever removed
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in before.items())
+    choice = result.plan.steps[0].choice
+    assert not choice.provisional
+    if not choice.values["removed"]:
+        with torch.no_grad():  # nothing pruned: the same bits
+            assert torch.equal(result.model(x), model(x))
+    else:
+        found = claims(result)["masked twin"]
+        assert found["held"]
+        assert found["bound"] == 1e-10
+        change = claims(result)["loss change"]["detail"]
+        assert (change["predicted"] is None) == (by in ("magnitude", "random"))
+
+
+def dead(seed: int) -> tuple[nn.Sequential, Tensor]:
+    """Channels 1 and 4 are read as zeros, channel 2 is constant."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
+    with torch.no_grad():
+        model[2].weight[:, [1, 4]] = 0
+        model[0].weight[2] = 0
+        model[0].bias[2] = 1.5
+    return model, torch.randn(30, 3, dtype=torch.float64)
+
+
+@given(st.integers(0, 999))
+@settings(max_examples=5)
+def test_channels_that_nobody_reads_go_exactly_and_constant_ones_with_their_mean(seed: int) -> None:
+    model, x = dead(seed)
+    y = torch.arange(30) % 3
+    result = nx.apply("prune `0` by obd amount=33.4%", model=model, example_inputs=x[:1], data=(x, y))
+    assert result.plan.steps[0].choice.values["removed"] == {"c1": [1, 4]}
+    with torch.no_grad():
+        assert gap(result.model(x), model(x)) <= 1e-12
+    # and the constant channel, scored by how much the readers' inputs vary: only its mean is lost, and that goes into the bias
+    from netxform.numerics.compensate import fold
+    from netxform.numerics.scores import Request
+
+    network = nx.capture(model, x[:1])
+    (axis,) = [a for a in network.atoms if a.size == 6]
+    folded = fold(network, {axis.atom: [2]}, Request(lambda: iter([(x, y)])))
+    small = network.reindex({axis.name: [0, 1, 3, 4, 5]}).module
+    with torch.no_grad():
+        assert gap(small(x), model(x)) > 1e-3
+        small.get_submodule("2").bias.copy_(folded.tensors["2.bias"])
+        assert gap(small(x), model(x)) <= 1e-12
+
+
+def test_refitting_the_readers_is_better_than_their_means_and_that_better_than_nothing() -> None:
+    """On the data that was fitted, least squares is the best of the three: a theorem, so no tolerance."""
+    from netxform.numerics.compensate import fold, refit
+    from netxform.numerics.scores import Request
+
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)).double().eval()
+    x = torch.randn(8, 2, 8, 8, dtype=torch.float64)
+    network = nx.capture(nn.Sequential(*model, nn.Flatten(), nn.Linear(64, 3)).double().eval(), x[:1])
+    axis = next(a for a in network.atoms if a.size == 6)
+    request = Request(lambda: iter([(x, x[:, 0, 0, 0])]))
+    small = network.reindex({axis.name: [0, 2, 3, 5]}).module
+    errors = []
+    with torch.no_grad():
+        wanted = model(x)
+        for how in (None, fold, refit):
+            tensors = how(network, {axis.atom: [1, 4]}, request).tensors if how is not None else {}
+            tried = copy.deepcopy(small)
+            for name, tensor in tensors.items():
+                if name.startswith("2."):
+                    tried.get_parameter(name).copy_(tensor)
+            errors.append(float((tried.get_submodule("2")(torch.relu(tried.get_submodule("0")(x))) - wanted).square().mean()))
+    assert errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize("text", ["params <= 40% of base", "macs <= 20k", "bytes <= 20kB"])
+def test_budgets_are_met_and_hardly_more_is_removed(text: str) -> None:
+    result = nx.apply(f"{DIGITS}prune by magnitude until {text}")
+    final, base = result.plan.final, result.plan.base
+    value, bound = {
+        "params": (final.params, 0.4 * base.params), "macs": (final.macs, 20_000), "bytes": (final.bytes, 20_000)
+    }[text.split()[0]]  # fmt: skip
+    assert 0.85 * bound < value <= bound
+
+
+def test_a_budget_out_of_reach_and_nothing_to_prune_are_refused() -> None:
+    for text, code in {
+        "prune until params <= 10": "X0603",
+        "prune fc amount=50%": "X0331",
+        "prune by salience amount=50%": "X0412",
+        "prune amount=50% step=10% { stop_if val_accuracy < 50% }": "X0602",
+        "prune conv1": "X0408",
+        "prune conv1 amount=50% until macs <= 1M": "X0408",
+        "prune sharpness < 3": "X0412",
+        "prune amount=150%": "X0406",
+        "prune conv1 amount=10% { recover { train ** for 1epochs on d } }": "X0408",
+        "prune until latency >= 3ms": "X0406",
+    }.items():
+        with pytest.raises(nx.NetxformError) as caught:
+            nx.apply(DIGITS + text)
+        assert caught.value.diagnostics[0].code == code, text
+
+
+def test_rounds_with_recovery_train_in_between_and_can_be_stopped(tmp_path: Path) -> None:
+    text = DIGITS + "train ** for 4epochs on d using adamw(lr=5e-3)\nprune by obd amount=60% step=20% "
+    result = nx.apply(text + "{ recover { train ** for 2epochs on d using adamw(lr=2e-3) } }", out=tmp_path / "out")
+    assert result.certificate["metrics"] or result.histories
+    assert len(result.histories) == 4  # the first training, and one recovery a round
+    assert nx.verify(tmp_path / "out").held
+    again = nx.apply(text + "{ recover { train ** for 2epochs on d using adamw(lr=2e-3) } }")
+    assert all(
+        torch.equal(a, b) for a, b in zip(result.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+    )
+    stopped = nx.apply(text + "{ recover { train ** for 1epochs on d }; stop_if val_accuracy < 101% }")
+    assert not stopped.plan.steps[1].choice.values["removed"]
+    assert any("stopped" in w for w in stopped.plan.steps[1].choice.warnings)
+
+
+def test_the_deep_plan_shows_the_prediction_beside_the_measurement() -> None:
+    plan = nx.plan(DIGITS + "prune saliency < 1e-3", deep=True)
+    (step,) = plan.steps
+    assert not step.choice.provisional
+    change = next(e for e in step.measured if "predicted" in e.detail)
+    assert change.detail["predicted"] is not None
+    assert nx.plan(DIGITS + "prune saliency < 1e-3").steps[0].choice.provisional
+
+
+@pytest.mark.parametrize("how", ["amount=50%", "amount=50% by obd-weights", 'granularity="2:4"'])
+def test_single_weights(how: str, tmp_path: Path) -> None:
+    how = how if "2:4" in how else f"{how} granularity=weight"
+    by = "" if "by" in how else "by magnitude "
+    result = nx.apply(f"{DIGITS}prune fc1 | conv2 {by}{how}", out=tmp_path / "out")
+    weights = [result.model.get_parameter(f"{n}.weight") for n in ("fc1", "conv2")]
+    assert sum(int((w == 0).sum()) for w in weights) == sum(w.numel() for w in weights) // 2
+    if "2:4" in how:
+        for w in weights:
+            assert bool(((w.movedim(1, -1).unflatten(-1, (-1, 4)) == 0).sum(-1) == 2).all())
+    assert nx.verify(tmp_path / "out").held
+
+
+def test_dead_units_are_found_by_their_zeros() -> None:
+    model, x = dead(0)
+    with torch.no_grad():
+        model[0].weight[3], model[0].bias[3] = 0, -1.0  # ReLU never lets it through
+    result = nx.apply("prune ** where zeros >= 99%", model=model, example_inputs=x[:1], data=(x, torch.arange(30) % 3))
+    assert result.plan.steps[0].choice.values["removed"] == {"c1": [3]}
+    with torch.no_grad():
+        assert gap(result.model(x), model(x)) <= 1e-12
