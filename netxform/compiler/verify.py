@@ -112,7 +112,7 @@ class _Watch(fx.Interpreter):
 
 
 def values_at(network: Network, nodes: Iterable[str], inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The values of the named nodes, in eval mode. No parameter asks for a gradient meanwhile: `nn.RNN` rounds otherwise then."""
+    """The values of the named nodes, in eval mode. No parameter asks for a gradient: `nn.RNN` would round otherwise."""
     module = network.module
     modes = {m: m.training for m in module.modules()}
     module.eval()
