@@ -5,6 +5,7 @@ Trajectory … ─embed→ Picture ─draw→ Figure
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,10 @@ def _plane(points: np.ndarray, method: Method, perplexity: float, seed: int) -> 
         case "pca":
             return reduced[:, :2]
         case "isomap":
-            return cast(np.ndarray, Isomap(n_neighbors=min(10, len(points) - 1), n_components=2).fit_transform(reduced))
+            with warnings.catch_warnings():  # that the graph of neighbours had several parts, and was completed
+                warnings.simplefilter("ignore")
+                made = Isomap(n_neighbors=min(10, len(points) - 1), n_components=2)
+                return cast(np.ndarray, made.fit_transform(reduced))
         case "tsne":
             made = TSNE(2, perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed, method="barnes_hut")
             return cast(np.ndarray, made.fit_transform(reduced))

@@ -106,7 +106,8 @@ class Cast:
         counts = rounding(every.values(), dtype)
         if counts.overflow:
             broken = [n for n in names if rounding([held[n]], dtype).overflow]
-            raise self._overflow(f"{counts.overflow} weights would become infinite", broken, counts.largest)
+            layer = broken[0].rpartition(".")[0]
+            raise self._overflow(f"{counts.overflow} weights would become infinite", broken, layer, counts.largest)
         after = perform(network, self.rewrite(network, choice))
         seed = int(choice.values["seed"])
         try:
@@ -114,7 +115,7 @@ class Cast:
         except RuntimeError as error:
             raise fail("X0801", f"the network in {self.dtype} does not run: {str(error).splitlines()[0]}") from error
         if self.dtype == "float16" and found.largest > 65504:
-            raise self._overflow("a value on the way would become infinite", [found.where], found.largest)
+            raise self._overflow("a value on the way would become infinite", [found.where], found.where, found.largest)
         values = choice.values | {
             "bound": found.bound,
             "numbers": counts.numbers,
@@ -129,13 +130,13 @@ class Cast:
             warnings += (f"{counts.zeroed} of {counts.numbers} numbers ({share:.1f} %) are too small for {self.dtype}: zero",)
         return replace(choice, values=values, provisional="", warnings=warnings)
 
-    def _overflow(self, what: str, places: list[str], largest: float) -> NetxformError:
+    def _overflow(self, what: str, places: list[str], layer: str, largest: float) -> NetxformError:
         limit = "65504" if self.dtype == "float16" else "3.39e38"
         return fail(
             "X0329",
             f"{what}: the largest is {largest:.4g}, and {self.dtype} ends at {limit}",
             notes=(f"at {', '.join(places[:5])}{' …' if len(places) > 5 else ''}",),
-            helps=(f"keep it: `cast {self.dtype} keep [{places[0].rpartition('.')[0] or places[0]}]`", "or `cast bfloat16`"),
+            helps=(f"keep it: `cast {self.dtype} keep [{layer or places[0]}]`", "or `cast bfloat16`"),
         )
 
     def rewrite(self, network: Network, choice: Choice) -> Edit:
