@@ -112,11 +112,7 @@ class _Watch(fx.Interpreter):
 
 
 def values_at(network: Network, nodes: Iterable[str], inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-<<<<<<< HEAD
     """The values of the named nodes, in eval mode. No parameter asks for a gradient meanwhile, or `nn.RNN` rounds otherwise."""
-=======
-    """The values of the named nodes, in eval mode. No parameter asks for a gradient: `nn.RNN` would round otherwise."""
->>>>>>> carry
     module = network.module
     modes = {m: m.training for m in module.modules()}
     module.eval()

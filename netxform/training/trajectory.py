@@ -24,11 +24,7 @@ def point(module: nn.Module, work: Training, data: DataSet, weights: Mapping[str
     assert work.record is not None
     if work.record.what == "weights":
         return sketch(torch.cat([weights[n].float().cpu().flatten() for n in work.parameters]))
-<<<<<<< HEAD
-    part: Any = {"test": data.test, "val": data.val, "train": data.train}[work.record.part]
-=======
     part = {"test": data.test, "val": data.val, "train": data.train}[work.record.part]
->>>>>>> carry
     probe = Subset(part, range(min(work.record.samples, len(part))))
     term = terms_of(work)[0]
     modes = [(m, m.training) for m in module.modules()]

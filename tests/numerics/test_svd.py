@@ -14,7 +14,7 @@ from torch import Tensor
 from netxform.errors import NetxformError
 from netxform.numerics import svd
 from netxform.numerics.krylov import leading_ritz
-from netxform.numerics.moments import LEVELS, Known, majorant, largest_sum
+from netxform.numerics.moments import LEVELS, Known, largest_sum, majorant
 from netxform.numerics.svd import output_optimal, rank_by_energy, rank_by_error, rank_by_vbmf, spectrum, tails, truncate
 
 KINDS = ["flat", "decaying", "steep", "deficient", "zero", "clustered"]
