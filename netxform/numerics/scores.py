@@ -97,9 +97,15 @@ def obd(network: Network, request: Request) -> Scores:
     if method not in ("auto", "gauss-newton", "monte-carlo", "exact"):
         raise fail("X0412", f"`obd` has no method `{method}`", helps=("methods: auto, gauss-newton, monte-carlo, exact",))
     found = saliency(
-        network, (request.shares or request.batches)(), method=method, total_of=request.total_of, loss=request.loss, draws=int(request.options.get("draws", 1)),
-        seed=request.seed, output=request.output,
-    )  # fmt: skip
+        network,
+        (request.shares or request.batches)(),
+        method=method,
+        loss=request.loss,
+        draws=int(request.options.get("draws", 1)),
+        seed=request.seed,
+        output=request.output,
+        total_of=request.total_of,
+    )
     total = {a: found.first[a] + s for a, s in found.second.items()}
     both = bool(request.options.get("first", request.iterative))
     how = f"½ ∂²L/∂m² of one gate for the class, {found.method}" + (", plus the first order" if both else "")
