@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from netxform.core.edit import Claim
 from netxform.core.law import Evidence
-from netxform.core.network import Network
+from netxform.core.network import Network, evaluating
 from netxform.core.reindex import Axis
 from netxform.core.rounding import in_double
 
@@ -31,13 +31,8 @@ def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The floating-point outputs on the inputs, in eval mode and in the network's own precision."""
     module = network.module
     given = [t.to(i.dtype) for t, i in zip(inputs, network.inputs, strict=True)]
-    modes = {m: m.training for m in module.modules()}
-    try:
-        with torch.no_grad():
-            found = tensors_in(module.eval()(*given))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with torch.no_grad(), evaluating(module):
+        found = tensors_in(module(*given))
     return tuple(t for t in found if t.is_floating_point())
 
 

@@ -33,7 +33,7 @@ from netxform.core.edit import (
     WithinBound,
 )
 from netxform.core.law import Evidence
-from netxform.core.network import SAMPLES, Network, samples
+from netxform.core.network import SAMPLES, Network, evaluating, samples
 from netxform.core.rounding import HALF
 from netxform.core.surgery import outputs, perform
 from netxform.core.verb import Material
@@ -114,20 +114,16 @@ class _Watch(fx.Interpreter):
 def values_at(network: Network, nodes: Iterable[str], inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """The values of the named nodes, in eval mode. No parameter asks for a gradient meanwhile, or `nn.RNN` rounds otherwise."""
     module = network.module
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
     asking = [p for p in module.parameters() if p.requires_grad]
     for parameter in asking:
         parameter.requires_grad_(False)
     watch = _Watch(module, nodes)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(module):
             watch.run(*[t.clone() for t in inputs])
     finally:
         for parameter in asking:
             parameter.requires_grad_(True)
-        for part, mode in modes.items():
-            part.training = mode
     return watch.seen
 
 

@@ -179,6 +179,18 @@ def refresh(network: Network) -> Network:
     return network
 
 
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside; every part is in its own mode again afterwards."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
 def on_meta(value: Any) -> Any:
     """Arguments with every device replaced by the meta device: what the code makes there must meet the others."""
     if isinstance(value, torch.device) or (isinstance(value, str) and value in ("cpu", "cuda")):
@@ -246,18 +258,12 @@ def _plainly_fits(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Any) -> bool:
 
 def annotate(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
     """Run the graph node by node in eval mode and note the shape and dtype of every value."""
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
     # tensors that the code makes on the default device must meet the others where they are
     meta = any(t.is_meta for t in inputs)
-    try:
-        with torch.no_grad(), torch.device("meta") if meta else contextlib.nullcontext():
-            run = _Shapes(module, garbage_collect_values=True)
-            run.meta = meta
-            run.run(*inputs)
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with torch.no_grad(), torch.device("meta") if meta else contextlib.nullcontext(), evaluating(module):
+        run = _Shapes(module, garbage_collect_values=True)
+        run.meta = meta
+        run.run(*inputs)
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

@@ -132,19 +132,12 @@ class _Casts(MetaRun):
 
 def casts_needed(network: Network, dtype: torch.dtype) -> list[CastAt]:
     """Where operands must be cast so that the network, whose tensors have two precisions, runs; found on a twin."""
-    from netxform.core.network import example
+    from netxform.core.network import evaluating, example
 
     shadow = network if all(p.is_meta for p in network.module.parameters()) else twin(network)
-    module = shadow.module
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    run = _Casts(module, dtype)
-    try:
-        with torch.no_grad(), torch.device("meta"):
-            run.run(*example(shadow))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    run = _Casts(shadow.module, dtype)
+    with torch.no_grad(), torch.device("meta"), evaluating(shadow.module):
+        run.run(*example(shadow))
     return run.found
 
 

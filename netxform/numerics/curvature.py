@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from netxform.core.axes import Atom
-from netxform.core.network import Network
+from netxform.core.network import Network, evaluating
 from netxform.errors import fail
 from netxform.numerics.gates import Gate, Gated, Gates, along_axis, gates
 
@@ -363,21 +363,14 @@ def _diagonal(slope: Tensor, m: Tensor, k: int) -> Tensor:
 def mean_loss(network: Network, batches: Batches, loss: Loss, output: str | None = None) -> tuple[float, float, int]:
     """The mean loss in eval mode, the share of right classes, and the number of samples."""
     total, right, count = 0.0, 0, 0
-    module = network.module
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            for x, y in batches:
-                z = logits(module(x), output).double()
-                target = _target(y, z, loss)
-                each = F.cross_entropy(z, target, reduction="none") if loss == "cross_entropy" else _squared(z, target)
-                total += float(each.sum())
-                right += 0 if y.dtype.is_floating_point else int((z.argmax(1) == y).sum())
-                count += len(x)
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with torch.no_grad(), evaluating(network.module):
+        for x, y in batches:
+            z = logits(network.module(x), output).double()
+            target = _target(y, z, loss)
+            each = F.cross_entropy(z, target, reduction="none") if loss == "cross_entropy" else _squared(z, target)
+            total += float(each.sum())
+            right += 0 if y.dtype.is_floating_point else int((z.argmax(1) == y).sum())
+            count += len(x)
     if not count:
         raise fail("X0823", "there is no sample to measure the loss on")
     return total / count, right / count, count

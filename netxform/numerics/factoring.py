@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from netxform.core.network import Network
+from netxform.core.network import Network, evaluating
 from netxform.core.surgery import build
 from netxform.core.values import Invocation, Layer
 from netxform.numerics.allocate import Allocation, Option, allocate
@@ -285,6 +285,21 @@ def share_out(
             options[i] = [o for o in options[i] if o.label is None or o.label.form != bad.form or o.label.cost[1] < bad.cost[1]]
 
 
+def cheapest(
+    every: Sequence[Target],
+    found: Sequence[Mapping[str, Table]],
+    measure: Callable[[Pick], float],
+    dense: Sequence[float],
+    round_to: int,
+) -> float:
+    """The least that the layers can cost together, whatever it does to the error."""
+    total = 0.0
+    for target, one, cost in zip(every, found, dense, strict=True):
+        picks = [Pick(target, form, ranks) for form, table in one.items() for ranks in table.grid(round_to)]
+        total += min((measure(p) for p in picks), default=cost)
+    return total
+
+
 # --- chains as modules -----------------------------------------------------------------------------------------------
 
 
@@ -334,8 +349,6 @@ class Gap:
 def gaps(network: Network, chains: Mapping[str, nn.Module], batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Gap]:
     """What each chain would put out instead of its layer, on the inputs that arrive there; in eval mode."""
     module = network.module
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
     found: dict[str, Gap] = {}
 
     def watch(path: str) -> Any:
@@ -357,12 +370,10 @@ def gaps(network: Network, chains: Mapping[str, nn.Module], batches: Iterable[tu
 
     handles = [module.get_submodule(p).register_forward_hook(watch(p)) for p in chains]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(module):
             for x, _ in batches:
                 module(x)
     finally:
         for handle in handles:
             handle.remove()
-        for part, mode in modes.items():
-            part.training = mode
     return found

@@ -19,7 +19,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from netxform.core.network import Network, example
+from netxform.core.network import Network, evaluating, example
 from netxform.core.surgery import build
 from netxform.core.values import Invocation, Layer
 
@@ -44,17 +44,10 @@ def whole_seconds(network: Network, batch: int) -> float:
     known = _read(key)
     if known is not None:
         return known
-    module = network.module
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            inputs = example(network, "cpu", batch)
-            found = _median(lambda: module(*inputs))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with evaluating(network.module), torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        inputs = example(network, "cpu", batch)
+        found = _median(lambda: network.module(*inputs))
     _write(key, found)
     return found
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from netxform.core.network import Network
+from netxform.core.network import Network, evaluating
 
 # positions of a map beyond this many a batch are thinned out evenly: neighbours tell the same
 _POSITIONS = 65_536
@@ -79,8 +79,6 @@ def observe(
     error), and its gradient is taken at the outputs.
     """
     module = network.module
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
     found: dict[str, Seen] = {}
     kept: dict[str, list[Tensor]] = {}
 
@@ -101,21 +99,20 @@ def observe(
 
     handles = [module.get_submodule(p).register_forward_hook(watch(p, module.get_submodule(p))) for p in layers]
     try:
-        for x, y in batches:
-            with torch.set_grad_enabled(gradients):
-                if gradients and x.is_floating_point():
-                    x = x.detach().requires_grad_()
-                out: Any = module(x)
-                for seen in found.values():
-                    seen.samples += len(x)
-                if gradients:
-                    _slopes(_loss(out, y), kept, found)
-            kept.clear()
+        with evaluating(module):
+            for x, y in batches:
+                with torch.set_grad_enabled(gradients):
+                    if gradients and x.is_floating_point():
+                        x = x.detach().requires_grad_()
+                    out: Any = module(x)
+                    for seen in found.values():
+                        seen.samples += len(x)
+                    if gradients:
+                        _slopes(_loss(out, y), kept, found)
+                kept.clear()
     finally:
         for handle in handles:
             handle.remove()
-        for part, mode in modes.items():
-            part.training = mode
     return found
 
 

@@ -135,7 +135,7 @@ def _stored(file: Path, key: str, rows: int) -> Tensor | None:
             facts: Any = held.metadata() or {}
     except (OSError, SafetensorError, KeyError):
         return None
-    right = facts.get("key") == key and facts.get("hash") == tensor_hash(found) and len(found) == rows
+    right = facts.get("of") == f"{key} {tensor_hash(found)}" and len(found) == rows
     return found if right else None
 
 
@@ -146,7 +146,8 @@ def _store(file: Path, key: str, output: Tensor) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, part = tempfile.mkstemp(dir=file.parent)
         os.close(descriptor)
-        save_file({"output": output.cpu().contiguous()}, part, {"key": key, "hash": tensor_hash(output)})
+        # one entry: several would be written in a random order
+        save_file({"output": output.cpu().contiguous()}, part, {"of": f"{key} {tensor_hash(output)}"})
         os.replace(part, file)
     except (OSError, SafetensorError):
         if part is not None:

@@ -280,7 +280,10 @@ class Factorize:
         """Under `auto`, only what is faster on this machine."""
         from netxform.numerics.factoring import faster
 
-        return self.using != ("auto",) or self.gate == "none" or faster(pick, self.batch)
+        return not self._gated() or faster(pick, self.batch)
+
+    def _gated(self) -> bool:
+        return self.using == ("auto",) and self.gate == "measured"
 
     def _under_budget(
         self,
@@ -290,7 +293,7 @@ class Factorize:
         seen: Mapping[str, Seen],
         v: Mapping[str, Any],
     ) -> tuple[list[Pick], dict[str, str], dict[str, Any]]:
-        from netxform.numerics.factoring import share_out, timed
+        from netxform.numerics.factoring import cheapest, share_out, timed
         from netxform.numerics.latency import seconds, whole_seconds
 
         assert self.until is not None
@@ -313,14 +316,17 @@ class Factorize:
             dense = [float(t.macs if name == "macs" else t.params * (size if name == "bytes" else 1)) for t in every]
             now, wanted = float(v["now"][name]), self._wanted(v)
         weights = [_weight(seen.get(t.path)) for t in every]
+        rest = now - sum(dense)
         try:
-            shares = share_out(
-                every, found, weights, measures[name], dense, wanted - (now - sum(dense)), self.round_to, self._gate
-            )
-        except NetxformError as error:
-            helps = ("allow more, select more layers, or let slower forms in: `gate=none`",)
-            raise NetxformError(
-                [replace(d, span=self.until.span, helps=(*d.helps, *helps)) for d in error.diagnostics]
+            shares = share_out(every, found, weights, measures[name], dense, wanted - rest, self.round_to, self._gate)
+        except NetxformError:
+            least = rest + cheapest(every, found, measures[name], dense, self.round_to)
+            raise fail(
+                "X0604",
+                f"`{self.until}` cannot be met: {short(least)} is the least, {short(wanted)} the budget",
+                self.until.span,
+                f"the selected layers are {sum(dense) / now:.0%} of the {name}" if now else "",
+                helps=("select more layers, allow more" + (", or let slower forms in: `gate=none`" if self._gated() else ""),),
             ) from None
         picks = [p for p in shares.picks if p is not None]
         left = {t.path: "the budget is met without it" for t, p in zip(every, shares.picks, strict=True) if p is None}
