@@ -35,8 +35,8 @@ class Factorize:
 
     Ranks: `rank=256`, `rank=0.25` (of the full rank), `rank=[128, 64]`; `by rel_error <= 2%`, `by energy >= 95%` (of the
     kernel, or of the output with `over`), `by vbmf`; or `until params <= 40% of base` (`macs`, `flops`, `bytes`, `latency`):
-    one allocation of forms and ranks over all selected layers, by integer programming. A layer that would not get
-    cheaper is left as it is, and the plan says so.
+    one allocation of forms and ranks over all selected layers, by integer programming (latency is timed, and its `base` is
+    the network as the statement finds it). A layer that would not get cheaper is left as it is, and the plan says so.
 
     `over DATA` (`samples=512`) truncates so that the expected squared error of the *output* is least, weighs the layers of a
     budget by what the loss feels, corrects the bias by the mean error, and measures on a quarter of the samples held out;
