@@ -30,7 +30,7 @@ from torch import Tensor
 from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, ties, to_json
 from netxform.artifacts.trajectory import store
-from netxform.compiler.plan import Plan, totals
+from netxform.compiler.plan import Plan
 from netxform.compiler.rewrite import Outcome
 from netxform.compiler.verify import again, digest, distance, measure, probe, tensor_hash, tensors, values_at
 from netxform.core.edit import FrozenInTraining
@@ -108,7 +108,7 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
         "subject": plan.subject,
         "plan": plan.digest(),
         "seed": plan.spec.seed,
-        "cost": {"before": plan.base_totals, "after": totals(plan.final)},
+        "cost": {"before": plan.base_totals, "after": plan.final.totals()},
         "statements": statements,
         "metrics": outcome.metrics,
         "comparisons": comparisons,

@@ -107,7 +107,7 @@ class Plan:
     @property
     def base_totals(self) -> dict[str, int]:
         """Parameters, MACs and bytes of the subject."""
-        return totals(self.base)
+        return self.base.totals()
 
     def digest(self) -> str:
         """A hash of everything that the plan settles."""
@@ -116,11 +116,6 @@ class Plan:
 
 def _given(items: tuple[PlanItem, ...]) -> Walk:
     yield from items
-
-
-def totals(cost: Cost) -> dict[str, int]:
-    """The three totals of a cost."""
-    return {"params": cost.params, "macs": cost.macs, "bytes": cost.bytes}
 
 
 def _item(item: PlanItem) -> dict[str, Any]:
@@ -139,8 +134,8 @@ def _item(item: PlanItem) -> dict[str, Any]:
         "origins": dict(item.choice.origins),
         "removed": list(item.choice.removed),
         "work": _data(item.choice.work),
-        "before": totals(item.before),
-        "after": totals(item.after),
+        "before": item.before.totals(),
+        "after": item.after.totals(),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,6 +18,10 @@ class Cost:
     params: int
     macs: int
     bytes: int
+
+    def totals(self) -> dict[str, int]:
+        """The three, by name."""
+        return asdict(self)
 
 
 def cost(network: Network) -> Cost:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from netxform.core.edit import LayerBound
 from netxform.core.values import Invocation, Layer
-from netxform.numerics.forms import FORMS, Factors, Form, Matrix, Ranks, calls, clip, compose, cost, tensors
-from netxform.numerics.geometry import Geometry, kernel, layer
+from netxform.numerics.forms import FORMS, Factors, Matrix, Ranks, calls, clip, compose, cost, tensors
+from netxform.numerics.geometry import Geometry, kernel
+from netxform.numerics.gram import descending, gram, one_thread, signed
 from netxform.numerics.operator import conv_norm, im2col_bound, spectral_norm
 from netxform.numerics.options import Table, squared_tails
 from netxform.numerics.outputs import Seen
@@ -232,8 +233,6 @@ def _plane(g: Geometry, E: Tensor) -> tuple[Tensor, dict[str, Any]]:
 
 
 def _biased(links: tuple[Geometry, ...], bias: bool | None) -> tuple[Geometry, ...]:
-    from dataclasses import replace
-
     return links if not bias else (*links[:-1], replace(links[-1], bias=True))
 
 
@@ -254,9 +253,8 @@ def _on_outputs(g: Geometry, form: Matrix, K_GOIk: Tensor, rank: int, seen: Seen
     norms: list[float] = []
     for K, C in zip(K_GOIk, _blocks(g, seen.covariance_OO), strict=True):
         W = form.matrix(g, K).double()
-        basis = torch.linalg.eigh(C)[1].flip(1)[:, :rank]
-        flip = torch.sign(basis.gather(0, basis.abs().argmax(0, keepdim=True)))
-        basis = basis * torch.where(flip == 0, 1.0, flip)
+        with one_thread():
+            basis = signed(descending(C)[1][:, :rank])
         inner = basis.T @ W
         errors.append(math.sqrt(max(0.0, float(W.square().sum() - inner.square().sum()))))
         norms.append(float(W.norm()))
@@ -270,9 +268,9 @@ def _tucker_energy(g: Geometry, K_GOIk: Tensor) -> Any:
     energy = torch.zeros(g.rows + 1, g.columns + 1, dtype=torch.float64)
     for K in K_GOIk:
         k = K.double().reshape(g.rows, g.columns, -1)
-        left, right = (
-            torch.linalg.eigh(m @ m.T)[1].flip(1) for m in (k.reshape(g.rows, -1), k.transpose(0, 1).reshape(g.columns, -1))
-        )
+        sides = (k.reshape(g.rows, -1), k.transpose(0, 1).reshape(g.columns, -1))
+        with one_thread():
+            left, right = (descending(gram(m))[1] for m in sides)
         core = torch.einsum("oik,oq,ir->qrk", k, left, right).square().sum(-1)
         energy[1:, 1:] += core.cumsum(0).cumsum(1)
     return (energy / float(energy[-1, -1] or 1.0)).numpy()
@@ -471,11 +469,3 @@ def pairs(module: nn.Module, place: Place) -> Pairs | None:
     shapes = tuple((n, (int(module.get_parameter(n).shape[0]), int(module.get_parameter(n).shape[1]))) for n in names)
     others = sum(p.numel() for n, p in module.named_parameters() if n not in names)
     return Pairs(type(module).__name__, tuple(given.items()), shapes, others, place)
-
-
-def dense_layers(g: Geometry) -> tuple[Invocation, ...]:
-    """The layer as it is, for timing it beside its factors."""
-    return (layer(g),)
-
-
-__all__ = ["Chain", "Form", "Made", "Pairs", "Place", "TrainMatrix", "Way", "dense_layers", "pairs"]

@@ -136,8 +136,8 @@ class Factorize:
             )
         values: dict[str, Any] = {
             "selected": [t.path for t in found],
-            "base": totals(scope.base),
-            "now": totals(scope.current),
+            "base": scope.base.totals(),
+            "now": scope.current.totals(),
             "seed": scope.seed + scope.index if self.seed is None else self.seed,
             "left": left,
         }
@@ -234,9 +234,12 @@ class Factorize:
 
     def _batches(self, material: Material, data: str, held: bool) -> Iterator[Any]:
         """Three quarters of the samples for choosing, the rest for measuring."""
-        fit = max(1, self.samples * 3 // 4)
+        fit = self._fit_samples()
         skip, count = (fit, self.samples - fit) if held else (0, fit)
         return material.batches(data, count, skip=skip, shared=True)
+
+    def _fit_samples(self) -> int:
+        return max(1, self.samples * 3 // 4)
 
     def _choose(
         self, every: Sequence[Target], network: Network, seen: Mapping[str, Seen], v: Mapping[str, Any], material: Material
@@ -319,7 +322,9 @@ class Factorize:
         rest = now - sum(dense)
         try:
             shares = share_out(every, found, weights, measures[name], dense, wanted - rest, self.round_to, self._gate)
-        except NetxformError:
+        except NetxformError as error:
+            if error.diagnostics[0].code != "X0604":
+                raise
             least = rest + cheapest(every, found, measures[name], dense, self.round_to)
             raise fail(
                 "X0604",
@@ -418,7 +423,7 @@ class Factorize:
     def law(self, choice: Choice) -> tuple[Claim, ...]:
         """Each layer within its bound; how far the outputs moved."""
         bounds = tuple(choice.values.get("bounds", ()))
-        fit = max(1, self.samples * 3 // 4)
+        fit = self._fit_samples()
         output = OutputError(choice.values.get("data"), fit, self.samples - fit) if self.over is not None else OutputError()
         worst = choice.values.get("worst case")
         return (LayerErrors(bounds), replace(output, worst=worst, radius=self.worst_case or 0.0))
@@ -430,11 +435,6 @@ def _edit(chains: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], pat
 
 def _named(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {f"{path}.{name}": tensor for path, held in parts.items() for name, tensor in held.items()}
-
-
-def totals(cost: Any) -> dict[str, int]:
-    """The three totals of a cost."""
-    return {"params": cost.params, "macs": cost.macs, "bytes": cost.bytes}
 
 
 def _counted(limit: Limit | None) -> str:
