@@ -115,13 +115,15 @@ def apply_maps(network: Network, maps: Mapping[Atom, list[int]], checked: bool =
 def _gathers(types: Types, maps: Mapping[Atom, list[int]]) -> dict[str, dict[int, Tensor]]:
     """Tensor → dimension → positions, for the tensors that change."""
     out: dict[str, dict[int, Tensor]] = {}
-    found: dict[Dim, Tensor] = {}
+    found: dict[Dim, Tensor | None] = {}
     for name, dims in types.tensors.items():
-        for i, dim in enumerate(dims):
-            if any(a in maps for a in atoms(dim)):
-                if dim not in found:
-                    found[dim] = torch.tensor(positions(dim, lambda a: maps.get(a) or range(a.size)))
-                out.setdefault(name, {})[i] = found[dim]
+        for i, dim in enumerate(map(normal, dims)):
+            if dim not in found:
+                changes = any(a in maps for a in atoms(dim))
+                found[dim] = torch.tensor(positions(dim, lambda a: maps.get(a) or range(a.size))) if changes else None
+            index = found[dim]
+            if index is not None:
+                out.setdefault(name, {})[i] = index
     return out
 
 
