@@ -107,8 +107,9 @@ class Prune:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Find the index sets; estimate the sizes by taking the same share of each."""
-        from netxform.numerics.removal import Wanted, candidates, estimate, weights_in
+        from netxform.numerics.removal import Wanted, candidates, estimate
         from netxform.numerics.scores import WITHOUT_DATA, known
+        from netxform.numerics.single import weights_in
 
         known(self.by.name)
         if self.granularity != "channel":
@@ -194,7 +195,8 @@ class Prune:
 
     def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
         """Score, rank, remove; in rounds, if asked for."""
-        from netxform.numerics.removal import settle, zero_weights
+        from netxform.numerics.rounds import settle
+        from netxform.numerics.single import zero_weights
 
         if self.granularity != "channel":
             return zero_weights(
