@@ -1,6 +1,8 @@
 """What one backward pass through a gated network says of every gate.
 
-x ─forward→ z (N, C)        seedling (N, C) ─backward→ {atom: v (N, size)},   v_k = Σ over gates and places of a_k · ∂(seedling · z)/∂a_k
+    x ─forward→ z (N, C)        seedling (N, C) ─backward→ {atom: v (N, size)}
+
+v_k is the sum over gates and places of a_k · ∂(seedling · z)/∂a_k, for every sample.
 """
 
 from __future__ import annotations
