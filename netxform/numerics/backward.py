@@ -30,12 +30,12 @@ class Backward:
         self.index = {(g, a): g.index(a) for g in wanted for a in g.atoms}
         self.whole = {(g, a): g.dim == (a,) for g in wanted for a in g.atoms}
         self.copied: set[Gate] = set()
-        self.seen: dict[Gate, Tensor] = {}
+        self.seen: list[tuple[Gate, Tensor]] = []  # a gate inside a layer sees several values
         self.checked = False
 
     def forward(self, x: Tensor, output: str | None) -> Tensor:
         """The logits (N, C)."""
-        versions: dict[Gate, int] = {}
+        versions: list[int] = []
         z = x
 
         def act(gate: Gate, value: Tensor) -> Tensor:
@@ -43,24 +43,24 @@ class Backward:
                 kept = value.clone() if gate in self.copied else value.view_as(value)
             else:
                 kept = (value.clone() if gate in self.copied else value).detach().requires_grad_()
-            self.seen[gate] = kept
-            versions[gate] = kept._version
+            self.seen.append((gate, kept))
+            versions.append(kept._version)
             return kept
 
         for _ in range(2):
-            self.seen = {}
+            self.seen, versions[:] = [], []
             with torch.enable_grad():
                 try:
                     z = logits(self.gated((x,), act), output)
                 except (RuntimeError, ValueError) as error:
                     raise fail("X0805", f"the network fails on the data: {str(error).splitlines()[0]}") from error
             # a value that the network overwrites later is kept as a copy, in a second run
-            changed = {g for g, v in self.seen.items() if v._version != versions[g]}
+            changed = {g for (g, v), n in zip(self.seen, versions, strict=True) if v._version != n}
             if not changed:
                 break
             self.copied |= changed
         self.count = len(x)
-        self.place = {g: self._batch_axis(g, v) for g, v in self.seen.items()}
+        self.place = {g: self._batch_axis(g, v) for g, v in self.seen}
         if not self.checked and self.seen and z.requires_grad:
             self._check(z)
         return z
@@ -80,12 +80,11 @@ class Backward:
     def _check(self, z: Tensor) -> None:
         """One backward pass from the first sample: where its gradient is not within its own part, samples are not apart."""
         self.checked = True
-        values = list(self.seen)
-        odd = [g for g in values if self.place[g] is None or self.seen[g].shape[0] != self.count]
+        odd = [(g, v) for g, v in self.seen if self.place[g] is None or v.shape[0] != self.count]
         if not odd:
             return
-        found: Any = torch.autograd.grad(z[0].sum(), [self.seen[g] for g in odd], retain_graph=True, allow_unused=True)
-        for gate, slope in zip(odd, found, strict=True):
+        found: Any = torch.autograd.grad(z[0].sum(), [v for _, v in odd], retain_graph=True, allow_unused=True)
+        for (gate, _), slope in zip(odd, found, strict=True):
             axis = self.place[gate]
             if slope is None:
                 continue
@@ -96,20 +95,19 @@ class Backward:
 
     def backward(self, z: Tensor, seedling: Tensor, keep: bool) -> dict[Atom, Tensor]:
         """V (N, size), float64, of every scored atom: Σ over its gates and places of a · ∂(seedling · z)/∂a."""
-        chosen = list(self.seen)
         out: dict[Atom, Tensor] = {}
-        if not chosen or not z.requires_grad:
+        if not self.seen or not z.requires_grad:
             return out
-        slopes: Any = torch.autograd.grad(z, [self.seen[g] for g in chosen], seedling, retain_graph=keep, allow_unused=True)
+        slopes: Any = torch.autograd.grad(z, [v for _, v in self.seen], seedling, retain_graph=keep, allow_unused=True)
         with torch.no_grad():
-            for gate, slope in zip(chosen, slopes, strict=True):
+            for (gate, value), slope in zip(self.seen, slopes, strict=True):
                 axis = self.place[gate]
                 if axis is None:
                     continue
                 if slope is None:
-                    v = self.seen[gate].new_zeros((self.count, self.seen[gate].shape[gate.axis]))
+                    v = value.new_zeros((self.count, value.shape[gate.axis]))
                 else:
-                    v = _places(self.seen[gate], slope, axis, gate.axis % slope.dim(), self.count)
+                    v = _places(value, slope, axis, gate.axis % slope.dim(), self.count)
                 v = v.double()
                 for atom in gate.atoms:
                     if atom in self.missing:

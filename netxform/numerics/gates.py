@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -24,6 +24,7 @@ from netxform.core.network import Network, clone
 from netxform.core.reindex import Axis
 from netxform.core.roles import along
 from netxform.core.rules import Typed
+from netxform.numerics.inner import PRODUCT, OpenAttention, axis_of, opened
 
 # what is computed across an atom by an operation that reads it once and for all
 _READS = ("mean", "sum", "norm", "variance", "extremum")
@@ -33,7 +34,7 @@ _READS = ("mean", "sum", "norm", "variance", "extremum")
 class Gate:
     """A value that is read over atoms: the node `operand`, its dimension `axis` of type `dim`, and who reads it.
 
-    `layer`: the value is the input of this inner layer of an attention, which no node of the graph stands for.
+    `layer`: the value is read inside the layer that the node calls (`PATH.NAME`, see `inner.py`), maybe several times a call.
     """
 
     operand: str
@@ -73,7 +74,7 @@ def gates(network: Network) -> Gates:
     missing: dict[Atom, str] = {}
 
     def add(operand: str, axis: int, dim: Dim, wanted: list[Atom], reader: str, layer: str | None = None) -> None:
-        key = (operand, axis, tuple(sorted(id(a) for a in wanted)), layer)
+        key = (operand if layer is None else "", axis, tuple(sorted(id(a) for a in wanted)), layer)
         found.setdefault(key, (Gate(operand, axis, dim, tuple(wanted), (), layer), {}))[1][reader] = None
 
     reads: list[tuple[str, Dim, Contraction | None]] = [(c.node, c.dim, c) for c in types.contractions]
@@ -85,7 +86,7 @@ def gates(network: Network) -> Gates:
         inner = _inside(network, contraction) if contraction is not None else None
         if isinstance(inner, tuple):
             layer, of = inner
-            add(name, 2, of, wanted, name, layer)
+            add(name, axis_of(layer.rpartition(".")[2]), of, wanted, name, layer)
             continue
         why = inner or _graph_gate(network, nodes.get(name), wanted, dependent, add)
         if why:
@@ -104,15 +105,22 @@ def _inside(network: Network, contraction: Contraction) -> tuple[str, Dim] | str
     sites = [s for s in (contraction.right, contraction.left) if s is not None]
     node = next((n for n in network.module.graph.nodes if n.name == contraction.node), None)
     module = network.module.get_submodule(str(node.target)) if node is not None and node.op == "call_module" else None
-    if isinstance(module, nn.MultiheadAttention | Attention):
-        assert node is not None
-        name = network.types.names.get(f"{node.target}.out_proj.weight")
-        if any(s[0] == name for s in sites):
-            return f"{node.target}.out_proj", network.types.tensors[cast(str, name)][1]
-        return None if sites else "summed over inside an attention layer"
+    if module is None or not isinstance(module, nn.MultiheadAttention | Attention | nn.RNNBase):
+        return "summed over in code that is kept whole" if contraction.inside is not None else None
+    assert node is not None
+    names = {network.types.names.get(f"{node.target}.{n}"): n for n, _ in module.named_parameters()}
     if isinstance(module, nn.RNNBase):
-        return None if any("weight_ih_l0" in s[0] for s in sites) else "summed over inside a recurrent layer"
-    return "summed over in code that is kept whole" if contraction.inside is not None else None
+        weight, axis = next(((names[n], i) for n, i in sites if n in names), ("", 0))
+        if not weight:
+            return "summed over inside a recurrent layer"
+        if weight.startswith("weight_ih_l0"):
+            return None
+        return f"{node.target}.{weight}", network.types.tensors[network.types.names[f"{node.target}.{weight}"]][axis]
+    if not sites:
+        return f"{node.target}.{PRODUCT}", contraction.dim
+    if any(names.get(n) == "out_proj.weight" for n, _ in sites):
+        return f"{node.target}.out_proj", network.types.tensors[network.types.names[f"{node.target}.out_proj.weight"]][1]
+    return None
 
 
 def _graph_gate(
@@ -185,13 +193,12 @@ class Gated:
 
     def _inside(self, module: fx.GraphModule, gate: Gate) -> None:
         assert gate.layer is not None
-        path = gate.layer.rpartition(".")[0]
-        part = module.get_submodule(path)
-        if isinstance(part, nn.MultiheadAttention):
-            owner, _, last = path.rpartition(".")
-            part = Attention.of(part)
-            cast(Any, module.get_submodule(owner))._modules[last] = part
-        part.out_proj.register_forward_pre_hook(lambda m, args, g=gate: (self.act(g, args[0]), *args[1:]))  # pyright: ignore
+        path, _, name = gate.layer.rpartition(".")
+        part = opened(module, path)
+        if isinstance(part, OpenAttention) and name == "out_proj":
+            part.out_proj.register_forward_pre_hook(lambda m, args, g=gate: (self.act(g, args[0]), *args[1:]))  # pyright: ignore
+        else:
+            part.acts[name] = lambda value, g=gate: self.act(g, value)
 
     def __call__(self, inputs: Iterable[Tensor], act: Act) -> Any:
         """The outputs of the network on the inputs."""
