@@ -6,7 +6,6 @@ Network, Wanted ─estimate→ sizes on the twin        Network, Wanted, Materia
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from torch import Tensor
 from netxform.core.axes import Atom
 from netxform.core.cost import cost
 from netxform.core.edit import Edit, Reindex
-from netxform.core.network import Network, example, twin
+from netxform.core.network import Network, twin
 from netxform.core.reindex import Axis
 from netxform.core.roles import carried, roles
 from netxform.core.surgery import perform
@@ -28,7 +27,10 @@ from netxform.numerics.ranking import Ranking, Removed, alike, kept, until
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a `prune` statement asks for, with every default filled in. `names`: the atoms that may shrink."""
+    """What a `prune` statement asks for, with every default filled in.
+
+    `names`: the atoms that may shrink. `share`: the budget is a share of what the network costs before the statement (latency).
+    """
 
     names: tuple[str, ...]
     by: str
@@ -48,6 +50,7 @@ class Wanted:
     loss: Literal["cross_entropy", "mse"]
     output: str | None
     seed: int
+    share: bool = False
 
 
 def candidates(
@@ -131,19 +134,6 @@ def cost_of(network: Network, removed: Removed, name: str) -> float:
         return float(sum(p.numel() for p in changed.module.parameters()))
     found = cost(changed)
     return float({"macs": found.macs, "flops": 2 * found.macs, "bytes": found.bytes}[name])
-
-
-def latency(network: Network, repeats: int = 7) -> float:
-    """The median time of one forward pass in milliseconds, at the captured batch, on random inputs."""
-    inputs = example(network, "cpu")
-    times: list[float] = []
-    with torch.no_grad():
-        network.module.eval()
-        for _ in range(repeats + 2):
-            start = time.perf_counter()
-            network.module(*inputs)
-            times.append(1e3 * (time.perf_counter() - start))
-    return sorted(times[2:])[repeats // 2]
 
 
 def _named(chosen: Sequence[Axis], removed: Removed) -> dict[str, list[int]]:

@@ -23,8 +23,9 @@ from netxform.core.verb import Material
 from netxform.errors import fail
 from netxform.numerics.compensate import fold, refit
 from netxform.numerics.gates import gates
+from netxform.numerics.latency import whole_seconds
 from netxform.numerics.ranking import Removed, kept, until
-from netxform.numerics.removal import Wanted, cost_of, latency, named_maps, ranking
+from netxform.numerics.removal import Wanted, cost_of, named_maps, ranking
 from netxform.numerics.scores import Request, Scores, activity, known
 
 
@@ -135,13 +136,8 @@ def _round(
     if wanted.threshold is not None:
         removed = rank.where(_held(network, wanted, material, scores, seen))
     elif wanted.budget is not None:
-        name, bound = wanted.budget
-        if name == "latency":
-            found = until(
-                rank, lambda r: latency(perform(network, Edit((Reindex(named_maps(network, r)),))) if r else network) <= bound
-            )
-        else:
-            found = until(rank, lambda r: cost_of(network, r, name) <= bound)
+        name, bound = wanted.budget[0], _bound(original, wanted)
+        found = until(rank, lambda r: _costs(network, r, name) <= bound)
         if found is None:
             raise fail(
                 "X0603", f"`{name}` stays above {bound:,.0f} whatever is removed", helps=("lower `least=` and `min_channels=`",)
@@ -155,6 +151,20 @@ def _round(
         removed = rank.lowest(max(0, goal - already))
     _predict(state, seen, removed)
     return removed, reached
+
+
+def _costs(network: Network, removed: Removed, name: str) -> float:
+    """What a budget counts; the latency in milliseconds, at the captured batch, timed once for a structure on this machine."""
+    if name != "latency":
+        return cost_of(network, removed, name)
+    left = perform(network, Edit((Reindex(named_maps(network, removed)),))) if removed else network
+    return 1e3 * whole_seconds(left, batch_of(network))
+
+
+def _bound(original: Network, wanted: Wanted) -> float:
+    assert wanted.budget is not None
+    name, bound = wanted.budget
+    return bound * _costs(original, {}, name) if wanted.share else bound
 
 
 def _predict(state: _State, seen: Scores, removed: Removed) -> None:
