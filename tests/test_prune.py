@@ -185,3 +185,60 @@ def test_dead_units_are_found_by_their_zeros() -> None:
     assert result.plan.steps[0].choice.values["removed"] == {"c1": [3]}
     with torch.no_grad():
         assert gap(result.model(x), model(x)) <= 1e-12
+
+
+def test_a_run_killed_between_recoveries_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no `train` statement stands in the spec; what was trained is not trained again."""
+    import netxform.training.fit as module
+
+    text = DIGITS + "prune by obd amount=40% step=20% samples=50 { recover { train ** for 2epochs on d } }"
+    nx.apply(text, out=tmp_path / "a")
+    real, calls = module._step, []
+
+    def stop(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 7 * 3 + 2:  # in the second epoch of the second recovery; an epoch is 7 batches
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(module, "_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        nx.apply(text, out=tmp_path / "b")
+    monkeypatch.setattr(module, "_step", lambda *args: (calls.append(1), real(*args))[1])
+    before = len(calls)
+    nx.apply(text, out=tmp_path / "b", resume=True)
+    assert len(calls) - before == 7  # the epoch that was interrupted, and no other
+    first, second = ((tmp_path / n / "model.safetensors").read_bytes() for n in "ab")
+    assert first == second
+    assert not (tmp_path / ".b.resume").exists()
+
+
+def test_the_deep_plan_trains_nothing() -> None:
+    plan = nx.plan(DIGITS + "prune by magnitude amount=40% step=20% { recover { train ** for 900epochs on d } }", deep=True)
+    assert plan.steps[0].choice.provisional
+
+
+def test_a_latency_budget_chooses_the_same_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Times are measured once for each structure. Here they are made up, so that the law does not hang on the machine."""
+    import netxform.numerics.latency as module
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked: list[int] = []
+
+    def seconds(call: Any) -> float:
+        asked.append(1)
+        size = sum(p.numel() for p in call.__closure__[1].cell_contents.module.parameters())
+        return size * (1 + 0.1 * (len(asked) % 3)) * 1e-6  # a machine that never says the same twice
+
+    monkeypatch.setattr(module, "_median", seconds)
+    text = f"{DIGITS}prune by magnitude until latency <= 50% of base"
+    first = nx.apply(text).plan.steps[0].choice.values
+    count = len(asked)
+    second = nx.apply(text).plan.steps[0].choice.values
+    assert len(asked) == count
+    assert first["removed"] == second["removed"]
+    assert first["latency"] == second["latency"]
+    assert "ms" in first["latency"]
+    with pytest.raises(nx.NetxformError) as caught:
+        nx.apply(f"{DIGITS}prune by magnitude until latency <= 0.001ms")
+    assert caught.value.diagnostics[0].code == "X0603"

@@ -334,3 +334,10 @@ class Choice:
     provisional: str = ""
     tensors: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"], compare=False, repr=False)
     metrics: Mapping[str, float] = field(default_factory=dict[str, float], compare=False)
+
+    @property
+    def trains(self) -> bool:
+        """Whether something is trained when the statement is carried out: as its work, or between rounds."""
+        from netxform.core.objective import Training
+
+        return isinstance(self.work, Training) or bool(self.values.get("recover"))

@@ -108,7 +108,7 @@ def settle(
         "assigned": [n for n in fitted if not n.startswith("mean/")], "twin": twin_claim, "means": means,
         "data": wanted.data, "samples": state.samples or wanted.samples, "predicted": state.predicted,
         "error": state.variance**0.5 if state.predicted is not None else None, "recover": list(recover), "wanted": wanted,
-    }  # fmt: skip
+    } | _timed(network, state.network, wanted, material)  # fmt: skip
     warnings = [*choice.warnings, *notes, *(f"{p} is not compensated: {w}" for p, w in skipped.items())]
     return replace(choice, values=values, warnings=tuple(warnings), provisional="", tensors=fitted, metrics=state.metrics)
 
@@ -136,11 +136,11 @@ def _round(
     if wanted.threshold is not None:
         removed = rank.where(_held(network, wanted, material, scores, seen))
     elif wanted.budget is not None:
-        name, bound = wanted.budget[0], _bound(original, wanted)
-        found = until(rank, lambda r: _costs(network, r, name) <= bound)
+        name, bound = wanted.budget[0], _bound(original, wanted, material)
+        found = until(rank, lambda r: _costs(network, r, name, material) <= bound)
         if found is None:
             raise fail(
-                "X0603", f"`{name}` stays above {bound:,.0f} whatever is removed", helps=("lower `least=` and `min_channels=`",)
+                "X0603", f"`{name}` stays above {bound:,.4g} whatever is removed", helps=("lower `least=` and `min_channels=`",)
             )
         count = sum(map(len, found.values()))
         step = count if wanted.step is None else round(wanted.step * sum(_sizes(original, wanted.names).values()))
@@ -153,18 +153,29 @@ def _round(
     return removed, reached
 
 
-def _costs(network: Network, removed: Removed, name: str) -> float:
-    """What a budget counts; the latency in milliseconds, at the captured batch, timed once for a structure on this machine."""
+def _costs(network: Network, removed: Removed, name: str, material: Material) -> float:
+    """What a budget counts; the latency in milliseconds, at the captured batch, timed once for a structure on this machine.
+    Of several processes all go on with the mean of their times.
+    """
     if name != "latency":
         return cost_of(network, removed, name)
     left = perform(network, Edit((Reindex(named_maps(network, removed)),))) if removed else network
-    return 1e3 * whole_seconds(left, batch_of(network))
+    own = 1e3 * whole_seconds(left, next((i.shape[0] for i in network.inputs if i.shape), 1))
+    (summed,) = material.total(torch.tensor([own, 1.0], dtype=torch.float64))
+    return float(summed[0] / summed[1])
 
 
-def _bound(original: Network, wanted: Wanted) -> float:
+def _timed(before: Network, after: Network, wanted: Wanted, material: Material) -> dict[str, str]:
+    if wanted.budget is None or wanted.budget[0] != "latency":
+        return {}
+    old, new = (_costs(n, {}, "latency", material) for n in (before, after))
+    return {"latency": f"{old:.3g} ms → {new:.3g} ms on this machine, at the captured batch"}
+
+
+def _bound(original: Network, wanted: Wanted, material: Material) -> float:
     assert wanted.budget is not None
     name, bound = wanted.budget
-    return bound * _costs(original, {}, name) if wanted.share else bound
+    return bound * _costs(original, {}, name, material) if wanted.share else bound
 
 
 def _predict(state: _State, seen: Scores, removed: Removed) -> None:

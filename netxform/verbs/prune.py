@@ -38,9 +38,11 @@ class Prune:
     and those that Python code registers with `netxform.numerics.scores.score`.
 
     How much: a threshold (`saliency < 1e-3`, `where zeros >= 99%`, `where activation < 0.01`), `amount=30%` of all indices,
-    or a budget (`until macs <= 50% of base`; params, macs, flops, bytes; `latency <= 5ms` is timed). `ranking=global` compares
-    all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes the share of each; `normalise=mean|max|l2`
-    divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]` leaves those alone.
+    or a budget (`until macs <= 50% of base`; params, macs, flops, bytes; `latency <= 5ms` is timed at the captured batch, its
+    `base` is the network before the statement, and times are kept: the same spec chooses the same on the same machine).
+    `ranking=global` compares all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes a share of each;
+    `normalise=mean|max|l2` divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]`
+    leaves those alone.
     `step=10%` removes in rounds of that share, scoring again in between; in a block, `recover { train … }` trains after each,
     `stop_if val_accuracy < 90%` ends. `compensate=mean` folds the means of what goes into biases, `refit` fits the readers
     again by least squares. `granularity=weight` zeroes single weights instead, `granularity="2:4"` two of every four along
@@ -135,6 +137,7 @@ class Prune:
             names, self.by.name, dict(self.by.keywords), self.amount, self._threshold(), limit, self.ranking,
             self._normalise(), self.min_channels, self.least, self.round_to, self.step, self.compensate, data, self.samples,
             self.loss, self.output, scope.seed if self.seed is None else self.seed,
+            self.until is not None and self.until.name == "latency" and self.until.of is not None,
         )  # fmt: skip
         recover = [t.resolve(network, scope).work for t in self.recover]
         removed = estimate(network, wanted)
@@ -165,6 +168,8 @@ class Prune:
         if self.until is None:
             return None
         value = float(self.until.value)
+        if self.until.name == "latency" and self.until.of == "base":
+            return "latency", value  # a share: the whole is timed where the weights are
         if self.until.of is not None:
             whole = scope.cost(self.until.name)
             if whole is None or self.until.of != "base":
