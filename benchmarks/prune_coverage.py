@@ -179,7 +179,6 @@ def theirs(kind: str, name: str, precision: str) -> dict[str, Any]:
     from netxform.core.axes import atoms
     from netxform.core.capture import capture
     from netxform.core.cost import cost
-    from netxform.numerics.gates import Gate, free, gates, masked
 
     out: dict[str, Any] = {"precision": precision, "stage": "capture"}
     say(**out)
@@ -194,13 +193,24 @@ def theirs(kind: str, name: str, precision: str) -> dict[str, Any]:
         if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)
         and (getattr(m, "out_features", 0) == classes or getattr(m, "out_channels", 0) == classes)
     ]
+    paths = {m: n for n, m in model.named_modules()}
     out["stage"] = "prune"
     say(**out)
     start = time.process_time()
     pruner = tp.pruner.MagnitudePruner(
         model, inputs, importance=tp.importance.MagnitudeImportance(p=1), pruning_ratio=0.5, ignored_layers=ignored
     )
-    pruner.step()
+    left: dict[tuple[str, str], list[int]] = {}  # which of its inputs and outputs each layer still has
+    for group in pruner.step(interactive=True):
+        for dependency, index in group:
+            path = paths.get(dependency.target.module)
+            if path is None or not isinstance(dependency.target.module, torch.nn.Linear | torch.nn.Conv2d):
+                continue
+            side = "out" if pruner.DG.is_out_channel_pruning_fn(dependency.handler) else "in"
+            held = left.setdefault((path, side), list(range(width(network.module.get_submodule(path), side))))
+            gone = set(index)
+            left[path, side] = [v for i, v in enumerate(held) if i not in gone]
+        group.prune()
     params = sum(p.numel() for p in model.parameters()) / before.params
     out |= {"stage": "forward", "seconds": time.process_time() - start, "params": params}
     say(**out)
@@ -208,28 +218,68 @@ def theirs(kind: str, name: str, precision: str) -> dict[str, Any]:
         result = model.eval()(*given)
         out["stage"] = "check"
         say(**out)
-        removed: dict[Any, set[int]] = {}
-        types = network.types
-        known = {a.atom for a in free(network)}
-        for root, outwards, index in pruner.pruning_history():
-            weight = types.names.get(f"{root}.weight")
-            if weight is None:
-                return out | {"stage": "done", "note": f"{root} is pruned, and is no layer of ours: not compared"}
-            dim = types.tensors[weight][0 if outwards else 1]
-            for atom in atoms(dim):
-                if atom not in known:
-                    return out | {"stage": "done", "note": f"{root}: an axis that is locked here was pruned: not compared"}
-                place = Gate("", 0, dim, (atom,), ()).index(atom)
-                removed.setdefault(atom, set()).update(place[torch.tensor(index)].tolist())
-        found = gates(network)
-        missing = [a for a in removed if a in found.missing and found.missing[a] != "nothing reads it"]
-        if missing:
-            return out | {"stage": "done", "note": f"no gate here ({found.missing[missing[0]]}): not compared"}
-        out["gap"] = gap(result, masked(network, found, {a: sorted(i - {-1}) for a, i in removed.items()}, given))
-        out["mixed"] = any(a.mixed for a in removed)
+        gone, why = unread(network, left)
+        if why:
+            return out | {"stage": "done", "note": f"{why}: not compared"}
+        out["gap"] = gap(result, without(network, gone, given))
+        out["mixed"] = any(a.mixed for g in gone for a in atoms(g.dim))
         if precision == "float32":
             out["noise"] = noise(network, given)
     return out | {"stage": "done"}
+
+
+def width(layer: Any, side: str) -> int:
+    weight = layer.weight
+    return weight.shape[0] if side == "out" else weight.shape[1] * getattr(layer, "groups", 1)
+
+
+def unread(network: Any, left: dict[tuple[str, str], list[int]]) -> tuple[dict[Any, Any], str]:
+    """Of every gate the positions that its readers, layers of theirs, have no inputs for; or why that cannot be told.
+
+    Theirs may keep other channels in one group of a convolution than in another, so positions count and not index sets.
+    """
+    import torch
+
+    from netxform.numerics.gates import gates
+
+    found = gates(network)
+    nodes = {n.name: n for n in network.module.graph.nodes}
+    modules = dict(network.module.named_modules())
+    out: dict[Any, Any] = {}
+    seen: set[str] = set()
+    for gate in found.gates:
+        masks: list[Any] = []
+        for reader in gate.readers:
+            node = nodes[reader]
+            path = gate.layer or (str(node.target) if node.op == "call_module" else "")
+            if not isinstance(modules.get(path), torch.nn.Linear | torch.nn.Conv2d):
+                continue
+            seen.add(path)
+            size = width(modules[path], "in")
+            mask = torch.ones(size, dtype=torch.bool)
+            mask[left.get((path, "in"), range(size))] = False
+            masks.append(mask)
+        if not masks and any(a in found.missing for a in gate.atoms):
+            return {}, "an index set without a gate here"
+        if any(not torch.equal(m, masks[0]) for m in masks):
+            return {}, "two readers of one value have other inputs left"
+        if masks and bool(masks[0].any()):
+            out[gate] = masks[0]
+    lost = [p for p, side in left if side == "in" and p not in seen]
+    return (out, f"{lost[0]} has lost inputs that are locked here") if lost else (out, "")
+
+
+def without(network: Any, gone: dict[Any, Any], given: Any) -> Any:
+    """The outputs of the unpruned network with those positions read as zeros."""
+    import torch
+
+    from netxform.numerics.gates import Gated, along_axis
+
+    def act(gate: Any, value: Any) -> Any:
+        mask = along_axis(gone[gate], gate.axis, value.dim())
+        return torch.where(mask, torch.zeros((), dtype=value.dtype), value)
+
+    return Gated(network, list(gone))(given, act)
 
 
 def apart(tool: str, kind: str, name: str, precision: str) -> dict[str, Any]:
