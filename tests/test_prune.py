@@ -164,7 +164,7 @@ def test_the_deep_plan_shows_the_prediction_beside_the_measurement() -> None:
     assert nx.plan(DIGITS + "prune saliency < 1e-3").steps[0].choice.provisional
 
 
-@pytest.mark.parametrize("how", ["amount=50%", "amount=50% by obd-weights", 'granularity="2:4"'])
+@pytest.mark.parametrize("how", ["amount=50%", "amount=50% by obd", "amount=50% ranking=layer", 'granularity="2:4"'])
 def test_single_weights(how: str, tmp_path: Path) -> None:
     how = how if "2:4" in how else f"{how} granularity=weight"
     by = "" if "by" in how else "by magnitude "
@@ -242,3 +242,52 @@ def test_a_latency_budget_chooses_the_same_again(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(nx.NetxformError) as caught:
         nx.apply(f"{DIGITS}prune by magnitude until latency <= 0.001ms")
     assert caught.value.diagnostics[0].code == "X0603"
+
+
+@given(
+    st.sampled_from(["sgd(lr=0.1, momentum=0.9)", "adamw(lr=1e-2)", "rmsprop(lr=1e-3)", "nadam(lr=1e-2)"]), st.integers(1, 9)
+)
+@settings(max_examples=4)
+def test_zeros_that_are_held_stay_through_every_optimizer_and_others_move(using: str, tenths: int) -> None:
+    text = f"{DIGITS}prune by magnitude amount={tenths}0% granularity=weight\ntrain ** for 2epochs on d using {using}"
+    first, last = (nx.apply(t) for t in (f"{text} zeros=hold regularize l1(**::weight, 1e-4)", text))
+    before = nx.apply(text.partition("\n" + "train")[0]).model
+    found = claims(first)["zeros held"]
+    assert found["held"]
+    assert found["detail"]["zeros"] > 0
+    moved = 0
+    for name, weight in before.named_parameters():
+        zero = weight == 0
+        if weight.dim() > 1:
+            assert bool((first.model.get_parameter(name)[zero] == 0).all())
+            moved += int((last.model.get_parameter(name)[zero] != 0).sum())
+            assert bool((first.model.get_parameter(name)[~zero] != weight[~zero]).any())
+    assert moved > 0  # without `hold` they do not stay
+
+
+def test_weights_in_rounds_with_recovery_keep_their_zeros_and_meet_the_amount(tmp_path: Path) -> None:
+    text = f"{DIGITS}prune by magnitude amount=60% step=30% granularity=weight {{ recover {{ train ** for 1epochs on d }} }}"
+    result = nx.apply(text, out=tmp_path / "out")
+    weights = [p for n, p in result.model.named_parameters() if p.dim() > 1]
+    total = sum(w.numel() for w in weights)
+    assert sum(int((w == 0).sum()) for w in weights) == round(0.6 * total)
+    assert len(result.histories) == 2
+    assert nx.verify(tmp_path / "out").held
+    assert claims(result)["sparse"]["detail"]["zeros"] == round(0.6 * total)
+
+
+def test_a_threshold_on_single_weights_and_what_has_no_meaning_for_them() -> None:
+    result = nx.apply(f"{DIGITS}prune conv2 by magnitude where magnitude < 0.01 granularity=weight")
+    assert not bool((result.model.get_parameter("conv2.weight").abs() < 0.01).logical_and(
+        result.model.get_parameter("conv2.weight") != 0).any())  # fmt: skip
+    for text, code in {
+        "prune granularity=weight amount=10% round_to=8": "X0407",
+        "prune by magnitude until macs <= 10k granularity=weight": "X0407",
+        "prune by taylor granularity=weight amount=10%": "X0412",
+        "prune where zeros >= 99% granularity=weight": "X0406",
+        "prune where zeros <= 99% granularity=weight": "X0412",
+        'prune granularity="2:4" amount=30%': "X0407",
+    }.items():
+        with pytest.raises(nx.NetxformError) as caught:
+            nx.apply(DIGITS + text)
+        assert caught.value.diagnostics[0].code == code, text

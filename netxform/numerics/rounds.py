@@ -76,15 +76,9 @@ def settle(
                         means.append((where, axis, f"mean/{where}/{axis}"))
                         fitted[means[-1][2]] = mean
             after = perform(before, Edit(tuple(edit), tensors))
-            metrics: dict[str, float] = {}
-            for work in recover:
-                after, metrics = material.train(after, work, f"recover, round {number + 1}")
-            broken = [s for s in stops if s.name in metrics and compare(s.op, metrics[s.name], s.value)]
-            absent = [s for s in stops if s.name not in metrics]
-            if absent:
-                raise fail("X0602", f"`stop_if {absent[0]}`: nothing measures it", absent[0].span, "not measured by `recover`")
-            if broken:
-                notes.append(f"stopped before round {number + 1}: `{broken[0]}` ({metrics[broken[0].name]:.4g})")
+            after, metrics, broken = recovered(after, recover, stops, material, number)
+            if broken is not None:
+                notes.append(broken)
                 break
             _keep(state, network, after, removed)
             state.metrics = metrics
@@ -97,7 +91,7 @@ def settle(
     gone = {n: i for n, i in gone.items() if i}
     changed = bool(recover) or (rounds > 1 and wanted.compensate != "none")
     if changed:
-        fitted = {n: t.detach() for n, t in _tensors(state.network).items()}
+        fitted = {n: t.detach() for n, t in tensors_of(state.network).items()}
     atoms_gone = {axes[n].atom for n in gone}
     mixes = sorted({f"{why.kind} at {why.at}" for why, dim in network.types.mixes if atoms_gone & set(atoms(dim))})
     scaled = [name for name, dim in network.types.scaled if atoms_gone & set(atoms(dim))]
@@ -111,6 +105,21 @@ def settle(
     } | _timed(network, state.network, wanted, material)  # fmt: skip
     warnings = [*choice.warnings, *notes, *(f"{p} is not compensated: {w}" for p, w in skipped.items())]
     return replace(choice, values=values, warnings=tuple(warnings), provisional="", tensors=fitted, metrics=state.metrics)
+
+
+def recovered(
+    network: Network, recover: Sequence[Any], stops: Sequence[Limit], material: Material, number: int
+) -> tuple[Network, dict[str, float], str | None]:
+    """A round's trainings done, what they measured, and which limit that breaks, in words. Raises X0602."""
+    metrics: dict[str, float] = {}
+    for work in recover:
+        network, metrics = material.train(network, work, f"recover, round {number + 1}")
+    for limit in stops:
+        if limit.name not in metrics:
+            raise fail("X0602", f"`stop_if {limit}`: nothing measures it", limit.span, "not measured by `recover`")
+        if compare(limit.op, metrics[limit.name], limit.value):
+            return network, metrics, f"stopped before round {number + 1}: `{limit}` ({metrics[limit.name]:.4g})"
+    return network, metrics, None
 
 
 def _gated(network: Network, wanted: set[Atom]) -> bool:
@@ -247,6 +256,7 @@ def _keep(state: _State, original: Network, after: Network, removed: Removed) ->
     state.network = after
 
 
-def _tensors(network: Network) -> dict[str, Tensor]:
+def tensors_of(network: Network) -> dict[str, Tensor]:
+    """Every parameter and buffer, tied ones once."""
     every = [*network.module.named_parameters(remove_duplicate=False), *network.module.named_buffers(remove_duplicate=False)]
     return {n: t for n, t in every if network.types.names[n] == n}

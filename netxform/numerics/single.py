@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from netxform.core.edit import Choice
+from netxform.core.edit import Assign, Choice, Edit
 from netxform.core.network import Network
-from netxform.core.values import Invocation
+from netxform.core.objective import Training
+from netxform.core.surgery import perform
+from netxform.core.values import Limit
 from netxform.core.verb import Material
-from netxform.errors import fail
+from netxform.numerics.rounds import recovered, tensors_of
 from netxform.numerics.scores import Request, fisher
+from netxform.syntax import ast
 
 
 def weights_in(network: Network, modules: Sequence[str] | None) -> tuple[str, ...]:
@@ -27,41 +31,93 @@ def weights_in(network: Network, modules: Sequence[str] | None) -> tuple[str, ..
     return tuple(dict.fromkeys(out))
 
 
+@dataclass(frozen=True)
+class Sparsity:
+    """What is asked for. `amount`: the share that goes, or `below` (op, bound) on the score; `pattern` two of every four.
+
+    `by`: magnitude |w|, or obd-weights ½ h w². `ranking`: all weights in one list, or the same share of each tensor.
+    """
+
+    by: str
+    amount: float
+    below: tuple[ast.CompareOp, float] | None
+    pattern: bool
+    ranking: Literal["global", "layer"]
+    step: float | None
+    data: str | None
+    samples: int
+    loss: Literal["cross_entropy", "mse"]
+
+
 def zero_weights(
-    network: Network, choice: Choice, material: Material, by: Invocation, granularity: str, amount: float, samples: int,
-    loss: Literal["cross_entropy", "mse"],
-) -> Choice:  # fmt: skip
-    """The lowest weights set to zero: a share of all of them, or two of every four neighbours along the inputs."""
-    data = choice.values["data"]
-    held = dict(network.module.named_parameters(remove_duplicate=False))
-    each: dict[str, Tensor] = {n: held[n].detach().double().abs() for n in choice.values["weights"]}
-    predicted: float | None = None
-    if by.name == "obd-weights":
-        request = Request(lambda: material.batches(data, samples), loss)
-        diagonal, _ = fisher(network, request)
-        each = {n: 0.5 * diagonal[n] * w.square() for n, w in each.items()}
-        predicted = 0.0
-    elif by.name != "magnitude":
-        raise fail("X0412", f"single weights are scored by `magnitude` or `obd-weights`, not by `{by.name}`", by.span)
-    tensors: dict[str, Tensor] = {}
-    zeros, count = 0, 0
-    flat = torch.cat([v.flatten() for v in each.values()])
-    take = torch.zeros(len(flat), dtype=torch.bool)
-    take[torch.argsort(flat, stable=True)[: round(amount * len(flat))]] = True
-    parts = take.split([v.numel() for v in each.values()])
-    for (name, values), part in zip(each.items(), parts, strict=True):
-        mask = part.reshape(values.shape)
-        if granularity == "2:4":
-            mask = _two_of_four(values)
-        if predicted is not None:
-            predicted += float(values[mask].sum())
-        tensors[name] = held[name].detach().masked_fill(mask, 0.0)
-        zeros, count = zeros + int(mask.sum()), count + mask.numel()
-    values_: dict[str, Any] = choice.values | {
-        "zeros": f"{zeros} of {count}", "assigned": list(tensors), "samples": samples, "predicted": predicted, "error": None,
+    network: Network, choice: Choice, material: Material, wanted: Sparsity, recover: Sequence[Training], stops: Sequence[Limit]
+) -> Choice:
+    """The lowest weights set to zero, in rounds where `step` says so; trainings in between keep the zeros. Raises X0602."""
+    names: tuple[str, ...] = choice.values["weights"]
+    trainings = [replace(w, held=tuple(dict.fromkeys((*w.held, *(n for n in names if n in w.parameters))))) for w in recover]
+    rounds = 1 if wanted.step is None else max(1, math.ceil(wanted.amount / wanted.step - 1e-9))
+    predicted, notes, metrics = (0.0 if wanted.by == "obd-weights" else None), list[str](), dict[str, float]()
+    done: dict[str, Tensor] = {}
+    material.start("prune", rounds)
+    try:
+        for number in range(rounds):
+            share = min(wanted.amount, (number + 1) * (wanted.step or 1.0))
+            scores = _scores(network, names, wanted, material)
+            held = dict(network.module.named_parameters(remove_duplicate=False))
+            gone = _chosen(scores, wanted, share)
+            if predicted is not None:
+                predicted += sum(float(scores[n][m].sum()) for n, m in gone.items())
+            tensors = {n: held[n].detach().masked_fill(m.to(held[n].device), 0.0) for n, m in gone.items()}
+            after = perform(network, Edit((Assign(tuple(tensors)),), tensors))
+            after, found, broken = recovered(after, trainings, stops, material, number)
+            if broken is not None:
+                notes.append(broken)
+                break
+            network, metrics = after, found
+            done |= tensors_of(network) if trainings else tensors
+            material.step(f"round {number + 1}")
+    finally:
+        material.stop()
+    done = {n: t.detach() for n, t in done.items()}
+    sparse = [n for n in names if n in done]
+    zeros, count = sum(int((done[n] == 0).sum()) for n in sparse), sum(done[n].numel() for n in sparse)
+    values: dict[str, Any] = choice.values | {
+        "zeros": f"{zeros} of {count}", "assigned": list(done), "changed": list(done), "sparse": sparse,
+        "samples": wanted.samples, "predicted": predicted, "error": None,
     }  # fmt: skip
-    values_.pop("weights")
-    return replace(choice, values=values_ | {"weights": tuple(tensors)}, provisional="", tensors=tensors)
+    warnings = (*choice.warnings, *notes)
+    return replace(choice, values=values, warnings=warnings, provisional="", tensors=done, metrics=metrics)
+
+
+def _scores(network: Network, names: Sequence[str], wanted: Sparsity, material: Material) -> dict[str, Tensor]:
+    held = dict(network.module.named_parameters(remove_duplicate=False))
+    sizes = {n: held[n].detach().double().abs() for n in names}
+    if wanted.by == "magnitude":
+        return sizes
+    assert wanted.data is not None
+    data = wanted.data
+    diagonal, _ = fisher(network, Request(lambda: material.batches(data, wanted.samples), wanted.loss))
+    return {n: 0.5 * diagonal[n] * w.square() for n, w in sizes.items()}
+
+
+def _chosen(scores: Mapping[str, Tensor], wanted: Sparsity, share: float) -> dict[str, Tensor]:
+    """The weights that go, as masks. Ties are broken by the order of tensors and positions."""
+    if wanted.pattern:
+        return {n: _two_of_four(s) for n, s in scores.items()}
+    if wanted.below is not None:
+        op, bound = wanted.below
+        return {n: s < bound if op == "<" else s <= bound for n, s in scores.items()}
+    if wanted.ranking == "layer":
+        return {n: _lowest(s.flatten(), share).reshape(s.shape) for n, s in scores.items()}
+    taken = _lowest(torch.cat([s.flatten() for s in scores.values()]), share)
+    parts = taken.split([s.numel() for s in scores.values()])
+    return {n: part.reshape(s.shape) for (n, s), part in zip(scores.items(), parts, strict=True)}
+
+
+def _lowest(flat: Tensor, share: float) -> Tensor:
+    out = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+    out[torch.argsort(flat, stable=True)[: round(share * len(flat))]] = True
+    return out
 
 
 def _two_of_four(values: Tensor) -> Tensor:
