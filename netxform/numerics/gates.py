@@ -10,7 +10,7 @@ network with these gates at zero is the *masked twin*: what removal computes, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from netxform.core.reindex import Axis
 from netxform.core.roles import along
 from netxform.core.rules import Typed
 from netxform.numerics.inner import PRODUCT, OpenAttention, axis_of, opened
+from netxform.numerics.remaining import Instead, across
 
 # what is computed across an atom by an operation that reads it once and for all
 _READS = ("mean", "sum", "norm", "variance", "extremum")
@@ -69,7 +70,7 @@ def gates(network: Network) -> Gates:
     """Find the gates. What cannot be gated is said in `missing`, never left out silently."""
     types = network.types
     nodes = {n.name: n for n in network.module.graph.nodes}
-    dependent = _dependent(network.module.graph)
+    moved = dependent(network.module.graph)
     found: dict[tuple[str, int, tuple[int, ...], str | None], tuple[Gate, dict[str, None]]] = {}
     missing: dict[Atom, str] = {}
 
@@ -88,7 +89,7 @@ def gates(network: Network) -> Gates:
             layer, of = inner
             add(name, axis_of(layer.rpartition(".")[2]), of, wanted, name, layer)
             continue
-        why = inner or _graph_gate(network, nodes.get(name), wanted, dependent, add)
+        why = inner or _graph_gate(network, nodes.get(name), wanted, moved, add)
         if why:
             missing |= {a: missing.get(a, f"{why} (at `{name}`)") for a in wanted}
     for axis in network.atoms:
@@ -124,14 +125,14 @@ def _inside(network: Network, contraction: Contraction) -> tuple[str, Dim] | str
 
 
 def _graph_gate(
-    network: Network, node: fx.Node | None, wanted: list[Atom], dependent: set[fx.Node], add: Callable[..., None]
+    network: Network, node: fx.Node | None, wanted: list[Atom], moved: set[fx.Node], add: Callable[..., None]
 ) -> str | None:
     """Gate the operand of the node that holds the atoms; the reason where that cannot be told."""
     if node is None:
         return "summed over in code that is kept whole"
     for operand in node.all_input_nodes:
         value = network.types.values.get(operand.name)
-        if not isinstance(value, Typed) or value.source is not None or operand not in dependent:
+        if not isinstance(value, Typed) or value.source is not None or operand not in moved:
             continue
         axes = [i for i, d in enumerate(value.dims) if any(a in wanted for a in atoms(d))]
         if not axes:
@@ -149,7 +150,8 @@ def _graph_gate(
     return "read from no value that depends on the input"
 
 
-def _dependent(graph: fx.Graph) -> set[fx.Node]:
+def dependent(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes whose values depend on the inputs."""
     out: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder" or any(n in out for n in node.all_input_nodes):
@@ -171,9 +173,12 @@ Act = Callable[[Gate, Tensor], Tensor]
 
 
 class Gated:
-    """A network, in eval mode and without gradients of its tensors, in which `act` is called on every gated value."""
+    """A network, in eval mode and without gradients of its tensors, in which `act` is called on every gated value.
 
-    def __init__(self, network: Network, chosen: Sequence[Gate]) -> None:
+    `instead`: operations in the place of nodes (`remaining.py`).
+    """
+
+    def __init__(self, network: Network, chosen: Sequence[Gate], instead: Mapping[str, Instead] | None = None) -> None:
         copied = clone(network).module
         _without_gradients(copied)
         self.act: Act = lambda gate, value: value
@@ -189,6 +194,12 @@ class Gated:
                 made = copied.graph.call_function(lambda value, g=gate: self.act(g, value), (operand,))
             for reader in readers:
                 reader.replace_input_with(operand, made)
+        for name, operation in (instead or {}).items():
+            node = by_name[name]
+            with copied.graph.inserting_before(node):
+                made = copied.graph.call_function(operation, node.args, node.kwargs)
+            node.replace_all_uses_with(made)
+            copied.graph.erase_node(node)
         self._run = fx.Interpreter(copied.eval(), garbage_collect_values=True)
 
     def _inside(self, module: fx.GraphModule, gate: Gate) -> None:
@@ -245,7 +256,9 @@ def masked(
     inputs: tuple[Tensor, ...],
     fill: dict[tuple[str, int], Tensor] | None = None,
 ) -> Any:
-    """The masked twin: the outputs with the removed indices read as zero (or as `fill`, by operand and axis)."""
+    """The masked twin: the outputs with the removed indices read as zero (or as `fill`, by operand and axis), and left out of
+    what is computed across them, where that has a form (`unmasked` says where not).
+    """
     gone = masks(found.gates, removed)
 
     def act(gate: Gate, value: Tensor) -> Tensor:
@@ -255,7 +268,12 @@ def masked(
         return torch.where(mask, other, value)
 
     with torch.no_grad():
-        return Gated(network, list(gone))(inputs, act)
+        return Gated(network, list(gone), across(network, removed, dependent(network.module.graph))[0])(inputs, act)
+
+
+def unmasked(network: Network, removed: Mapping[Atom, Sequence[int]]) -> list[str]:
+    """What is computed across removed indices and has no form over the rest: there the masked twin is not what removal does."""
+    return across(network, removed, dependent(network.module.graph))[1]
 
 
 def free(network: Network) -> tuple[Axis, ...]:

@@ -64,7 +64,7 @@ def candidates(
     mixed = dict.fromkeys(m.partition(" (")[0] for a in good for m in a.mixed)
     if mixed:
         warnings.append(
-            f"something is {'; '.join(mixed)}: there removal is not the masked twin, and the difference is measured"
+            f"something is {'; '.join(mixed)}: what is left is so alone, and a prediction from gates does not see that"
         )
     return tuple(a.name for a in good), tuple(warnings)
 

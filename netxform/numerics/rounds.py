@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netxform.core.axes import Atom, atoms
+from netxform.core.axes import Atom
 from netxform.core.edit import Assign, Bias, Choice, Edit, Reindex
 from netxform.core.network import Network
 from netxform.core.reindex import Axis
@@ -22,7 +22,7 @@ from netxform.core.values import Limit, compare
 from netxform.core.verb import Material
 from netxform.errors import fail
 from netxform.numerics.compensate import fold, refit
-from netxform.numerics.gates import gates
+from netxform.numerics.gates import gates, unmasked
 from netxform.numerics.latency import whole_seconds
 from netxform.numerics.ranking import Removed, kept, until
 from netxform.numerics.removal import Wanted, cost_of, named_maps, ranking
@@ -93,12 +93,11 @@ def settle(
     if changed:
         fitted = {n: t.detach() for n, t in tensors_of(state.network).items()}
     atoms_gone = {axes[n].atom for n in gone}
-    mixes = sorted({f"{why.kind} at {why.at}" for why, dim in network.types.mixes if atoms_gone & set(atoms(dim))})
-    scaled = [name for name, dim in network.types.scaled if atoms_gone & set(atoms(dim))]
+    mixes = unmasked(network, {axes[n].atom: i for n, i in gone.items()})
     twin_claim = bool(gone) and not changed and wanted.compensate != "refit" and not skipped and _gated(network, atoms_gone)
     values: dict[str, Any] = {
         "by": choice.values["by"], "score": state.how, "index sets": len(wanted.names), "removed": gone,
-        "indices": f"{sum(map(len, gone.values()))} of {total}", "biases": list(biases), "mixes": [*mixes, *scaled, *padded],
+        "indices": f"{sum(map(len, gone.values()))} of {total}", "biases": list(biases), "mixes": [*mixes, *padded],
         "assigned": [n for n in fitted if not n.startswith("mean/")], "twin": twin_claim, "means": means,
         "data": wanted.data, "samples": state.samples or wanted.samples, "predicted": state.predicted,
         "error": state.variance**0.5 if state.predicted is not None else None, "recover": list(recover), "wanted": wanted,
