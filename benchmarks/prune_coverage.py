@@ -277,7 +277,12 @@ def without(network: Any, gone: dict[Any, Any], given: Any) -> tuple[Any, list[s
         mask = along_axis(gone[gate], gate.axis, value.dim())
         return torch.where(mask, torch.zeros((), dtype=value.dtype), value)
 
-    removed = {g.dim[0]: mask.nonzero().flatten().tolist() for g, mask in gone.items() if g.dim == g.atoms}
+    removed: dict[Any, list[int]] = {}
+    for gate, mask in gone.items():
+        for atom in gate.atoms:
+            index = gate.index(atom)
+            if len(index) == atom.size and bool((index >= 0).all()):
+                removed[atom] = index[mask].tolist()
     instead, left = across(network, removed, dependent(network.module.graph))
     return Gated(network, list(gone), instead)(given, act), left
 
