@@ -20,8 +20,9 @@ from benchmarks.machine import save
 from netxform.api import check_spec
 from netxform.core.capture import capture
 from netxform.core.network import Network
-from netxform.numerics.curvature import mean_loss, saliency
+from netxform.numerics.curvature import saliency
 from netxform.numerics.gates import Gated, free, gates, masks
+from netxform.numerics.loss import mean_loss
 from netxform.numerics.scores import Request, known
 from netxform.sources.data import load_data
 from netxform.sources.trust import Trust
