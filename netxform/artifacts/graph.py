@@ -28,6 +28,7 @@ _DTYPES = {
     torch.int32: "i32",
     torch.bool: "bool",
     torch.uint8: "u8",
+    torch.int8: "i8",
 }
 DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
 

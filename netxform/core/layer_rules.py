@@ -176,6 +176,23 @@ def _embedding(t: LayerContext, module: nn.Module, input: Typed) -> Typed:
     return made
 
 
+@layer("Int8Linear Int8Embedding")
+def _int8(t: LayerContext, module: nn.Module, input: Typed) -> Typed:
+    """The steps belong to the rows as they are: what is gathered or scaled here would have to be quantized again."""
+    weight, scale, bias = _need(t.tensor("weight")), _need(t.tensor("scale")), t.tensor("bias")
+    for tensor in (input, weight, scale, *((bias,) if bias is not None else ())):
+        t.touch(tensor)
+    for dim in weight.dims:
+        lock(dim, Lock("int8", t.at))
+    unify(scale.dims[0], weight.dims[0], t.at)
+    if bias is not None:
+        unify(bias.dims[0], weight.dims[0], t.at)
+    if "Embedding" in type(module).__name__:
+        return Typed([*input.dims, weight.dims[1]], t.shape, scale.dtype)
+    unify(input.dims[-1], weight.dims[1], t.at)
+    return Typed([*input.dims[:-1], weight.dims[0]], t.shape, scale.dtype)
+
+
 @layer("EmbeddingBag")
 def _embedding_bag(t: LayerContext, module: nn.Module, input: Typed, *args: Any, **kwargs: Any) -> Typed:
     weight = _need(t.tensor("weight"))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from netxform.core.layers import Int8Embedding
 from netxform.errors import fail
 
 if TYPE_CHECKING:
@@ -107,6 +108,17 @@ def twin(network: Network) -> Network:
     return replace(network, module=copy.deepcopy(network.module, empty))
 
 
+def weightless(module: nn.Module) -> bool:
+    """Whether the module is a twin: it has tensors, all of them on the meta device."""
+    held = list(_tensors(module))
+    return bool(held) and all(t.is_meta for t in held)
+
+
+def numbers(module: nn.Module) -> int:
+    """The numbers that the module holds as weights: parameters, and weights that are stored as int8."""
+    return sum(p.numel() for p in module.parameters()) + sum(b.numel() for b in module.buffers() if b.dtype == torch.int8)
+
+
 def example(network: Network, device: torch.device | str = "meta", batch: int | None = None) -> tuple[Tensor, ...]:
     """Inputs of the traced shapes: empty on meta, else drawn from the normal distribution.
 
@@ -150,7 +162,7 @@ def tokens(network: Network) -> dict[str, int]:
         while stack:
             for user in stack.pop().users:
                 part = modules.get(str(user.target)) if user.op == "call_module" else None
-                if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+                if isinstance(part, nn.Embedding | nn.EmbeddingBag | Int8Embedding):
                     sizes.append(part.num_embeddings)
                 elif user.op == "call_function" and user.target is nn.functional.embedding:
                     weight = user.args[1] if len(user.args) > 1 else user.kwargs["weight"]
@@ -170,8 +182,7 @@ def refresh(network: Network) -> Network:
 
     Raises NetxformError X0801 where the network does not run.
     """
-    tensors = list(_tensors(network.module))
-    shadow = network if all(t.is_meta for t in tensors) and tensors else twin(network)
+    shadow = network if weightless(network.module) else twin(network)
     annotate(shadow.module, example(shadow))
     if shadow is not network:
         for ours, theirs in zip(network.module.graph.nodes, shadow.module.graph.nodes, strict=True):
