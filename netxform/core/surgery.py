@@ -742,8 +742,9 @@ def _quantize(module: fx.GraphModule, edit: Quantize, tensors: Mapping[str, torc
                 if isinstance(old, nn.Embedding):
                     new: nn.Module = own_layers.Int8Embedding(rows, columns)
                 else:
-                    new = own_layers.Int8Linear(columns, rows, old.bias is not None)
-                    new.bias = old.bias
+                    bias = cast("nn.Parameter | None", old.bias)
+                    new = own_layers.Int8Linear(columns, rows, bias is not None)
+                    new.bias = bias
             device = old.weight.device
             if id(old.weight) not in shared:
                 found = [tensors.get(f"{path}.{n}", new.get_buffer(n)) for n in ("weight", "scale")]

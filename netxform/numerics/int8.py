@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from netxform.core.network import evaluating
 from netxform.core.rounding import RUNS, SAFETY, in_double
@@ -35,8 +36,7 @@ def quantizable(part: nn.Module) -> str | None:
         return "its rows are renormalised when they are read (max_norm)"
     if part.weight.dtype not in (torch.float32, torch.float64):
         return "its weights are narrower than float32 already"
-    rows, columns = part.weight.shape
-    if rows * (columns + 4) >= rows * columns * part.weight.element_size():
+    if part.weight.shape[1] < 2:  # a number a row: int8 and a step of four bytes
         return "int8 and its steps would not be smaller"
     return None
 
@@ -70,9 +70,9 @@ def half_steps(scale: Tensor, columns: int) -> float:
 
 
 def worst_step(old: Tensor, q: Tensor, scale: Tensor) -> float:
-    """The largest |W − s·q| in half steps of its row; at most 1 + `EXCESS`."""
+    """The largest |W − s·q| in half steps of its row; at most 1 + `EXCESS`. Infinite where a number is not finite."""
     gap = (old.double() - q.double() * scale.double()[:, None]).abs() / (0.5 * scale.double()[:, None])
-    return float(gap.max()) if gap.numel() else 0.0
+    return float(gap.nan_to_num(float("inf")).max()) if gap.numel() else 0.0
 
 
 def predict(network: Network, steps: Mapping[str, Tensor], inputs: Iterable[Tensor], seed: int) -> float:
@@ -87,7 +87,7 @@ def predict(network: Network, steps: Mapping[str, Tensor], inputs: Iterable[Tens
     def run() -> list[Tensor]:
         with torch.no_grad(), evaluating(exact):
             found: Any = exact(*[t.clone() for t in given])
-        leaves = torch.utils._pytree.tree_leaves(found)
+        leaves = pytree.tree_leaves(found)
         return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point() and t.numel()]
 
     wanted, worst = run(), 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -116,7 +117,6 @@ class Cast:
         """Count what rounding does to the weights; predict what it does to the outputs."""
         if self.dtype == "int8":
             return _steps(network, choice)
-        assert self.dtype != "int8"
         from netxform.core.network import samples
         from netxform.core.rounding import HALF, predict, rounding
         from netxform.core.surgery import perform
@@ -199,28 +199,22 @@ def _int8(network: Network, scope: Scope, kept: set[str]) -> Choice:
     modules = dict(network.module.named_modules(remove_duplicate=False))
     called = {str(n.target) for n in network.module.graph.nodes if n.op == "call_module"}
     read = {str(n.target) for n in network.module.graph.nodes if n.op == "get_attr"}
-    chosen: list[str] = []
-    left: dict[str, str] = {}
-    for path, part in modules.items():
-        tensors = [n for n, p in part.named_parameters(recurse=False) if p.dim() > 1]
-        if not tensors:
-            continue
-        why = quantizable(part)
+
+    def obstacle(path: str, part: nn.Module) -> str | None:
         if path in kept:
-            why = "kept"
-        elif why is None and path not in called:
-            why = (
-                "it is a part of a layer that is called as one" if f"{path}.weight" not in read else "the code reads its weight"
-            )
-        elif why is None and f"{path}.weight" in read:
-            why = "the code reads its weight"
-        if why is None:
-            chosen.append(path)
-        else:
-            left[path] = why
-    # a tensor that several layers share is stored once: all of them, or none
-    while shared := [c for c in chosen if (other := _sharer(modules, c, chosen)) is not None and not left.update({c: other})]:
-        chosen = [c for c in chosen if c not in shared]
+            return "kept"
+        if f"{path}.weight" in read:
+            return "the code reads its weight"
+        if why := quantizable(part):
+            return why if path in called else "only layers that are called are stored as int8"
+        return None if path in called else "a part of a layer that is called as one"
+
+    heavy = {n: m for n, m in modules.items() if any(p.dim() > 1 for p in m.parameters(recurse=False))}
+    left = {n: why for n, m in heavy.items() if (why := obstacle(n, m)) is not None}
+    chosen = [n for n in heavy if n not in left]
+    alone = {n: why for n in chosen if (why := _shared(modules, n, chosen)) is not None}
+    left |= alone
+    chosen = [n for n in chosen if n not in alone]
     already = [n for n, m in modules.items() if isinstance(m, Int8Linear | Int8Embedding)]
     if not chosen and not already:
         raise fail(
@@ -241,8 +235,8 @@ def _int8(network: Network, scope: Scope, kept: set[str]) -> Choice:
     )
 
 
-def _sharer(modules: dict[str, nn.Module], path: str, chosen: list[str]) -> str | None:
-    """Why a layer that would be stored as int8 is not: who else holds its weight in float."""
+def _shared(modules: Mapping[str, nn.Module], path: str, chosen: list[str]) -> str | None:
+    """Who else holds the weight, in float: a tensor is stored once."""
     weight = modules[path].get_parameter("weight")
     for other, part in modules.items():
         for name, tensor in part.named_parameters(recurse=False, remove_duplicate=False):
@@ -265,12 +259,6 @@ def _steps(network: Network, choice: Choice) -> Choice:
     bounds: list[list[Any]] = []
     for path in choice.targets:
         weight = network.module.get_parameter(f"{path}.weight")
-        if not bool(torch.isfinite(weight).all()):
-            raise fail(
-                "X0329",
-                f"`{path}.weight` holds numbers that are not finite: no step fits them",
-                helps=(f"keep it: `cast int8 keep [{path}]`",),
-            )
         if id(weight) not in made:
             made[id(weight)] = quantize(weight)
         q, scale = made[id(weight)]
