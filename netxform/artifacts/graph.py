@@ -18,7 +18,7 @@ from netxform.core.trace import is_leaf
 from netxform.errors import fail
 
 FORMAT = 1
-_ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim")
+_ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim", "values", "indices")
 _DTYPES = {
     torch.float16: "f16",
     torch.float32: "f32",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -122,6 +122,7 @@ class Prune:
                 f"nothing in `{self.selection or 'the network'}` may be pruned",
                 self.selection.span if self.selection is not None else scope.span,
                 "all of it is locked",
+                notes=_locked(network, inside),
                 helps=("`netxform ls SPEC --axes` shows what is free",),
             )
         limit = self._limit(scope)
@@ -236,3 +237,11 @@ class Prune:
         if v.get("data") and not choice.provisional:
             claims.append(LossChange(v["data"], v["samples"], self.loss, v["predicted"], v["error"], self.output))
         return tuple(claims)
+
+
+def _locked(network: Network, inside: Sequence[str] | None) -> tuple[str, ...]:
+    """Why the axes of the selection's tensors are locked, each reason once."""
+    owners = None if inside is None else set(inside)
+    first = network.types.names
+    held = {first[n] for n in first if owners is None or n.rpartition(".")[0] in owners}
+    return tuple(dict.fromkeys(a.locked for a in network.atoms if a.locked and any(n in held for n, _ in a.sites)))[:4]
