@@ -54,8 +54,9 @@ class Cast:
 
     Example: model net = zoo.smallcnn() input="1x1x8x8"; cast float16 keep norms
 
-    Contract: bounded. Refused: a weight or a value that overflows (float16 ends at 65504), with its place (X0329); a cast
-    network that does not run (X0801); int8 where no layer can be stored so (X0330) or torchao is missing (X0814).
+    Contract: bounded.
+    Refused: a weight or a value that overflows (float16 ends at 65504), with its place (X0329); `keep` that matches nothing
+    (X0203); int8 where no layer can be stored so (X0330) or torchao is missing (X0814).
     Papers: Micikevicius et al., "Mixed precision training", ICLR 2018; Vignes, "A stochastic arithmetic for reliable
     scientific computation", 1993; Jacob et al., "Quantization and training of neural networks for efficient
     integer-arithmetic-only inference", CVPR 2018.

