@@ -136,7 +136,8 @@ def test_bundles_load_and_verify_without_torchao(name: str, tmp_path: Path, monk
     assert cost["after"]["params"] == cost["before"]["params"]
     sizes = [t.numel() * t.element_size() for t in (*result.model.parameters(), *result.model.buffers())]
     assert cost["after"]["bytes"] == result.plan.steps[0].after.bytes == sum(sizes) < cost["before"]["bytes"]
-    before, after = result.plan.steps[0].choice.values["bytes of weights"]
+    values = result.plan.steps[0].choice.values
+    before, after = values["bytes before"], values["bytes after"]
     assert cost["before"]["bytes"] - cost["after"]["bytes"] == before - after
     for module in [m for m in sys.modules if m.partition(".")[0] == "torchao"]:
         monkeypatch.delitem(sys.modules, module)

@@ -231,9 +231,24 @@ def _int8(network: Network, scope: Scope, kept: set[str]) -> Choice:
     after = sum(w.numel() + 4 * w.shape[0] for w in owners.values())
     return Choice(
         targets=tuple(chosen),
-        values={"layers": len(chosen), "bytes of weights": [before, after], "left": left, "seed": scope.seed},
+        values={
+            "int8 layers": len(chosen),
+            "bytes before": before,
+            "bytes after": after,
+            "left": left,
+            "seed": scope.seed,
+        },
+        origins={"note": _told(left)} if left else {},
         provisional="steps, and the bound of the outputs: from the weights" if chosen else "",
     )
+
+
+def _told(left: Mapping[str, str]) -> str:
+    """What is left, by reason."""
+    by: dict[str, list[str]] = {}
+    for path, why in left.items():
+        by.setdefault(why, []).append(path or "the network itself")
+    return "left: " + "; ".join(f"{', '.join(p[:4])}{' …' if len(p) > 4 else ''} ({why})" for why, p in by.items())
 
 
 def _shared(modules: Mapping[str, nn.Module], path: str, chosen: list[str]) -> str | None:
@@ -271,7 +286,7 @@ def _steps(network: Network, choice: Choice) -> Choice:
     bound = predict(network, steps, samples(network, seed), seed)
     numbers = sum(q.numel() for q, _ in made.values())
     largest = max(float(s.max()) for _, s in made.values())
-    values = choice.values | {"bound": bound, "numbers": numbers, "largest step": largest, "layer bounds": bounds}
+    values = choice.values | {"bound": bound, "numbers": numbers, "largest step": largest, "bounds": bounds}
     return replace(choice, values=values, provisional="", tensors=tensors)
 
 
@@ -282,7 +297,7 @@ def _int8_law(choice: Choice) -> tuple[Claim, ...]:
     names = tuple(f"{p}.{n}" for p in choice.targets for n in ("weight", "scale"))
     layers = tuple(
         LayerBound(str(path), float(bound), float(bound), "half a step in every number", (int(size),))
-        for path, bound, size in choice.values.get("layer bounds", ())
+        for path, bound, size in choice.values.get("bounds", ())
     )
     claims: tuple[Claim, ...] = (Quantized(choice.targets, names), LayerErrors(layers))
     return (*claims, WithinBound(float(choice.values.get("bound", float("inf")))))
