@@ -49,8 +49,7 @@ def ours(model: Any, x: Any) -> tuple[Any, float]:
     rank = Ranking(scores.values, "layer")
     names = {a.atom: a.name for a in free(network)}
     edit = Edit((Reindex(tuple((names[a], tuple(i)) for a, i in kept(rank.lowest(rank.total // 2)).items())),))
-    perform(shadow, edit)
-    return perform(network, edit).module, captured
+    return perform(network, edit, perform(shadow, edit)).module, captured
 
 
 def theirs(model: Any, x: Any) -> tuple[Any, float]:

@@ -141,10 +141,15 @@ def compare(
 
 
 def capture(model: nn.Module, *inputs: Tensor) -> Network:
-    """Capture a model as a graph: `.module` is a plain `torch.fx.GraphModule` with the names of the model."""
-    from netxform.core import capture as found
+    """Capture a model as a graph: `.module` is a plain `torch.fx.GraphModule`, names as in the model, tensors of its own.
 
-    return found.capture(model, *inputs)
+    A graph is accepted that is the same program as the model, operation by operation, or gives the same bits, at two batch
+    sizes. Raises NetxformError X0802 where there is none.
+    """
+    from netxform.core import capture as found
+    from netxform.core.network import detached
+
+    return detached(found.capture(model, *inputs))
 
 
 def _inputs(

@@ -54,10 +54,11 @@ def test_pruning_is_certified_on_generated_networks(model: nn.Module, what: str,
 
 
 def dead(seed: int) -> tuple[nn.Sequential, Tensor]:
-    """Channels 1 and 4 are read as zeros, channel 2 is constant."""
+    """Channels 1 and 4 are read as zeros, channel 2 is constant; no other is zero on all samples."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
     with torch.no_grad():
+        model[0].bias += 1
         model[2].weight[:, [1, 4]] = 0
         model[0].weight[2] = 0
         model[0].bias[2] = 1.5

@@ -12,6 +12,7 @@ from netxform.compiler.check import Spec
 from netxform.core.cost import Cost
 from netxform.core.edit import Choice, Claim, Edit
 from netxform.core.law import Contract, Evidence
+from netxform.core.network import Network
 from netxform.core.verb import Settles, Transform
 from netxform.errors import Span
 from netxform.syntax import ast
@@ -22,7 +23,7 @@ class Step:
     """One statement of the plan: its choice, its Edit, its claims, and the cost of the network around it.
 
     `estimated`: a choice here or before it is provisional, so that the cost is an estimate. `measured`: what a deep plan
-    has measured of its claims.
+    has measured of its claims. `twin`: the weightless network behind the statement.
     """
 
     index: int
@@ -39,6 +40,7 @@ class Step:
     stage: str | None = None
     estimated: bool = False
     measured: tuple[Evidence, ...] = ()
+    twin: Network | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,6 +327,7 @@ def _made(item: Bound, index: int, choice: Choice, state: _State) -> tuple[Step,
         span=item.span,
         stage=item.stage,
         estimated=state.estimated or bool(choice.provisional),
+        twin=network,
     )
     return step, network
 

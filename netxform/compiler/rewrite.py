@@ -97,7 +97,7 @@ def run(plan: Plan, network: Network, workers: Workers, tell: Callable[[str], No
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
         # what was computed is in the network now
-        done.append(replace(item, edit=replace(item.edit, tensors={})))
+        done.append(replace(item, edit=replace(item.edit, tensors={}), twin=None))
         workers.finished(item.stage, item.index, state.network)
     final = replace(plan, items=tuple(done))
     return Outcome(final, state.network, tuple(state.entries), tuple(state.measured), state.metrics, tuple(state.comparisons))
@@ -131,7 +131,7 @@ def deepen(plan: Plan, network: Network, workers: Workers) -> Plan:
             continue
         try:
             item = _settled(item, walk, network, workers)
-            after = perform(network, item.edit)
+            after = perform(network, item.edit, item.twin)
             if isinstance(item.transform, Settles):
                 material = workers.material(item)
                 found = [measure(c, network, after, inputs, plan.spec.seed, item.edit, material).evidence for c in item.claims]
@@ -140,13 +140,13 @@ def deepen(plan: Plan, network: Network, workers: Workers) -> Plan:
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
         network = after
-        done.append(replace(item, edit=replace(item.edit, tensors={})))
+        done.append(replace(item, edit=replace(item.edit, tensors={}), twin=None))
     return replace(plan, items=tuple(done))
 
 
 def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: Any) -> None:
     before = state.network
-    after = perform(before, item.edit)
+    after = perform(before, item.edit, item.twin)
     metrics = dict(item.choice.metrics)
     trained: Trained | None = None
     work = item.choice.work

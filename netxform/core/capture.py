@@ -2,23 +2,31 @@
 
     symbolic trace → recorder → symbolic trace with islands        first that equals eager, bit for bit
 
-The model itself is never touched: everything happens on a copy.
+Equal is shown in one of two ways, at two batch sizes: the graph and the model are the same program, operation by operation (on
+meta tensors: nothing is computed); or, where that says nothing, they give the same values.
+
+The model itself is never touched: everything happens on a copy of its structure, which shares its parameters and writes none.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from netxform.collector import paused
+from netxform.core.copies import lent, parts, structure, weightless
 from netxform.core.layers import BatchNormAct2d, DropPath
-from netxform.core.network import Input, Island, Network, annotate
+from netxform.core.network import Input, Island, MetaRun, Network, annotate
+from netxform.core.program import program, provable
 from netxform.core.recorder import Recorder, plain
 from netxform.core.trace import TrainingFlag, drop_asserts, foreign, lower_training, symbolic
 from netxform.errors import NetxformError, fail
@@ -27,7 +35,7 @@ _MAX_ISLANDS = 64
 
 
 def capture(model: nn.Module, *inputs: Tensor) -> Network:
-    """Capture `model` as it computes `model(*inputs)` in eval mode.
+    """Capture `model` as it computes `model(*inputs)` in eval mode. The network may share the memory of its parameters.
 
     The module hierarchy and every `state_dict` key are kept; modules that eval never runs survive and are listed in
     `notes`. The graph runs at other batch sizes where the model does. On meta inputs values are not compared.
@@ -35,7 +43,7 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
     Raises NetxformError X0802 where no front-end captures the model.
     """
     if isinstance(model, fx.GraphModule) and all("exits" in n.meta for n in model.graph.nodes if n.op != "output"):
-        return _finish(copy.deepcopy(model), inputs, "graph", (), model)
+        return _finish(structure(model, lent), inputs, "graph", (), model)
     if not all(isinstance(t, Tensor) for t in cast("tuple[object, ...]", inputs)):
         raise fail(
             "X0802",
@@ -52,9 +60,9 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
         )
     tried: list[str] = []
     packed = False
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), paused():
         warnings.simplefilter("ignore")
-        expected = _runs(model, inputs)
+        judge = _Judge(model, inputs)
         ways: list[tuple[str, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
             ("symbolic", lambda: (_symbolic(model), ())),
             ("recorder", lambda: (_recorded(model, inputs), ())),
@@ -63,8 +71,8 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
         for name, way in ways:
             try:
                 module, islands = way()
-                _compare(module, expected)
-                return _finish(module, inputs, name, islands, model)
+                noted = judge.accept(module)
+                return _finish(module, inputs, name, islands, model, noted)
             except NetxformError as error:
                 tried.append(f"{name}: {error.diagnostics[0].message}")
             except Exception as error:
@@ -91,9 +99,9 @@ def _packs(error: BaseException) -> bool:
     return False
 
 
-def _copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, prepared: layers of other libraries that have a twin in torch.nn or here are exchanged."""
-    copied = copy.deepcopy(model).eval()
+def _prepared(copied: nn.Module) -> nn.Module:
+    """The copy in eval mode, with those layers of other libraries exchanged that have a twin in torch.nn or here."""
+    copied.eval()
     for part in list(copied.modules()):
         _exchange(part)
     return copied
@@ -128,7 +136,7 @@ def _unflagged(module: nn.Module) -> None:
 
 
 def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.GraphModule:
-    copied = _flagged(_copy(model))
+    copied = _flagged(_prepared(structure(model, lent)))
     graph = symbolic(copied, islands)
     drop_asserts(graph)
     alien = foreign(graph)
@@ -138,7 +146,7 @@ def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.Gra
 
 
 def _recorded(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    copied = _flagged(_copy(model))
+    copied = _flagged(_prepared(copy.deepcopy(model)))  # the code runs: it may write
     graph, constants = Recorder(copied).record(*inputs)
     return _module(copied, graph, constants)
 
@@ -228,21 +236,62 @@ def _keep_containers(model: nn.Module, module: fx.GraphModule) -> None:
                 mine[key] = cast(Any, mine.pop(key))
 
 
-def _runs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[tuple[tuple[Tensor, ...], list[Tensor]]]:
-    """What eager computes, on these inputs and, where it can, at another batch size. Nothing on meta."""
-    if any(t.is_meta for t in inputs) or any(p.is_meta for p in model.parameters()):
-        return []
-    runs: list[tuple[tuple[Tensor, ...], list[Tensor]]] = []
-    for i, given in enumerate((inputs, tuple(_bigger(t) for t in inputs))):
-        copied = copy.deepcopy(model).eval()
+class _Judge:
+    """Whether a graph computes what the model computes."""
+
+    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.model = model
+        self.given = (inputs, tuple(_bigger(t) for t in inputs))
+        self.shapes: dict[Any, Any] = {}
+        self.on_meta = any(t.is_meta for t in (*inputs, *model.parameters()))
+
+    def accept(self, module: fx.GraphModule) -> bool:
+        """Returns whether shapes and dtypes were noted on the way. Raises NetxformError X0802 where they differ."""
+        extra = [n.name for n in module.graph.nodes if n.op == "placeholder"][len(self.given[0]) :]
+        if extra:
+            raise fail("X0802", f"`{extra[0]}`, which has a default, would become an input")
+        if self.programs is not None:
+            try:
+                shadow = parts(module, weightless)
+                first = functools.partial(annotate, module.graph, shadow)
+                if self._programs(shadow, first, MetaRun(shadow, graph=module.graph).run) == self.programs:
+                    return True
+            except Exception:
+                pass  # then by values
+        _compare(copy.deepcopy(module), self.runs)
+        return False
+
+    @cached_property
+    def programs(self) -> list[list[Any]] | None:
+        """The model's programs at both batch sizes, where they say all."""
+        if not provable(self.model):
+            return None
         try:
-            with torch.no_grad():
-                runs.append((given, _leaves(plain(copied(*[t.clone() for t in given])))))
-        except Exception as error:
-            if i == 0:
-                text = str(error).strip().split("\n")[0]
-                raise fail("X0802", f"the model does not run on these inputs: {text}") from error
-    return runs
+            shadow = structure(self.model, weightless).eval()
+            return self._programs(shadow, shadow, shadow)
+        except Exception:
+            return None
+
+    def _programs(self, module: nn.Module, *calls: Callable[..., Any]) -> list[list[Any]]:
+        given = [tuple(weightless(t) for t in inputs) for inputs in self.given]
+        return [program(module, inputs, self.shapes, call) for inputs, call in zip(given, calls, strict=True)]
+
+    @cached_property
+    def runs(self) -> list[tuple[tuple[Tensor, ...], list[Tensor]]]:
+        """What eager computes at both batch sizes, at the second where it can. Nothing on meta."""
+        if self.on_meta:
+            return []
+        runs: list[tuple[tuple[Tensor, ...], list[Tensor]]] = []
+        for i, given in enumerate(self.given):
+            copied = copy.deepcopy(self.model).eval()
+            try:
+                with torch.no_grad():
+                    runs.append((given, _leaves(plain(copied(*[t.clone() for t in given])))))
+            except Exception as error:
+                if i == 0:
+                    text = str(error).strip().split("\n")[0]
+                    raise fail("X0802", f"the model does not run on these inputs: {text}") from error
+        return runs
 
 
 def _bigger(tensor: Tensor) -> Tensor:
@@ -265,16 +314,21 @@ def _compare(module: fx.GraphModule, expected: list[tuple[tuple[Tensor, ...], li
 
 
 def _finish(
-    module: fx.GraphModule, inputs: tuple[Tensor, ...], way: str, islands: tuple[Island, ...], model: nn.Module
+    module: fx.GraphModule,
+    inputs: tuple[Tensor, ...],
+    way: str,
+    islands: tuple[Island, ...],
+    model: nn.Module,
+    noted: bool = False,
 ) -> Network:
-    names = [n.name for n in module.graph.nodes if n.op == "placeholder"]
-    for node in list(module.graph.nodes):
-        if node.op == "placeholder" and node.args:  # a default value that was bound while tracing
-            node.args = ()
-    names = names[: len(inputs)]
+    taken = [n for n in module.graph.nodes if n.op == "placeholder"]
+    for node in taken:
+        node.args = ()  # a default value that was bound while tracing
+    names = [n.name for n in taken]
     specs = tuple(Input(n, tuple(t.shape), t.dtype) for n, t in zip(names, inputs, strict=True))
-    with torch.random.fork_rng(devices=[]):
-        annotate(module, inputs)
+    if not noted:
+        with torch.random.fork_rng(devices=[]):
+            annotate(module.graph, module, *inputs)
     for node in module.graph.nodes:
         if node.meta.get("dtype") is None and node.op != "output":  # a tuple or a number is no value to cut at
             if node.op == "call_module":  # the first of several results is a layer's output: the states of a recurrent one
@@ -282,13 +336,13 @@ def _finish(
                     first.meta["exits"] = (*node.meta.get("exits", ()), *first.meta.get("exits", ()))
             node.meta |= {"exits": (), "entries": ()}
     called = {str(n.target) for n in module.graph.nodes if n.op == "call_module"}
-    read = {str(n.target).rpartition(".")[0] for n in module.graph.nodes if n.op == "get_attr"}
+    called |= {str(n.target).rpartition(".")[0] for n in module.graph.nodes if n.op == "get_attr"} - {""}
+    run = called | {a for c in called for a in _above(c)}
+    with_parameters = {a for n, _ in module.named_parameters(remove_duplicate=False) for a in _above(n)}
     idle = [
         n
-        for n, m in module.named_modules()
-        if n
-        and list(m.parameters())
-        and not any(c == n or c.startswith(n + ".") or n.startswith(c + ".") for c in called | (read - {""}))
+        for n, _ in module.named_modules()
+        if n in with_parameters and n not in run and not any(a in called for a in _above(n))
     ]
     tops = [n for n in idle if n.rpartition(".")[0] not in idle]
     notes = tuple(f"`{n}` is not run in eval mode: it stays in the module, outside the graph" for n in tops)
@@ -299,3 +353,9 @@ def _finish(
         parameter.requires_grad_(flags.get(name, parameter.requires_grad))
     module.train(modes.get("", False))
     return Network(module, specs, way, islands, notes)
+
+
+def _above(path: str) -> list[str]:
+    """The modules that a module or tensor of this name lies in."""
+    parts_ = path.split(".")
+    return [".".join(parts_[:i]) for i in range(1, len(parts_))]

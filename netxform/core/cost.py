@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from netxform.core.network import MetaRun, Network, example, numbers, twin, weightless
+from netxform.core.network import MetaRun, Network, example, numbers, weightless_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,8 @@ def cost(network: Network) -> Cost:
     module = network.module
     params = numbers(module)
     held = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
-    shadow = network if weightless(module) else twin(network)
-    shadow.module.eval()
     batch = next((i.shape[0] for i in network.inputs if i.shape), 1)
     counter: Any = FlopCounterMode(display=False)
     with torch.no_grad(), torch.device("meta"), counter:
-        MetaRun(shadow.module).run(*example(shadow))
+        MetaRun(weightless_parts(network), graph=module.graph).run(*example(network))
     return Cost(params, counter.get_total_flops() // 2 // max(batch, 1), held)

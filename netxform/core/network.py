@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from netxform.core.copies import parts, same, structure, tensors_of, weightless
+from netxform.core.kernels import Kernels
 from netxform.core.layers import Int8Embedding
 from netxform.errors import fail
 
@@ -54,20 +55,26 @@ class Network:
     front_end: str
     islands: tuple[Island, ...] = ()
     notes: tuple[str, ...] = ()
+    # what was found out about it; a twin knows it too, a changed network does not
+    known: dict[str, Any] = field(default_factory=dict[str, Any], init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def types(self) -> Types:
         """The axis types: of every tensor of the module and of every value of the graph."""
         from netxform.core.infer import infer
 
-        return infer(self)
+        if "types" not in self.known:
+            self.known["types"] = infer(self)
+        return self.known["types"]
 
-    @cached_property
+    @property
     def atoms(self) -> tuple[Axis, ...]:
         """The index sets of the network's tensors: each with its size, why it is locked, what mixes it, and where it occurs."""
         from netxform.core.reindex import axes_of
 
-        return axes_of(self.types)
+        if "atoms" not in self.known:
+            self.known["atoms"] = axes_of(self.types)
+        return self.known["atoms"]
 
     def reindex(self, maps: Mapping[Axis | str, Sequence[int]], optimizer: Optimizer | None = None) -> Network:
         """The network with new[i] = old[maps[atom][i]] along each atom, wherever it occurs (see `core.reindex`).
@@ -91,27 +98,23 @@ def entry_nodes(network: Network, path: str) -> list[fx.Node]:
 
 def clone(network: Network) -> Network:
     """The same network with modules and graph of its own; the tensors are shared."""
-    shared: dict[int, Any] = {}
-    for tensor in _tensors(network.module):
-        shared[id(tensor)] = tensor
-    return replace(network, module=copy.deepcopy(network.module, shared))
+    return replace(network, module=structure(network.module, same))
+
+
+def detached(network: Network) -> Network:
+    """A network whose tensors are its own: what training may change."""
+    return knowing(network, replace(network, module=copy.deepcopy(network.module)))
 
 
 def twin(network: Network) -> Network:
-    """The same network without weights: every tensor on the meta device."""
-    empty: dict[int, Any] = {}
-    for tensor in _tensors(network.module):
-        weightless = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta", requires_grad=False)
-        empty[id(tensor)] = (
-            nn.Parameter(weightless, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else weightless
-        )
-    return replace(network, module=copy.deepcopy(network.module, empty))
+    """The same network without weights: every tensor on the meta device. The types are the same too: both know them at once."""
+    return knowing(network, replace(network, module=structure(network.module, weightless)))
 
 
-def weightless(module: nn.Module) -> bool:
-    """Whether the module is a twin: it has tensors, all of them on the meta device."""
-    held = list(_tensors(module))
-    return bool(held) and all(t.is_meta for t in held)
+def knowing(known: Network, network: Network) -> Network:
+    """The network, which has the types that `known` has or will find."""
+    object.__setattr__(network, "known", known.known)
+    return network
 
 
 def numbers(module: nn.Module) -> int:
@@ -178,16 +181,20 @@ def tokens(network: Network) -> dict[str, int]:
 
 
 def refresh(network: Network) -> Network:
-    """Write shapes and dtypes to the nodes again, from a run on the meta device (or as the tensors are).
+    """Write shapes and dtypes to the nodes again, from a run on the meta device.
 
     Raises NetxformError X0801 where the network does not run.
     """
-    shadow = network if weightless(network.module) else twin(network)
-    annotate(shadow.module, example(shadow))
-    if shadow is not network:
-        for ours, theirs in zip(network.module.graph.nodes, shadow.module.graph.nodes, strict=True):
-            ours.meta |= {k: theirs.meta[k] for k in ("shape", "dtype") if k in theirs.meta}
+    with Kernels():
+        annotate(network.module.graph, weightless_parts(network), *example(network))
     return network
+
+
+def weightless_parts(network: Network) -> nn.Module:
+    """What the graph needs to run on meta tensors; the network's own module where it is a twin already."""
+    tensors = list(tensors_of(network.module))
+    weightless_ = bool(tensors) and all(t.is_meta for t in tensors)
+    return network.module if weightless_ else parts(network.module, weightless)
 
 
 @contextlib.contextmanager
@@ -222,18 +229,6 @@ class MetaRun(fx.Interpreter):
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         return on_meta(args), on_meta(kwargs)
 
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """BatchNorm on meta tensors is decomposed in Python, slowly: where it fits, it keeps the shape."""
-        module = self.fetch_attr(target)
-        if (
-            isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)
-            and len(args) == 1
-            and not kwargs
-            and _plainly_fits(module, args[0])
-        ):
-            return torch.empty_like(args[0])
-        return super().call_module(target, args, kwargs)
-
 
 class _Shapes(MetaRun):
     meta = False
@@ -259,29 +254,14 @@ class _Shapes(MetaRun):
         return value
 
 
-def _plainly_fits(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Any) -> bool:
-    held = [t for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var) if t is not None]
-    known = type(norm).__name__.removeprefix("Frozen") in ("BatchNorm1d", "BatchNorm2d") and norm.running_mean is not None
-    if not (known and isinstance(x, Tensor) and x.is_meta and x.dim() == (4 if isinstance(norm, nn.BatchNorm2d) else 2)):
-        return False
-    return all(t.is_meta and tuple(t.shape) == (x.shape[1],) and t.dtype == x.dtype for t in held)
+def annotate(graph: fx.Graph, module: nn.Module, *inputs: Tensor) -> Any:
+    """Run the graph node by node on what the module holds, in eval mode, and note the shape and dtype of every value.
 
-
-def annotate(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
-    """Run the graph node by node in eval mode and note the shape and dtype of every value."""
+    Returns the result. Raises NetxformError X0801 where it does not run.
+    """
     # tensors that the code makes on the default device must meet the others where they are
     meta = any(t.is_meta for t in inputs)
     with torch.no_grad(), torch.device("meta") if meta else contextlib.nullcontext(), evaluating(module):
-        run = _Shapes(module, garbage_collect_values=True)
+        run = _Shapes(module, garbage_collect_values=True, graph=graph)
         run.meta = meta
-        run.run(*inputs)
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Every tensor that hangs on a module, registered or not."""
-    for part in module.modules():
-        for held in (part._parameters, part._buffers):  # pyright: ignore[reportPrivateUsage]
-            yield from (cast(Tensor, t) for t in held.values() if t is not None)
-        for value in vars(part).values():
-            if isinstance(value, Tensor):
-                yield value
+        return run.run(*inputs)

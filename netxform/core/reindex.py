@@ -94,8 +94,8 @@ def reindex(network: Network, maps: Mapping[Axis | str, Sequence[int]], optimize
     return changed
 
 
-def apply_maps(network: Network, maps: Mapping[Atom, list[int]]) -> Network:
-    """`reindex` on atoms that are known to be allowed."""
+def apply_maps(network: Network, maps: Mapping[Atom, list[int]], checked: bool = False) -> Network:
+    """`reindex` on atoms that are known to be allowed. `checked`: the same was done to a twin, and its code followed."""
     if not maps:
         return clone(network)
     types = network.types
@@ -104,26 +104,36 @@ def apply_maps(network: Network, maps: Mapping[Atom, list[int]]) -> Network:
     gathers = _gathers(types, maps)
     replace_tensors(changed.module, {n: lambda t, g=g: _gathered(t, g) for n, g in gathers.items()}, types)
     _write(changed.module, types, sizes)
+    if checked:
+        return changed
     changed.module.graph.lint()
     changed.module.recompile()
     _check(network, changed, sizes)
     return changed
 
 
-def _gathers(types: Types, maps: Mapping[Atom, list[int]]) -> dict[str, dict[int, list[int]]]:
+def _gathers(types: Types, maps: Mapping[Atom, list[int]]) -> dict[str, dict[int, Tensor]]:
     """Tensor → dimension → positions, for the tensors that change."""
-    out: dict[str, dict[int, list[int]]] = {}
+    out: dict[str, dict[int, Tensor]] = {}
+    found: dict[Dim, Tensor | None] = {}
     for name, dims in types.tensors.items():
-        for i, dim in enumerate(dims):
-            if any(a in maps for a in atoms(dim)):
-                out.setdefault(name, {})[i] = positions(dim, lambda a: maps.get(a) or range(a.size))
+        for i, dim in enumerate(map(normal, dims)):
+            if dim not in found:
+                changes = any(a in maps for a in atoms(dim))
+                found[dim] = torch.tensor(positions(dim, lambda a: maps.get(a) or range(a.size))) if changes else None
+            index = found[dim]
+            if index is not None:
+                out.setdefault(name, {})[i] = index
     return out
 
 
-def _gathered(tensor: Tensor, along: Mapping[int, list[int]]) -> Tensor:
+def _gathered(tensor: Tensor, along: Mapping[int, Tensor]) -> Tensor:
+    if tensor.is_meta:
+        shape = [len(along[i]) if i in along else n for i, n in enumerate(tensor.shape)]
+        return torch.empty(shape, dtype=tensor.dtype, device="meta")
     out = tensor.detach()
     for axis, index in along.items():
-        out = out.index_select(axis, torch.tensor(index, device=out.device))
+        out = out.index_select(axis, index.to(out.device))
     return out
 
 

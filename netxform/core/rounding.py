@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from netxform.core.network import MetaRun, Network, refresh, twin, weightless
+from netxform.core.network import MetaRun, Network, refresh, twin
 
 HALF: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 RUNS = 8
@@ -134,7 +134,8 @@ def casts_needed(network: Network, dtype: torch.dtype) -> list[CastAt]:
     """Where operands must be cast so that the network, whose tensors have two precisions, runs; found on a twin."""
     from netxform.core.network import evaluating, example
 
-    shadow = network if weightless(network.module) else twin(network)
+    tensors = (*network.module.parameters(), *network.module.buffers())
+    shadow = network if tensors and all(t.is_meta for t in tensors) else twin(network)
     run = _Casts(shadow.module, dtype)
     with torch.no_grad(), torch.device("meta"), evaluating(shadow.module):
         run.run(*example(shadow))

@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 
 from netxform.core.axes import Atom
-from netxform.core.network import Network
+from netxform.core.network import Network, detached
 from netxform.core.reindex import Axis
-from netxform.core.surgery import detached
 from netxform.errors import fail
 
 

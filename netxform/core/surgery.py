@@ -17,6 +17,7 @@ from typing import Any, assert_never, cast
 import torch
 from torch import fx, nn
 
+from netxform.collector import paused
 from netxform.core import layers as own_layers
 from netxform.core.edit import (
     Append,
@@ -34,7 +35,7 @@ from netxform.core.edit import (
     Truncate,
 )
 from netxform.core.frozen import FROZEN, THAWED
-from netxform.core.network import Network, clone, refresh
+from netxform.core.network import Network, clone, knowing, refresh
 from netxform.core.reindex import apply_maps, put, replace_tensors
 from netxform.core.rounding import HALF, casts_needed
 from netxform.core.values import AUTO, Invocation, Layer
@@ -45,13 +46,19 @@ _AUTO_DIM: dict[str, int] = {"Linear": -1, "LazyLinear": -1, "LayerNorm": -1, "R
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
-def perform(network: Network, edit: Edit) -> Network:
+def perform(network: Network, edit: Edit, like: Network | None = None) -> Network:
     """Do what the Edit says, on a copy of the structure.
 
-    Raises NetxformError X0801 where the changed network no longer runs.
+    `like` is what the same Edit made of the network's twin: then shapes and types are known, and the run that checks them has
+    been made. Raises NetxformError X0801 where the changed network no longer runs.
     """
     if not edit.operations:
         return network
+    with paused():
+        return _performed(network, edit, like)
+
+
+def _performed(network: Network, edit: Edit, like: Network | None) -> Network:
     # an index map copies the structure itself
     changed = network if isinstance(edit.operations[0], Reindex) else clone(network)
     for operation in edit.operations:
@@ -63,7 +70,7 @@ def perform(network: Network, edit: Edit) -> Network:
             case Trainable():
                 _trainable(changed.module, operation)
             case Reindex():
-                changed = _reindex(changed, operation)
+                changed = _reindex(changed, operation, like is not None and operation is edit.operations[-1])
             case Insert():
                 _insert(changed.module, operation)
             case InsertBlock():
@@ -82,12 +89,25 @@ def perform(network: Network, edit: Edit) -> Network:
                 _assign(changed.module, operation, edit.tensors)
             case _:
                 assert_never(operation)
+    if like is not None:
+        return _as_twin(changed, like)
     # an index map is checked, on a run, while it is made
     if any(not isinstance(o, Trainable | Reindex | Assign) for o in edit.operations):
         changed.module.graph.lint()
         changed.module.recompile()
         return refresh(changed)
     return changed
+
+
+def _as_twin(changed: Network, like: Network) -> Network:
+    """The network with what is known of its twin."""
+    changed.module.graph.lint()
+    changed.module.recompile()
+    pairs = zip(changed.module.graph.nodes, like.module.graph.nodes, strict=True)
+    for ours, theirs in pairs:
+        assert ours.name == theirs.name
+        ours.meta |= {k: theirs.meta[k] for k in ("shape", "dtype") if k in theirs.meta}
+    return knowing(like, changed)
 
 
 # --- outputs ---------------------------------------------------------------------------------------------------------
@@ -401,9 +421,9 @@ def _shape(network: Network, node: str) -> tuple[int, ...]:
 # --- index maps ------------------------------------------------------------------------------------------------------
 
 
-def _reindex(network: Network, edit: Reindex) -> Network:
+def _reindex(network: Network, edit: Reindex, checked: bool = False) -> Network:
     named = {a.name: a.atom for a in network.atoms}
-    changed = apply_maps(network, {named[n]: list(m) for n, m in edit.maps})
+    changed = apply_maps(network, {named[n]: list(m) for n, m in edit.maps}, checked)
     makers: dict[str, list[Any]] = {}
     for fill in edit.fills:
         makers.setdefault(fill.tensor, []).append(lambda t, f=fill: _filled(t, f))
@@ -832,11 +852,6 @@ def _trainable(module: fx.GraphModule, edit: Trainable) -> None:
         norm = module.get_submodule(name)
         norm.__class__ = swap[type(norm)]
         norm.train(module.training)
-
-
-def detached(network: Network) -> Network:
-    """A network whose tensors are its own: what training may change."""
-    return replace(network, module=copy.deepcopy(network.module))
 
 
 def _first_line(error: BaseException) -> str:

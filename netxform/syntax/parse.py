@@ -8,11 +8,9 @@ A text with errors is parsed again statement by statement, so that every error i
 
 from __future__ import annotations
 
-import gc
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -23,6 +21,7 @@ from lark import Lark, Token, Transformer, v_args
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken, VisitError
 from lark.tree import Meta
 
+from netxform.collector import paused
 from netxform.errors import Diagnostic, NetxformError, Span, closest
 from netxform.syntax import ast
 from netxform.syntax.scan import Piece, Places, Scanned, scan
@@ -40,7 +39,7 @@ def parse(text: str, file: str = "<spec>") -> ast.Program:
     scanned = scan(text, places)
     if scanned.faults:
         raise NetxformError(scanned.faults, {file: text})
-    with _collector_paused():
+    with paused():
         try:
             edition, statements = _tree(_lark("start").parse(scanned.clean + "\n"), places, 0)
         except (UnexpectedInput, VisitError):
@@ -48,18 +47,6 @@ def parse(text: str, file: str = "<spec>") -> ast.Program:
             raise NetxformError(found, {file: text}) from None
         statements, tail = _comments(statements, scanned, places)
         return ast.Program(edition, statements, file, text, tail)
-
-
-@contextmanager
-def _collector_paused() -> Generator[None]:
-    """A growing tree makes every pass of the garbage collector longer, and parsing quadratic: it waits."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
 
 
 def parse_expression(text: str, file: str = "<value>") -> ast.Expr:

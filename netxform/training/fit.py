@@ -22,9 +22,8 @@ from ignite.engine import Engine, Events
 from torch import Tensor, fx, nn
 
 from netxform.core.law import Evidence
-from netxform.core.network import Network
+from netxform.core.network import Network, detached
 from netxform.core.objective import Training
-from netxform.core.surgery import detached
 from netxform.errors import NetxformError, fail
 from netxform.sources.data import DataSet
 from netxform.training import checkpoint as states
