@@ -294,7 +294,13 @@ def _check(before: Network, after: Network, sizes: Mapping[Atom, int]) -> None:
         diagnostics = getattr(error, "diagnostics", None)
         text = diagnostics[0].message if diagnostics else str(error)
         notes = diagnostics[0].notes if diagnostics else ()
-        raise fail("X0321", f"the code does not follow this change: {text}", notes=(*notes, *_code(error))) from error
+        narrow = [n for n, m in after.module.named_modules() if isinstance(m, nn.LSTM) and m.proj_size >= m.hidden_size]
+        helps = (
+            (f"the state of `{narrow[0]}` is projected, and must stay wider than what it is projected to",) if narrow else ()
+        )
+        raise fail(
+            "X0321", f"the code does not follow this change: {text}", notes=(*notes, *_code(error)), helps=helps
+        ) from error
     for node in after.module.graph.nodes:
         if node.op == "output":
             continue

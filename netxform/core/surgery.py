@@ -28,6 +28,7 @@ from netxform.core.edit import (
     Fill,
     Insert,
     InsertBlock,
+    Quantize,
     Reindex,
     Replace,
     Trainable,
@@ -81,6 +82,9 @@ def _performed(network: Network, edit: Edit, like: Network | None) -> Network:
                 changed = replace(changed)  # its types are found again, with the new tensors
             case Cast():
                 _cast(changed, operation)
+            case Quantize():
+                _quantize(changed.module, operation, edit.tensors)
+                changed = replace(changed)  # its types are found again
             case Assign():
                 _assign(changed.module, operation, edit.tensors)
             case _:
@@ -743,6 +747,35 @@ def _cast_operand(module: fx.GraphModule, node: fx.Node, operand: fx.Node, dtype
         made = module.graph.call_method("to", (operand, dtype))
     made.meta |= {"scope": node.meta.get("scope", ""), "exits": (), "entries": ()}
     node.replace_input_with(operand, made)
+
+
+def _quantize(module: fx.GraphModule, edit: Quantize, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Each layer by one of the same sizes that holds int8; layers that shared a weight share the new one."""
+    parts = dict(module.named_modules(remove_duplicate=False))
+    made: dict[int, nn.Module] = {}
+    shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for path in edit.layers:
+        old = cast("nn.Linear | nn.Embedding", parts[path])
+        if id(old) not in made:
+            rows, columns = old.weight.shape
+            with torch.device("meta"):
+                if isinstance(old, nn.Embedding):
+                    new: nn.Module = own_layers.Int8Embedding(rows, columns)
+                else:
+                    bias = cast("nn.Parameter | None", old.bias)
+                    new = own_layers.Int8Linear(columns, rows, bias is not None)
+                    new.bias = bias
+            device = old.weight.device
+            if id(old.weight) not in shared:
+                found = [tensors.get(f"{path}.{n}", new.get_buffer(n)) for n in ("weight", "scale")]
+                if device.type != "meta" and found[0].is_meta:
+                    raise ValueError(f"the edit holds no tensor `{path}.weight`")
+                shared[id(old.weight)] = (found[0].to(device), found[1].to(device))
+            new.register_buffer("weight", shared[id(old.weight)][0])
+            new.register_buffer("scale", shared[id(old.weight)][1])
+            made[id(old)] = new.train(old.training)
+        owner, _, last = path.rpartition(".")
+        setattr(module.get_submodule(owner), last, made[id(old)])
 
 
 def _assign(module: fx.GraphModule, edit: Assign, tensors: Mapping[str, torch.Tensor]) -> None:
