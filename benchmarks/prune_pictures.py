@@ -1,0 +1,2 @@
+def write(name, rows):
+    pass
