@@ -149,10 +149,11 @@ class Rows:
         print(row, flush=True)
 
 
-def plain(net: str, seed: int, model: torch.nn.Module, data: DataSet, rows: Rows) -> None:
+def plain(net: str, seed: int, model: torch.nn.Module, data: DataSet, rows: Rows, scores: list[str]) -> None:
     """Without recovery."""
     key: dict[str, Any] = {"net": net, "seed": seed}
-    for name, (by, options) in SCORES.items():
+    for name in scores:
+        by, options = SCORES[name]
         key["score"] = name
         written = by + ("(" + ", ".join(f"{k}={str(v).lower()}" for k, v in options.items()) + ")" if options else "")
         if net == "mlp" and by == "bn-scale":
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--net", default="mlp,cnn")
     parser.add_argument("--parts", default="plain,silent,recovered")
+    parser.add_argument("--plain", default=",".join(SCORES), help="scores of that part")
     parser.add_argument("--recovered", default="obd f+s,magnitude,random,obd s,taylor,activation", help="scores of that part")
     parser.add_argument("--name", default="prune_curves")
     parser.add_argument("--table", action="store_true")
@@ -255,7 +257,7 @@ def main() -> None:
                 right, wrong = measured(model, data.test)
                 rows.add(net=net, seed=seed, score="none", how="dense", amount=0, accuracy=right, loss=wrong)
             if "plain" in options.parts:
-                plain(net, seed, model, data, rows)
+                plain(net, seed, model, data, rows, options.plain.split(","))
             if "recovered" in options.parts:
                 recovered(net, seed, model, data, rows, options.recovered.split(","))
     write(options.name, rows.rows)
