@@ -158,8 +158,8 @@ def plain(net: str, seed: int, model: torch.nn.Module, data: DataSet, rows: Rows
         written = by + ("(" + ", ".join(f"{k}={str(v).lower()}" for k, v in options.items()) + ")" if options else "")
         if net == "mlp" and by == "bn-scale":
             continue
-        if not rows.has(how="one shot", **key):
-            for amount in AMOUNTS:
+        for amount in AMOUNTS:
+            if not rows.has(how="one shot", amount=amount, **key):
                 got = run(f"prune by {written} amount={amount}% least=5%", data, seed, model)
                 change = next(c for s in got.certificate["statements"] for c in s["claims"] if c["kind"] == "loss change")
                 right, wrong = measured(got.model, data.test)
