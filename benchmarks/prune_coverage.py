@@ -270,7 +270,7 @@ def without(network: Any, gone: dict[Any, Any], given: Any) -> tuple[Any, list[s
     """The outputs of the unpruned network with those positions read as zeros, and what is mixed across them all the same."""
     import torch
 
-    from netxform.numerics.gates import Gated, along_axis, dependent
+    from netxform.numerics.gates import Gated, along_axis
     from netxform.numerics.remaining import across
 
     def act(gate: Any, value: Any) -> Any:
@@ -283,7 +283,7 @@ def without(network: Any, gone: dict[Any, Any], given: Any) -> tuple[Any, list[s
             index = gate.index(atom)
             if len(index) == atom.size and bool((index >= 0).all()):
                 removed[atom] = index[mask].tolist()
-    instead, left = across(network, removed, dependent(network.module.graph))
+    instead, left = across(network, removed)
     return Gated(network, list(gone), instead)(given, act), left
 
 

@@ -26,7 +26,7 @@ Instead = Callable[..., Any]
 _AS_ZEROS = ("sum", "norm")  # to these a removed index is a zero
 
 
-def across(network: Network, removed: Removed, dependent: set[fx.Node]) -> tuple[dict[str, Instead], list[str]]:
+def across(network: Network, removed: Removed) -> tuple[dict[str, Instead], list[str]]:
     """The operations over what remains, by node; and the mixes that have none, in words."""
     gone = {a for a, i in removed.items() if i}
     nodes = {n.name: n for n in network.module.graph.nodes}
@@ -36,12 +36,11 @@ def across(network: Network, removed: Removed, dependent: set[fx.Node]) -> tuple
         if not gone & set(atoms(dim)) or why.kind in _AS_ZEROS or why.at in made:
             continue
         node = nodes.get(why.at)
-        form = None if node is None or node.all_input_nodes[0] not in dependent else _form(network, node, why, removed)
+        form = None if node is None or not node.all_input_nodes else _form(network, node, why, removed)
         if form is None:
             left[f"{why.kind} at {why.at}"] = None
         else:
             made[why.at] = form
-    left |= dict.fromkeys(name for name, dim in network.types.scaled if gone & set(atoms(dim)))
     return made, list(left)
 
 
@@ -69,8 +68,8 @@ def _form(network: Network, node: fx.Node, why: Mix, removed: Removed) -> Instea
         case "softmax" if name in ("softmax", "log_softmax") or type(module) in (nn.Softmax, nn.LogSoftmax):
             over = cast(Any, module).dim if module is not None else _argument(node, "dim", 1)
             return _filled(node, module, keeps, over, float("-inf"))
-        case "extremum" if name in ("amax", "amin"):
-            return _filled(node, module, keeps, _argument(node, "dim", 1), float("-inf" if name == "amax" else "inf"))
+        case "extremum" if name in ("amax", "amin", "max", "min"):
+            return _filled(node, module, keeps, _argument(node, "dim", 1), float("-inf" if name in ("amax", "max") else "inf"))
         case _:
             return None
 
