@@ -134,7 +134,7 @@ def _graph_gate(
     """Gate the operand of the node that holds the atoms; the reason where that cannot be told."""
     if node is None:
         return "summed over in code that is kept whole"
-    operands = node.all_input_nodes
+    operands, why = node.all_input_nodes, "read from no value of the graph"
     for operand in sorted(
         operands, key=lambda o: (o not in moved, getattr(network.types.values.get(o.name), "source", 0) is not None)
     ):
@@ -144,8 +144,9 @@ def _graph_gate(
         axes = [i for i, d in enumerate(value.dims) if any(a in wanted for a in atoms(d))]
         if not axes:
             continue
-        if len(axes) > 1:
-            return "read along two dimensions of one value"
+        if len(axes) > 1:  # a product may be gated at its other operand
+            why = "read along two dimensions of one value"
+            continue
         often = sum(a is operand for a in node.args)
         if often > 1 and node.op != "call_module":
             return "multiplied with itself"
@@ -154,7 +155,7 @@ def _graph_gate(
             return "read along two dimensions of one value"
         add(operand.name, axes[0], value.dims[axes[0]], wanted, node.name, still=operand not in moved)
         return None
-    return "read from no value of the graph"
+    return why
 
 
 def dependent(graph: fx.Graph) -> set[fx.Node]:

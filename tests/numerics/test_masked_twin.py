@@ -86,3 +86,29 @@ def test_every_statistic_is_taken_over_what_remains() -> None:
     with torch.no_grad():
         assert gap([wanted], [small.module(x)]) <= EXACT
         assert gap([wanted], [network.module(x)]) > 1e-3
+
+
+class Covariance(torch.nn.Module):
+    """Attention over channels: queries and values have one index set, along both dimensions of the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = torch.nn.Linear(4, 36), torch.nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 6)).permute(2, 0, 3, 4, 1)
+        weights = (torch.nn.functional.normalize(q, dim=-1) @ k.transpose(-2, -1)).softmax(-1)
+        return self.out((weights @ v).permute(0, 3, 1, 2).flatten(2))
+
+
+def test_attention_over_channels() -> None:
+    torch.manual_seed(0)
+    model, x = Covariance().double().eval(), torch.randn(3, 7, 4, dtype=torch.float64)
+    network = nx.capture(model, x[:1])
+    removed = {a.atom: list(range(a.size // 2)) for a in free(network)}
+    assert sorted(a.size for a in removed) == [2, 6]
+    assert not unmasked(network, removed)
+    assert not gates(network).missing
+    small = network.reindex({a.name: range(a.size // 2, a.size) for a in free(network)})
+    with torch.no_grad():
+        assert gap([masked(network, gates(network), dict(removed), (x,))], [small.module(x)]) <= EXACT
