@@ -5,7 +5,8 @@
 Removing index k of an atom takes it out of every sum over the atom. So the gate m_k of a coupled class multiplies what
 each consumer reads: it occurs once for every value that is contracted (or averaged, summed, …) over the atom, and nowhere
 else. What lies between production and reading (norms, activations, pooling, concatenation, residual sums) needs no gate. The
-network with these gates at zero is the *masked twin*: what removal computes, where nothing is mixed across the atom.
+network with these gates at zero, and with what is mixed across the atom taken over the rest (`remaining.py`), is the *masked
+twin*: what removal computes.
 """
 
 from __future__ import annotations

@@ -55,9 +55,9 @@ class Prune:
     train ** for 1epochs on d; prune saliency<1e-4
 
     Contract: lossy. The predicted change of the loss stands beside the measured one, and the network is compared with its
-    masked twin: the same function where nothing is mixed across what went. Refused: nothing free, nothing scored, budgets
-    that cannot be met. Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork, 1993; Molchanov et al.,
-    2017; Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
+    masked twin: the same function, with statistics (LayerNorm, means, softmax) taken over what is left. Refused: nothing free,
+    nothing scored, budgets that cannot be met. Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork,
+    1993; Molchanov et al., 2017; Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
     """
 
     selection: Selection | None = operand(None)
