@@ -68,6 +68,8 @@ def _form(network: Network, node: fx.Node, why: Mix, removed: Removed) -> Instea
         case "softmax" if name in ("softmax", "log_softmax") or type(module) in (nn.Softmax, nn.LogSoftmax):
             over = cast(Any, module).dim if module is not None else _argument(node, "dim", 1)
             return _filled(node, module, keeps, over, float("-inf"))
+        case "softmax" if name == "scaled_dot_product_attention":
+            return _attention(network, node, removed)
         case "extremum" if name in ("amax", "amin", "max", "min"):
             return _filled(node, module, keeps, _argument(node, "dim", 1), float("-inf" if name in ("amax", "max") else "inf"))
         case _:
@@ -157,5 +159,23 @@ def _filled(node: fx.Node, module: nn.Module | None, keeps: Sequence[Tensor], ov
         if module is not None:
             return module(x, *args, **kwargs)
         return getattr(x, target)(*args, **kwargs) if node.op == "call_method" else target(x, *args, **kwargs)
+
+    return run
+
+
+def _attention(network: Network, node: fx.Node, removed: Removed) -> Instead | None:
+    """The keys that went are masked, where the weights are masked by nothing but a tensor."""
+    key = network.types.values.get(cast(fx.Node, node.args[1]).name) if len(node.args) > 1 else None
+    if not isinstance(key, Typed) or _argument(node, "is_causal", 5, False):
+        return None
+    keep = rest(key.dims[-2], removed)
+    target: Any = node.target
+
+    def run(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        bias = q.new_zeros(len(keep)).masked_fill(~keep, float("-inf"))
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            attn_mask = q.new_zeros(attn_mask.shape).masked_fill(~attn_mask, float("-inf"))
+        bias = bias if attn_mask is None else bias + attn_mask
+        return target(q, k, v, bias.expand(*bias.shape[:-2], q.shape[-2], len(keep)), *args, **kwargs)
 
     return run

@@ -112,3 +112,35 @@ def test_attention_over_channels() -> None:
     small = network.reindex({a.name: range(a.size // 2, a.size) for a in free(network)})
     with torch.no_grad():
         assert gap([masked(network, gates(network), dict(removed), (x,))], [small.module(x)]) <= EXACT
+
+
+class Registers(torch.nn.Module):
+    """Tokens of the network's own beside those of the input: keys that can go."""
+
+    def __init__(self, mask: bool) -> None:
+        super().__init__()
+        self.tokens = torch.nn.Parameter(torch.randn(1, 6, 8))
+        self.q, self.k, self.v = (torch.nn.Linear(8, 8) for _ in range(3))
+        self.head, self.mask = torch.nn.Linear(8, 3), mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], 1)
+        given = (y.sum(-1) > -3)[:, None, None] if self.mask else None
+        q, k, v = (f(y)[:, None] for f in (self.q, self.k, self.v))
+        return self.head(torch.nn.functional.scaled_dot_product_attention(q, k, v, given)[:, 0].mean(1))
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_keys_that_go_are_masked(mask: bool) -> None:
+    torch.manual_seed(1)
+    model, x = Registers(mask).double().eval(), torch.randn(3, 4, 8, dtype=torch.float64)
+    network = nx.capture(model, x[:2])
+    (axis,) = [a for a in free(network) if a.size == 6]
+    removed = {axis.atom: [0, 2, 5]}
+    small = network.reindex({axis.name: [1, 3, 4]})
+    assert not unmasked(network, removed)
+    assert not gates(network).missing
+    with torch.no_grad():
+        wanted = masked(network, gates(network), dict(removed), (x,))
+        assert gap([wanted], [small.module(x)]) <= EXACT
+        assert gap([wanted], [network.module(x)]) > 1e-6
