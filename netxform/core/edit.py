@@ -312,7 +312,8 @@ class OutputError:
 class MaskedTwin:
     """Claim: the network computes what it did, with the removed indices (of atoms, by name) read as zero by every reader.
 
-    `mixes`: what is computed across the indices, where something is; then the difference is reported and not bounded.
+    Statistics across them are taken over the rest. `mixes`: what is computed across them and has no such form; where there is
+    any the difference is reported and not bounded.
     `means`: the removed indices are read as these constants: (operand, axis, name of the Edit's tensor).
     """
 

@@ -175,7 +175,7 @@ def _write(module: fx.GraphModule, types: Types, sizes: Mapping[Atom, int]) -> N
             continue
         new = sum(size_under(d, sizes) for d in stated.dims)
         if stated.computed:
-            changes = any(a in sizes for d in stated.computed for a in atoms(d))
+            changes = any(a in sizes for d in (*stated.computed, *stated.dims) for a in atoms(d))
             if changes and _settled(stated.dims):  # else it depends on the input, and follows by itself
                 _write_argument(nodes[stated.node], stated.path, new)
             continue

@@ -617,7 +617,12 @@ def _weight_norm(t: Context, v: Typed, g: Typed, dim: int = 0) -> Any:
         elif i != dim:
             t.mix(d, "norm")
     if t.shape and not isinstance(t.shape[0], int):
-        return (_typed(v), locked(t.shape[1], "unknown"))
+        norms = t.shape[1]
+        kept = len(norms) == len(v.shape) and norms[dim] == v.shape[dim]
+        return (
+            _typed(v),
+            Typed([d if i == dim else ONE for i, d in enumerate(v.dims)], norms) if kept else locked(norms, "unknown"),
+        )
     return _typed(v)
 
 

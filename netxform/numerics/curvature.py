@@ -27,7 +27,7 @@ from netxform.core.axes import Atom
 from netxform.core.network import Network
 from netxform.errors import fail
 from netxform.numerics.backward import Backward
-from netxform.numerics.gates import Gate, Gated, along_axis, gates
+from netxform.numerics.gates import Gate, Gated, Gates, along_axis, gates
 from netxform.numerics.loss import Batches, Loss, logits, squared, target_of
 
 _AUTO_CLASSES = 32  # with more, `auto` draws classes instead of going through all of them
@@ -82,6 +82,9 @@ def saliency(
     NetxformError X0823 where the output is no (N, C) tensor or there is no sample, X0805 where the data does not fit.
     """
     found = gates(network)
+    if method != "exact":
+        still = {a: "read from a value that is the same for all samples" for g in found.gates if g.still for a in g.atoms}
+        found = Gates(found.gates, still | found.missing)
     wanted = [g for g in found.gates if any(a not in found.missing for a in g.atoms)]
     scored = dict.fromkeys(a for g in wanted for a in g.atoms if a not in found.missing)
     run = Backward(network, wanted, found.missing)

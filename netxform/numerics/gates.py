@@ -5,7 +5,8 @@
 Removing index k of an atom takes it out of every sum over the atom. So the gate m_k of a coupled class multiplies what
 each consumer reads: it occurs once for every value that is contracted (or averaged, summed, …) over the atom, and nowhere
 else. What lies between production and reading (norms, activations, pooling, concatenation, residual sums) needs no gate. The
-network with these gates at zero is the *masked twin*: what removal computes, where nothing is mixed across the atom.
+network with these gates at zero, and with what is mixed across the atom taken over the rest (`remaining.py`), is the *masked
+twin*: what removal computes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _READS = ("mean", "sum", "norm", "variance", "extremum")
 class Gate:
     """A value that is read over atoms: the node `operand`, its dimension `axis` of type `dim`, and who reads it.
 
+    `still`: the value does not depend on the input (a table, a parameter).
     `layer`: the value is read inside the layer that the node calls (`PATH.NAME`, see `inner.py`), maybe several times a call.
     """
 
@@ -44,6 +46,7 @@ class Gate:
     atoms: tuple[Atom, ...]
     readers: tuple[str, ...]
     layer: str | None = None
+    still: bool = False
 
     def index(self, atom: Atom) -> Tensor:
         """For every position of the dimension the index of `atom` that it holds, or -1. Shape (size,), int64."""
@@ -74,9 +77,11 @@ def gates(network: Network) -> Gates:
     found: dict[tuple[str, int, tuple[int, ...], str | None], tuple[Gate, dict[str, None]]] = {}
     missing: dict[Atom, str] = {}
 
-    def add(operand: str, axis: int, dim: Dim, wanted: list[Atom], reader: str, layer: str | None = None) -> None:
+    def add(
+        operand: str, axis: int, dim: Dim, wanted: list[Atom], reader: str, layer: str | None = None, still: bool = False
+    ) -> None:
         key = (operand if layer is None else "", axis, tuple(sorted(id(a) for a in wanted)), layer)
-        found.setdefault(key, (Gate(operand, axis, dim, tuple(wanted), (), layer), {}))[1][reader] = None
+        found.setdefault(key, (Gate(operand, axis, dim, tuple(wanted), (), layer, still), {}))[1][reader] = None
 
     reads: list[tuple[str, Dim, Contraction | None]] = [(c.node, c.dim, c) for c in types.contractions]
     reads += [(m.at, dim, None) for m, dim in types.mixes if m.kind in _READS]
@@ -97,7 +102,7 @@ def gates(network: Network) -> Gates:
             missing[axis.atom] = "nothing reads it"
     several = [a for a in (x.atom for x in network.atoms) if any(_twice(g.dim, a) for g, _ in found.values())]
     missing |= {a: "it occurs twice in one dimension" for a in several}
-    made = tuple(Gate(g.operand, g.axis, g.dim, g.atoms, tuple(readers), g.layer) for g, readers in found.values())
+    made = tuple(Gate(g.operand, g.axis, g.dim, g.atoms, tuple(readers), g.layer, g.still) for g, readers in found.values())
     return Gates(made, missing)
 
 
@@ -130,24 +135,28 @@ def _graph_gate(
     """Gate the operand of the node that holds the atoms; the reason where that cannot be told."""
     if node is None:
         return "summed over in code that is kept whole"
-    for operand in node.all_input_nodes:
+    operands, why = node.all_input_nodes, "read from no value of the graph"
+    for operand in sorted(
+        operands, key=lambda o: (o not in moved, getattr(network.types.values.get(o.name), "source", 0) is not None)
+    ):
         value = network.types.values.get(operand.name)
-        if not isinstance(value, Typed) or value.source is not None or operand not in moved:
+        if not isinstance(value, Typed):
             continue
         axes = [i for i, d in enumerate(value.dims) if any(a in wanted for a in atoms(d))]
         if not axes:
             continue
-        if len(axes) > 1:
-            return "read along two dimensions of one value"
+        if len(axes) > 1:  # a product may be gated at its other operand
+            why = "read along two dimensions of one value"
+            continue
         often = sum(a is operand for a in node.args)
         if often > 1 and node.op != "call_module":
             return "multiplied with itself"
         here = set(atoms(value.dims[axes[0]]))
         if not all(a in here for a in wanted):
             return "read along two dimensions of one value"
-        add(operand.name, axes[0], value.dims[axes[0]], wanted, node.name)
+        add(operand.name, axes[0], value.dims[axes[0]], wanted, node.name, still=operand not in moved)
         return None
-    return "read from no value that depends on the input"
+    return why
 
 
 def dependent(graph: fx.Graph) -> set[fx.Node]:
@@ -268,12 +277,12 @@ def masked(
         return torch.where(mask, other, value)
 
     with torch.no_grad():
-        return Gated(network, list(gone), across(network, removed, dependent(network.module.graph))[0])(inputs, act)
+        return Gated(network, list(gone), across(network, removed)[0])(inputs, act)
 
 
 def unmasked(network: Network, removed: Mapping[Atom, Sequence[int]]) -> list[str]:
     """What is computed across removed indices and has no form over the rest: there the masked twin is not what removal does."""
-    return across(network, removed, dependent(network.module.graph))[1]
+    return across(network, removed)[1]
 
 
 def free(network: Network) -> tuple[Axis, ...]:

@@ -26,7 +26,7 @@ Instead = Callable[..., Any]
 _AS_ZEROS = ("sum", "norm")  # to these a removed index is a zero
 
 
-def across(network: Network, removed: Removed, dependent: set[fx.Node]) -> tuple[dict[str, Instead], list[str]]:
+def across(network: Network, removed: Removed) -> tuple[dict[str, Instead], list[str]]:
     """The operations over what remains, by node; and the mixes that have none, in words."""
     gone = {a for a, i in removed.items() if i}
     nodes = {n.name: n for n in network.module.graph.nodes}
@@ -36,12 +36,11 @@ def across(network: Network, removed: Removed, dependent: set[fx.Node]) -> tuple
         if not gone & set(atoms(dim)) or why.kind in _AS_ZEROS or why.at in made:
             continue
         node = nodes.get(why.at)
-        form = None if node is None or node.all_input_nodes[0] not in dependent else _form(network, node, why, removed)
+        form = None if node is None or not node.all_input_nodes else _form(network, node, why, removed)
         if form is None:
             left[f"{why.kind} at {why.at}"] = None
         else:
             made[why.at] = form
-    left |= dict.fromkeys(name for name, dim in network.types.scaled if gone & set(atoms(dim)))
     return made, list(left)
 
 
@@ -69,8 +68,10 @@ def _form(network: Network, node: fx.Node, why: Mix, removed: Removed) -> Instea
         case "softmax" if name in ("softmax", "log_softmax") or type(module) in (nn.Softmax, nn.LogSoftmax):
             over = cast(Any, module).dim if module is not None else _argument(node, "dim", 1)
             return _filled(node, module, keeps, over, float("-inf"))
-        case "extremum" if name in ("amax", "amin"):
-            return _filled(node, module, keeps, _argument(node, "dim", 1), float("-inf" if name == "amax" else "inf"))
+        case "softmax" if name == "scaled_dot_product_attention":
+            return _attention(network, node, removed)
+        case "extremum" if name in ("amax", "amin", "max", "min"):
+            return _filled(node, module, keeps, _argument(node, "dim", 1), float("-inf" if name in ("amax", "max") else "inf"))
         case _:
             return None
 
@@ -158,5 +159,23 @@ def _filled(node: fx.Node, module: nn.Module | None, keeps: Sequence[Tensor], ov
         if module is not None:
             return module(x, *args, **kwargs)
         return getattr(x, target)(*args, **kwargs) if node.op == "call_method" else target(x, *args, **kwargs)
+
+    return run
+
+
+def _attention(network: Network, node: fx.Node, removed: Removed) -> Instead | None:
+    """The keys that went are masked, where the weights are masked by nothing but a tensor."""
+    key = network.types.values.get(cast(fx.Node, node.args[1]).name) if len(node.args) > 1 else None
+    if not isinstance(key, Typed) or _argument(node, "is_causal", 5, False):
+        return None
+    keep = rest(key.dims[-2], removed)
+    target: Any = node.target
+
+    def run(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        bias = q.new_zeros(len(keep)).masked_fill(~keep, float("-inf"))
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            attn_mask = q.new_zeros(attn_mask.shape).masked_fill(~attn_mask, float("-inf"))
+        bias = bias if attn_mask is None else bias + attn_mask
+        return target(q, k, v, bias.expand(*bias.shape[:-2], q.shape[-2], len(keep)), *args, **kwargs)
 
     return run

@@ -95,7 +95,7 @@ def settle(
     atoms_gone = {axes[n].atom for n in gone}
     mixes = unmasked(network, {axes[n].atom: i for n, i in gone.items()})
     twin_claim = bool(gone) and not changed and wanted.compensate != "refit" and not skipped and _gated(network, atoms_gone)
-    values: dict[str, Any] = {
+    values: dict[str, Any] = {n: v for n, v in choice.values.items() if n == "gauss-newton"} | {
         "by": choice.values["by"], "score": state.how, "index sets": len(wanted.names), "removed": gone,
         "indices": f"{sum(map(len, gone.values()))} of {total}", "biases": list(biases), "mixes": [*mixes, *padded],
         "assigned": [n for n in fitted if not n.startswith("mean/")], "twin": twin_claim, "means": means,

@@ -35,7 +35,9 @@ class Prune:
     heads, tied weights. Without a selection everything free is meant; outputs of the network are never free. Scores, `by …`:
     `obd` (default: s = ½ ∂²L/∂m² of a gate m on everything that reads the class; `obd(method=exact)`,
     `obd(method=monte-carlo, draws=4)`), `obd-weights`, `taylor`, `magnitude(norm=2)`, `bn-scale`, `activation`, `random`,
-    and those that Python code registers with `netxform.numerics.scores.score`.
+    and those that Python code registers with `netxform.numerics.scores.score`. `obd` uses the Gauss–Newton form; the plan says
+    for how many index sets that is the second derivative itself. It is not on residual streams (read again behind themselves)
+    and before GELU, SiLU, softmax: there `obd(method=exact)` is, at one Hessian-vector product an index.
 
     How much: a threshold (`saliency < 1e-3`, `where zeros >= 99%`, `where activation < 0.01`), `amount=30%` of all indices,
     or a budget (`until macs <= 50% of base`; params, macs, flops, bytes; `latency <= 5ms` is timed at the captured batch, its
@@ -53,9 +55,9 @@ class Prune:
     train ** for 1epochs on d; prune saliency<1e-4
 
     Contract: lossy. The predicted change of the loss stands beside the measured one, and the network is compared with its
-    masked twin: the same function where nothing is mixed across what went. Refused: nothing free or nothing scored (X0331);
-    an unknown score (X0412); a budget that cannot be met (X0603); no word of how much (X0408).
-    Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork, 1993; Molchanov et al.,
+    masked twin: the same function, with statistics (LayerNorm, means, softmax) taken over what is left.
+    Refused: nothing free or nothing scored (X0331); an unknown score (X0412); a budget that cannot be met (X0603); no word of
+    how much (X0408). Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork, 1993; Molchanov et al.,
     2017; Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
     """
 
@@ -168,7 +170,14 @@ class Prune:
         )  # fmt: skip
         recover = [t.resolve(network, scope).work for t in self.recover]
         removed = estimate(network, wanted)
-        how = {"by": str(self.by), "index sets": len(names), "wanted": wanted, "recover": recover}
+        if self.by.name == "obd" and self.by.keywords.get("method") != "exact":
+            from netxform.numerics.exactness import described
+            from netxform.numerics.gates import gates
+
+            curvature = {"gauss-newton": described(network, gates(network))}
+        else:
+            curvature = dict[str, str]()
+        how = curvature | {"by": str(self.by), "index sets": len(names), "wanted": wanted, "recover": recover}
         text = "which indices go needs weights" + (f" and {self.samples} samples of `{data}`" if data else "")
         if wanted.threshold is not None:
             text += "; how many as well"

@@ -15,6 +15,7 @@ from netxform import zoo
 from netxform.core.capture import capture
 from netxform.core.network import Network
 from netxform.numerics.curvature import gate_loss, saliency
+from netxform.numerics.exactness import curved
 from netxform.numerics.gates import free, gates, masked
 from netxform.numerics.ranking import Ranking, until
 from netxform.numerics.scores import SCORES, Request, Scores, activity, known, score
@@ -89,6 +90,41 @@ def test_backward_passes_equal_double_backward_on_piecewise_linear_networks(seed
         a = axis.atom
         assert gap(found.second[a], exact.second[a]) <= 1e-9
         assert gap(found.first[a], exact.first[a]) <= 1e-9
+
+
+class Ways(nn.Module):
+    """A residual stream, a hidden layer inside it, a layer before GELU; then a product of two values, or a quotient."""
+
+    def __init__(self, product: bool) -> None:
+        super().__init__()
+        self.stem, self.up, self.down = nn.Linear(4, 5), nn.Linear(5, 6), nn.Linear(6, 5)
+        self.bent, self.behind, self.left, self.right = nn.Linear(5, 3), nn.Linear(3, 5), nn.Linear(5, 2), nn.Linear(5, 2)
+        self.product, self.head = product, nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x).relu()
+        y = y + self.down(self.up(y).relu())
+        y = y + self.behind(nn.functional.gelu(self.bent(y)))
+        return self.head(self.left(y) * self.right(y) if self.product else 1 / (3 + self.left(y).abs()))
+
+
+@pytest.mark.parametrize("product", [True, False])
+def test_where_gauss_newton_is_said_to_be_exact_it_is_and_elsewhere_not(product: bool) -> None:
+    torch.manual_seed(2)
+    model, x, y = Ways(product).double().eval(), torch.randn(12, 4, dtype=torch.float64), torch.arange(12) % 3
+    network = capture(model, x[:1])
+    reasons = curved(network, gates(network))
+    one, two = (saliency(network, [(x, y)], method=m) for m in ("gauss-newton", "exact"))
+    for atom, why in reasons.items():
+        assert (gap(one.second[atom], two.second[atom]) <= 1e-9) == (not why), why
+    assert sum(not w for w in reasons.values()) == 1  # what `head` reads
+    assert len([w for w in reasons.values() if w]) == 3
+
+
+def test_gauss_newton_is_exact_on_chains_of_layers() -> None:
+    for seed in range(2):
+        network = chain(seed)[0]
+        assert not any(curved(network, gates(network)).values())
 
 
 @pytest.mark.parametrize("source", ["resnet_small", "densenet_small", "inception_small", "vit_small", "mlp"])
