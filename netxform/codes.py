@@ -139,6 +139,11 @@ CODES: dict[str, tuple[str, str]] = {
         "A weight, or a value on the way through the network, is larger than the narrow precision can hold. bfloat16 reaches\n"
         "as far as float32; `keep [LAYER]` leaves a layer as it is.",
     ),
+    "X0330": (
+        "nothing to store as int8",
+        "`cast int8` takes Linear layers and embeddings in float32 whose weight no other layer holds in float.\n"
+        "Convolutions and recurrent layers are left; half precision (`cast float16`) takes every layer.",
+    ),
     "X0401": ("wrong kind of value", "The clause takes another kind of value."),
     "X0402": ("wrong unit", "Quantities keep their unit, and only like is compared with like."),
     "X0403": ("unknown parameter", "`param NAME = …` declares, `$NAME` uses, `-p NAME=…` sets."),

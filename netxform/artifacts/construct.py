@@ -20,6 +20,8 @@ OWN: dict[str, type[nn.Module]] = {
         layers.BatchNormAct2d,
         layers.Factored,
         layers.TTLinear,
+        layers.Int8Linear,
+        layers.Int8Embedding,
         layers.FrozenBatchNormAct2d,
         frozen.FrozenBatchNorm1d,
         frozen.FrozenBatchNorm2d,

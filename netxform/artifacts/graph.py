@@ -18,7 +18,7 @@ from netxform.core.trace import is_leaf
 from netxform.errors import fail
 
 FORMAT = 1
-_ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim")
+_ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim", "values", "indices")
 _DTYPES = {
     torch.float16: "f16",
     torch.float32: "f32",
@@ -28,6 +28,7 @@ _DTYPES = {
     torch.int32: "i32",
     torch.bool: "bool",
     torch.uint8: "u8",
+    torch.int8: "i8",
 }
 DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
 

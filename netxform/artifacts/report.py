@@ -134,7 +134,11 @@ def _claim(claim: dict[str, Any]) -> str:
     if not claim["held"]:
         return f"{claim['claim']}: BROKEN"
     if claim["bound"] != float("inf"):
-        size = f"{claim['measured']:.2g} ≤ {claim['bound']:.2g}, " if claim["kind"] in ("within bound", "rounded") else ""
+        size = (
+            f"{claim['measured']:.2g} ≤ {claim['bound']:.2g}, "
+            if claim["kind"] in ("within bound", "rounded", "quantized")
+            else ""
+        )
         return f"{claim['claim']}: {size}held"
     return f"{claim['claim']}: {_found(claim['measured'], claim['bound'], claim['detail'])}"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from scipy.stats import beta
@@ -15,7 +16,7 @@ from netxform.core.law import Evidence
 from netxform.core.network import Network
 from netxform.core.verb import Material
 from netxform.errors import NetxformError
-from netxform.numerics.difference import kernel_error, linear_part, links_of, matrix_of, matrix_worst, worst
+from netxform.numerics.difference import kernel_error, linear_part, links_of, matrix_of, matrix_worst, table_part, worst
 
 # a bound is compared in float64, where the two sides of an equality differ by rounding
 _ROUNDING = 1e-6
@@ -73,7 +74,7 @@ def _chain(part: nn.Module, x: Tensor) -> Tensor:
     links = links_of(part)
     with torch.no_grad():
         if isinstance(links[0], nn.Embedding):
-            return cast(Tensor, links[1].weight).double() @ (links[0].weight.double().T @ x)
+            return table_part([copy.deepcopy(link).double() for link in links], x)
         flat = isinstance(links[0], nn.Linear) or x.dim() == 1
         return linear_part(links, x[None])[0] if flat else linear_part(links, x)
 

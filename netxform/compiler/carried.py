@@ -1,16 +1,18 @@
-"""Claims about half precision, about weights that were carried over and about zeros in weights, measured."""
+"""Claims about half precision and int8, about weights that were carried over and about zeros in weights, measured."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from netxform.compiler.evidence import Measured, relative, results
-from netxform.core.edit import Edit, Rounded, Sparse, Taken, ZerosHeld
+from netxform.core.edit import Edit, Quantized, Rounded, Sparse, Taken, ZerosHeld
 from netxform.core.law import Evidence
 from netxform.core.network import Network
 from netxform.core.rounding import HALF, rounding, unit_roundoff
+from netxform.numerics.int8 import EXCESS, worst_step
 
 
 def within(before: Network, after: Network, exact: Network, inputs: tuple[Tensor, ...], seed: int, bound: float) -> Measured:
@@ -36,6 +38,21 @@ def rounded(old: dict[str, Tensor], new: dict[str, Tensor], claim: Rounded, dige
     detail |= {"overflow": found.overflow, "largest": found.largest, "digest": digest}
     text = f"weights rounded to {claim.dtype}, relative change in the normal range"
     return Measured(Evidence(text, bound, found.worst, held, 0, 0, claim.dtype, detail), {}, claim.tensors)
+
+
+def quantized(before: nn.Module, after: nn.Module, claim: Quantized, digest: str) -> Measured:
+    """Each weight against what it was, in half steps of its row."""
+    worst, count = 0.0, 0
+    for path in claim.layers:
+        old = before.get_parameter(f"{path}.weight").detach()
+        q, scale = after.get_buffer(f"{path}.weight"), after.get_buffer(f"{path}.scale")
+        right = q.dtype == torch.int8 and q.shape == old.shape and bool((scale > 0).all())
+        worst = max(worst, worst_step(old, q, scale) if right else float("inf"))
+        count += q.numel()
+    held = worst <= 1 + EXCESS
+    text = "weights moved, in half steps of their row"
+    detail = {"layers": list(claim.layers), "numbers": count, "digest": digest}
+    return Measured(Evidence(text, 1 + EXCESS, worst, held, 0, 0, "int8", detail), {}, claim.tensors)
 
 
 def taken(new: dict[str, Tensor], claim: Taken, edit: Edit, digest: str) -> Measured:
@@ -71,8 +88,6 @@ def sparse(new: dict[str, Tensor], claim: Sparse, digest: str) -> Measured:
 
 def same(a: Tensor, b: Tensor) -> bool:
     """The same shape, precision and numbers; NaN equals NaN."""
-    import torch
-
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return torch.equal(a, b) if not a.is_floating_point() else bool(((a == b) | ((a != a) & (b != b))).all())

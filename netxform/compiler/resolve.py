@@ -137,6 +137,7 @@ class ResolveScope:
                 selection.span,
                 "which time?",
                 notes=(f"in the graph: {', '.join(places)}",),
+                helps=("choose a module around it, or one behind it that runs once",),
             )
         return places[0]
 
@@ -335,6 +336,25 @@ def _no_value(path: str, network: Network, selection: Selection) -> NetxformErro
     runs = any(
         str(n.target).startswith(path + ".") or n.meta.get("scope", "").startswith(path) for n in network.module.graph.nodes
     )
+    called = [n for n in network.module.graph.nodes if n.op == "call_module" and n.target == path]
+    if len(called) > 1:
+        return fail(
+            "X0314",
+            f"`{path}` runs {len(called)} times; one place is needed",
+            selection.span,
+            "which time?",
+            helps=("choose a module around it, or one behind it that runs once",),
+        )
+    if called:  # a recurrent layer whose states alone are read
+        read = dict.fromkeys(f"`{u.name}`" for n in called for u in n.users)
+        return fail(
+            "X0316",
+            f"`{path}` returns several tensors, and the network does not read the first",
+            selection.span,
+            "no value here",
+            notes=(f"read by {', '.join(read)}",),
+            helps=("cut `before` the module that reads what you mean",),
+        )
     inner = [p for p in ancestors(path)]
     why = "it does not return one tensor" if runs else "it never runs in eval mode"
     return fail(

@@ -24,6 +24,7 @@ from netxform.core.edit import (
     LossChange,
     MaskedTwin,
     OutputError,
+    Quantized,
     Rounded,
     SameFunction,
     SameOutputs,
@@ -86,6 +87,8 @@ def _measure(
             return carried.within(before, after, doubled(before) or before, inputs, seed, claim.bound)
         case Rounded():
             return carried.rounded(tensors(before.module), tensors(after.module), claim, digest(after.module, claim.tensors))
+        case Quantized():
+            return carried.quantized(before.module, after.module, claim, digest(after.module, claim.tensors))
         case Taken():
             return carried.taken(tensors(after.module), claim, edit, digest(after.module, claim.tensors))
         case ZerosHeld():

@@ -50,6 +50,8 @@ LOCKS: dict[str, str] = {
     "position": "an operation reads positions along it",
     "constant": "a constant of the code, with values that depend on the position",
     "stack": "parts that are stacked or repeated by the code",
+    "renorm": "rows are renormalised, in place, when they are read (max_norm): set it to None once they are",
+    "int8": "rows and columns of a weight that is stored as int8: `cast int8` comes last",
     "gates": "the gates of a recurrent cell, in the order that PyTorch fixes",
     "shape": "sizes here cannot be written as one type",
     "code": "the size is written in code that is kept whole",
@@ -491,7 +493,7 @@ def positions(dim: Dim, index: Callable[[Atom], list[int] | range]) -> list[int]
                 for part in factor.parts:
                     inner += [start + i for i in positions(part, index)]
                     start += size(part)
-        out = [o * here + i for o in out for i in inner]
+        out = [o * here + i for o in out for i in inner] if len(out) > 1 else [out[0] * here + i for i in inner]
     return out
 
 

@@ -59,6 +59,7 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
             helps=("rename the submodule, or wrap the model in another module",),
         )
     tried: list[str] = []
+    packed = False
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), paused():
         warnings.simplefilter("ignore")
         judge = _Judge(model, inputs)
@@ -75,14 +76,27 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
             except NetxformError as error:
                 tried.append(f"{name}: {error.diagnostics[0].message}")
             except Exception as error:
+                packed = packed or _packs(error)
                 lines = str(error).strip().splitlines()
                 tried.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:200])
     raise fail(
         "X0802",
         f"`{type(model).__name__}` cannot be captured as a graph",
         notes=tuple(tried),
-        helps=("pass inputs with which the model runs in eval mode",),
+        helps=("packed sequences are no tensors: pad in front, so that a recurrent layer ends at the last word",)
+        if packed
+        else ("pass inputs with which the model runs in eval mode",),
     )
+
+
+def _packs(error: BaseException) -> bool:
+    """Whether it was raised while sequences were packed for a recurrent layer."""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_name in ("pack_padded_sequence", "pack_sequence", "pad_packed_sequence"):
+            return True
+        frame = frame.tb_next
+    return False
 
 
 def _prepared(copied: nn.Module) -> nn.Module:

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from netxform.core.network import MetaRun, Network, example, weightless_parts
+from netxform.core.network import MetaRun, Network, example, numbers, weightless_parts
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`params` and `bytes` of all parameters and buffers (tied ones once); `macs` of one sample."""
+    """`params` and `bytes` of all parameters and buffers (tied ones once); `macs` of one sample.
+
+    Weights that are stored as int8 count as parameters.
+    """
 
     params: int
     macs: int
@@ -27,7 +30,7 @@ class Cost:
 def cost(network: Network) -> Cost:
     """Count. MACs are half the floating-point operations of products and convolutions, at batch 1."""
     module = network.module
-    params = sum(p.numel() for p in module.parameters())
+    params = numbers(module)
     held = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     batch = next((i.shape[0] for i in network.inputs if i.shape), 1)
     counter: Any = FlopCounterMode(display=False)

@@ -140,13 +140,25 @@ class Cast:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantize:
+    """Store the weights of the named Linear and Embedding layers as int8, with a step for each row.
+
+    The Edit's tensors are `PATH.weight` (int8) and `PATH.scale`; on the twin they have shapes alone. Tied weights stay tied.
+    """
+
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Assign:
     """Put the Edit's tensors of these names in the place of the network's, in its precision; on the twin nothing happens."""
 
     tensors: tuple[str, ...]
 
 
-Operation: TypeAlias = Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Bias | Cast | Assign
+Operation: TypeAlias = (
+    Truncate | Append | Trainable | Reindex | Insert | InsertBlock | Replace | Bias | Cast | Quantize | Assign
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +246,18 @@ class Rounded:
     tensors: tuple[str, ...]
     dtype: Literal["float16", "bfloat16"]
     kind: Literal["rounded"] = "rounded"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """Claim: each number of these weights moved by at most half a step of its row, and is stored as int8.
+
+    `tensors`: the new weights and their steps, by name.
+    """
+
+    layers: tuple[str, ...]
+    tensors: tuple[str, ...]
+    kind: Literal["quantized"] = "quantized"
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +351,7 @@ Claim: TypeAlias = (
     | LossChange
     | WithinBound
     | Rounded
+    | Quantized
     | Taken
     | ZerosHeld
     | Sparse

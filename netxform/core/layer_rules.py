@@ -172,8 +172,27 @@ def _group_norm(t: LayerContext, module: nn.Module, input: Typed) -> Typed:
 def _embedding(t: LayerContext, module: nn.Module, input: Typed) -> Typed:
     weight = _need(t.tensor("weight"))
     made = lookup(t, weight, input)
+    if cast(nn.Embedding, module).max_norm is not None:
+        lock(weight.dims[1], Lock("renorm", t.at))
     t.attribute("embedding_dim", weight.dims[1])
     return made
+
+
+@layer("Int8Linear Int8Embedding")
+def _int8(t: LayerContext, module: nn.Module, input: Typed) -> Typed:
+    """The steps belong to the rows as they are: what is gathered or scaled here would have to be quantized again."""
+    weight, scale, bias = _need(t.tensor("weight")), _need(t.tensor("scale")), t.tensor("bias")
+    for tensor in (input, weight, scale, *((bias,) if bias is not None else ())):
+        t.touch(tensor)
+    for dim in weight.dims:
+        lock(dim, Lock("int8", t.at))
+    unify(scale.dims[0], weight.dims[0], t.at)
+    if bias is not None:
+        unify(bias.dims[0], weight.dims[0], t.at)
+    if "Embedding" in type(module).__name__:
+        return Typed([*input.dims, weight.dims[1]], t.shape, scale.dtype)
+    unify(input.dims[-1], weight.dims[1], t.at)
+    return Typed([*input.dims[:-1], weight.dims[0]], t.shape, scale.dtype)
 
 
 @layer("EmbeddingBag")
@@ -181,6 +200,8 @@ def _embedding_bag(t: LayerContext, module: nn.Module, input: Typed, *args: Any,
     weight = _need(t.tensor("weight"))
     t.touch(weight)
     lock(weight.dims[0], Lock("lookup", t.at))
+    if cast(nn.EmbeddingBag, module).max_norm is not None:
+        lock(weight.dims[1], Lock("renorm", t.at))
     t.attribute("embedding_dim", weight.dims[1])
     return Typed([fresh(t.shape[0], Lock("input", t.at)), weight.dims[1]], t.shape, weight.dtype)
 
@@ -302,6 +323,34 @@ def _recurrent(t: LayerContext, module: nn.Module, input: Typed, hx: Any = None)
     if 1 in read:
         return (out, (last(pair[0], final), last(pair[1], cells)))
     return (out, None)
+
+
+@layer("RNNCell GRUCell LSTMCell")
+def _cell(t: LayerContext, module: nn.Module, input: Typed, hx: Any = None) -> Any:
+    """One step: the state is produced, and summed over when it comes back."""
+    cell = cast(nn.LSTMCell, module)
+    gates = {"LSTMCell": 4, "GRUCell": 3}.get(type(module).__name__, 1)
+    state = fresh(cell.hidden_size)
+    stacked: Dim = fresh(gates, Lock("gates", t.at)) + state
+    w_ih, w_hh = _need(t.tensor("weight_ih")), _need(t.tensor("weight_hh"))
+    t.touch(input)
+    for tensor in (w_ih, w_hh, t.tensor("bias_ih"), t.tensor("bias_hh")):
+        if tensor is not None:
+            t.touch(tensor)
+            unify(tensor.dims[0], stacked, t.at)
+    t.contract(Typed([input.dims[-1]], w_ih.shape[1:]), 0, w_ih, 1)
+    t.contract(Typed([state], w_hh.shape[1:]), 0, w_hh, 1)
+    t.attribute("input_size", input.dims[-1])
+    t.attribute("hidden_size", state)
+    for value in hx if isinstance(hx, list | tuple) else [hx]:
+        if isinstance(value, Typed):
+            t.touch(value)
+            unify(value.dims[-1], state, t.at)
+
+    def made(shape: tuple[int, ...]) -> Typed:
+        return Typed([*input.dims[:-1], state], shape, input.dtype)
+
+    return tuple(made(s) for s in t.shape) if type(module) is nn.LSTMCell else made(t.shape)
 
 
 @layer("MultiheadAttention Attention")

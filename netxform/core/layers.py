@@ -231,3 +231,49 @@ class Factored(nn.Module):
     def extra_repr(self) -> str:
         """The settings."""
         return f"{self.kind}, ranks={self.ranks}"
+
+
+class Int8Linear(nn.Module):
+    """A Linear whose matrix is stored as int8 with one step a row: W[o, i] = weight[o, i] · scale[o]. Computes in float.
+
+    The two are buffers: nothing trains them. A bias stays a parameter.
+    """
+
+    weight: Tensor
+    scale: Tensor
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("weight", torch.empty(out_features, in_features, dtype=torch.int8))
+        self.register_buffer("scale", torch.empty(out_features))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (…, in_features) → (…, out_features)."""
+        return nn.functional.linear(x, self.weight.to(self.scale.dtype) * self.scale[:, None], self.bias)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class Int8Embedding(nn.Module):
+    """An Embedding whose table is stored as int8 with one step a word. Only the rows that are read become float."""
+
+    weight: Tensor
+    scale: Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.register_buffer("weight", torch.empty(num_embeddings, embedding_dim, dtype=torch.int8))
+        self.register_buffer("scale", torch.empty(num_embeddings))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (…) numbers of words → (…, embedding_dim)."""
+        return self.weight[x].to(self.scale.dtype) * self.scale[x].unsqueeze(-1)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"{self.num_embeddings}, {self.embedding_dim}"

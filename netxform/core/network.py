@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from netxform.core.copies import parts, same, structure, tensors_of, weightless
 from netxform.core.kernels import Kernels
+from netxform.core.layers import Int8Embedding
 from netxform.errors import fail
 
 if TYPE_CHECKING:
@@ -116,6 +117,11 @@ def knowing(known: Network, network: Network) -> Network:
     return network
 
 
+def numbers(module: nn.Module) -> int:
+    """The numbers that the module holds as weights: parameters, and weights that are stored as int8."""
+    return sum(p.numel() for p in module.parameters()) + sum(b.numel() for b in module.buffers() if b.dtype == torch.int8)
+
+
 def example(network: Network, device: torch.device | str = "meta", batch: int | None = None) -> tuple[Tensor, ...]:
     """Inputs of the traced shapes: empty on meta, else drawn from the normal distribution.
 
@@ -159,7 +165,7 @@ def tokens(network: Network) -> dict[str, int]:
         while stack:
             for user in stack.pop().users:
                 part = modules.get(str(user.target)) if user.op == "call_module" else None
-                if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+                if isinstance(part, nn.Embedding | nn.EmbeddingBag | Int8Embedding):
                     sizes.append(part.num_embeddings)
                 elif user.op == "call_function" and user.target is nn.functional.embedding:
                     weight = user.args[1] if len(user.args) > 1 else user.kwargs["weight"]

@@ -115,13 +115,15 @@ def apply_maps(network: Network, maps: Mapping[Atom, list[int]], checked: bool =
 def _gathers(types: Types, maps: Mapping[Atom, list[int]]) -> dict[str, dict[int, Tensor]]:
     """Tensor → dimension → positions, for the tensors that change."""
     out: dict[str, dict[int, Tensor]] = {}
-    found: dict[Dim, Tensor] = {}
+    found: dict[Dim, Tensor | None] = {}
     for name, dims in types.tensors.items():
-        for i, dim in enumerate(dims):
-            if any(a in maps for a in atoms(dim)):
-                if dim not in found:
-                    found[dim] = torch.tensor(positions(dim, lambda a: maps.get(a) or range(a.size)))
-                out.setdefault(name, {})[i] = found[dim]
+        for i, dim in enumerate(map(normal, dims)):
+            if dim not in found:
+                changes = any(a in maps for a in atoms(dim))
+                found[dim] = torch.tensor(positions(dim, lambda a: maps.get(a) or range(a.size))) if changes else None
+            index = found[dim]
+            if index is not None:
+                out.setdefault(name, {})[i] = index
     return out
 
 
@@ -292,7 +294,13 @@ def _check(before: Network, after: Network, sizes: Mapping[Atom, int]) -> None:
         diagnostics = getattr(error, "diagnostics", None)
         text = diagnostics[0].message if diagnostics else str(error)
         notes = diagnostics[0].notes if diagnostics else ()
-        raise fail("X0321", f"the code does not follow this change: {text}", notes=(*notes, *_code(error))) from error
+        narrow = [n for n, m in after.module.named_modules() if isinstance(m, nn.LSTM) and m.proj_size >= m.hidden_size]
+        helps = (
+            (f"the state of `{narrow[0]}` is projected, and must stay wider than what it is projected to",) if narrow else ()
+        )
+        raise fail(
+            "X0321", f"the code does not follow this change: {text}", notes=(*notes, *_code(error)), helps=helps
+        ) from error
     for node in after.module.graph.nodes:
         if node.op == "output":
             continue

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from netxform.core.network import MetaRun, Network, refresh, twin
@@ -134,7 +135,8 @@ def casts_needed(network: Network, dtype: torch.dtype) -> list[CastAt]:
     """Where operands must be cast so that the network, whose tensors have two precisions, runs; found on a twin."""
     from netxform.core.network import evaluating, example
 
-    shadow = network if all(p.is_meta for p in network.module.parameters()) else twin(network)
+    tensors = (*network.module.parameters(), *network.module.buffers())
+    shadow = network if tensors and all(t.is_meta for t in tensors) else twin(network)
     run = _Casts(shadow.module, dtype)
     with torch.no_grad(), torch.device("meta"), evaluating(shadow.module):
         run.run(*example(shadow))
@@ -153,14 +155,27 @@ def _is_float(value: Any) -> bool:
 # --- what it does to the outputs -------------------------------------------------------------------------------------
 
 
+# functions that make a tensor in the precision that their `dtype` says, or in the default one
+_MAKERS = (torch.zeros, torch.ones, torch.full, torch.empty, torch.eye, torch.arange, torch.linspace, torch.tensor)
+
+
+def _widened(value: Any) -> Any:
+    """Arguments of a node with float64 for every narrower floating-point dtype."""
+    narrow = (torch.float16, torch.bfloat16, torch.float32)
+    return map_aggregate(value, lambda v: torch.float64 if any(v is n for n in narrow) else v)
+
+
 def in_double(network: Network) -> Network:
-    """A copy of the network in float64, with the casts to other precisions in its graph made casts to float64."""
+    """A copy of the network in float64, with what its graph casts to, or makes in, another precision in float64 too."""
     inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
     module = copy.deepcopy(network.module).double()
-    narrow = (torch.float16, torch.bfloat16, torch.float32)
     for node in module.graph.nodes:
-        if node.op == "call_method" and node.target == "to" and len(node.args) > 1 and node.args[1] in narrow:
-            node.args = (node.args[0], torch.float64, *node.args[2:])
+        node.args, node.kwargs = _widened(node.args), _widened(node.kwargs)
+        if node.op == "call_method" and node.target in ("float", "half", "bfloat16"):
+            node.target = "double"
+        kind = node.meta.get("dtype")
+        if node.op == "call_function" and node.target in _MAKERS and isinstance(kind, torch.dtype) and kind.is_floating_point:
+            node.kwargs = {**node.kwargs, "dtype": torch.float64}
     module.recompile()
     return refresh(replace(network, module=module, inputs=inputs))
 

@@ -282,7 +282,9 @@ class _Evaluation:
                 case "type":
                     return type(module).__name__
                 case "params":
-                    return sum(p.numel() for p in module.parameters())
+                    from netxform.core.network import numbers
+
+                    return numbers(module)
                 case "bytes":
                     return sum(p.numel() * p.element_size() for p in module.parameters())
                 case _:

@@ -19,6 +19,7 @@ from torch import fx, nn
 
 from netxform.collector import paused
 from netxform.core import layers as own_layers
+from netxform.core.copies import tensors_of
 from netxform.core.edit import (
     Append,
     Assign,
@@ -28,6 +29,7 @@ from netxform.core.edit import (
     Fill,
     Insert,
     InsertBlock,
+    Quantize,
     Reindex,
     Replace,
     Trainable,
@@ -81,6 +83,9 @@ def _performed(network: Network, edit: Edit, like: Network | None) -> Network:
                 changed = replace(changed)  # its types are found again, with the new tensors
             case Cast():
                 _cast(changed, operation)
+            case Quantize():
+                _quantize(changed.module, operation, edit.tensors)
+                changed = replace(changed)  # its types are found again
             case Assign():
                 _assign(changed.module, operation, edit.tensors)
             case _:
@@ -96,11 +101,15 @@ def _performed(network: Network, edit: Edit, like: Network | None) -> Network:
 
 
 def _as_twin(changed: Network, like: Network) -> Network:
-    """The network with what is known of its twin."""
+    """The network with what is known of its twin. Raises NetxformError X0801 where they are not alike."""
     changed.module.graph.lint()
     changed.module.recompile()
-    pairs = zip(changed.module.graph.nodes, like.module.graph.nodes, strict=True)
-    for ours, theirs in pairs:
+    for ours, theirs in zip(tensors_of(changed.module), tensors_of(like.module), strict=True):
+        if ours.shape != theirs.shape:
+            raise fail(
+                "X0801", f"a tensor has the shape {_times(tuple(ours.shape))} where {_times(tuple(theirs.shape))} was planned"
+            )
+    for ours, theirs in zip(changed.module.graph.nodes, like.module.graph.nodes, strict=True):
         assert ours.name == theirs.name
         ours.meta |= {k: theirs.meta[k] for k in ("shape", "dtype") if k in theirs.meta}
     return knowing(like, changed)
@@ -743,6 +752,35 @@ def _cast_operand(module: fx.GraphModule, node: fx.Node, operand: fx.Node, dtype
         made = module.graph.call_method("to", (operand, dtype))
     made.meta |= {"scope": node.meta.get("scope", ""), "exits": (), "entries": ()}
     node.replace_input_with(operand, made)
+
+
+def _quantize(module: fx.GraphModule, edit: Quantize, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Each layer by one of the same sizes that holds int8; layers that shared a weight share the new one."""
+    parts = dict(module.named_modules(remove_duplicate=False))
+    made: dict[int, nn.Module] = {}
+    shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for path in edit.layers:
+        old = cast("nn.Linear | nn.Embedding", parts[path])
+        if id(old) not in made:
+            rows, columns = old.weight.shape
+            with torch.device("meta"):
+                if isinstance(old, nn.Embedding):
+                    new: nn.Module = own_layers.Int8Embedding(rows, columns)
+                else:
+                    bias = cast("nn.Parameter | None", old.bias)
+                    new = own_layers.Int8Linear(columns, rows, bias is not None)
+                    new.bias = bias
+            device = old.weight.device
+            if id(old.weight) not in shared:
+                found = [tensors.get(f"{path}.{n}", new.get_buffer(n)) for n in ("weight", "scale")]
+                if device.type != "meta" and found[0].is_meta:
+                    raise ValueError(f"the edit holds no tensor `{path}.weight`")
+                shared[id(old.weight)] = (found[0].to(device), found[1].to(device))
+            new.register_buffer("weight", shared[id(old.weight)][0])
+            new.register_buffer("scale", shared[id(old.weight)][1])
+            made[id(old)] = new.train(old.training)
+        owner, _, last = path.rpartition(".")
+        setattr(module.get_submodule(owner), last, made[id(old)])
 
 
 def _assign(module: fx.GraphModule, edit: Assign, tensors: Mapping[str, torch.Tensor]) -> None:

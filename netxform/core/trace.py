@@ -8,9 +8,10 @@ import torch
 from torch import fx, nn
 
 from netxform.core.frozen import THAWED
-from netxform.core.layers import Attention, BatchNormAct2d, DropPath, Factored, TTLinear
+from netxform.core.layers import Attention, BatchNormAct2d, DropPath, Factored, Int8Embedding, Int8Linear, TTLinear
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+_OWN = (Attention, DropPath, BatchNormAct2d, Factored, TTLinear, Int8Linear, Int8Embedding)
 _OPEN = ("Transformer", "TransformerEncoder", "TransformerDecoder", "TransformerEncoderLayer", "TransformerDecoderLayer")
 
 
@@ -23,7 +24,7 @@ class TrainingFlag(int):
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether the module stays one call: layers of torch.nn (containers and Transformer blocks apart) and our own."""
-    if type(module) in THAWED or isinstance(module, Attention | DropPath | BatchNormAct2d | Factored | TTLinear):
+    if type(module) in THAWED or isinstance(module, _OWN):
         return True
     if type(module) in (nn.Module, fx.GraphModule):
         return False

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from netxform.core.layers import Factored, TTLinear
+from netxform.core.layers import Factored, Int8Embedding, Int8Linear, TTLinear
 from netxform.numerics.forms import compose
 from netxform.numerics.geometry import Geometry, geometry, kernel
 
@@ -35,7 +35,21 @@ class Worst:
 
 def links_of(new: nn.Module) -> list[nn.Module]:
     """The layers of a chain, in order."""
+    if isinstance(new, Int8Linear | Int8Embedding):
+        return [dequantized(new)]
     return [new] if isinstance(new, TTLinear) else list(new.children())
+
+
+def dequantized(layer: Int8Linear | Int8Embedding) -> nn.Linear | nn.Embedding:
+    """The layer that an int8 one stands for, in float64."""
+    whole = layer.weight.double() * layer.scale.double()[:, None]
+    if isinstance(layer, Int8Embedding):
+        return nn.Embedding.from_pretrained(whole)
+    made = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+    made.weight = nn.Parameter(whole, requires_grad=False)
+    if layer.bias is not None:
+        made.bias = nn.Parameter(layer.bias.detach().double(), requires_grad=False)
+    return made
 
 
 def linear_part(layers: list[nn.Module], x: Tensor) -> Tensor:
@@ -44,6 +58,15 @@ def linear_part(layers: list[nn.Module], x: Tensor) -> Tensor:
     for layer in layers:
         value = _without_bias(layer)(value)
     return cast(Tensor, value)
+
+
+def table_part(layers: list[nn.Module], x: Tensor) -> Tensor:
+    """The mixture x (rows) of the rows of a table, through the matrix behind it where there is one."""
+    table, *last = (cast(Tensor, layer.weight).detach() for layer in layers)
+    value = table.T @ x
+    for matrix in last:
+        value = matrix @ value
+    return value
 
 
 def _without_bias(layer: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -141,8 +164,7 @@ def _matrix_worst(g: Geometry, old: nn.Module, new: nn.Module, seed: int) -> Wor
 
     def after(x: Tensor, layers: list[nn.Module]) -> Tensor:
         if g.kind == "Embedding":  # a row of the table is what one input gives; a mixture of rows what a matrix gives
-            table, last = (cast(Tensor, layer.weight).detach() for layer in layers)
-            return last @ (table.T @ x)
+            return table_part(layers, x)
         value: Any = x[None]
         for layer in layers:
             value = layer(value)

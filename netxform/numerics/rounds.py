@@ -137,7 +137,12 @@ def _round(
     scores = {a.atom: seen.values[a.atom] for a in now.values() if a.atom in seen.values}
     if not scores:
         reasons = dict.fromkeys(seen.missing.get(a.atom, "") for a in now.values())
-        raise fail("X0331", f"`{wanted.by}` scores nothing of the selection", notes=tuple(reasons))
+        raise fail(
+            "X0331",
+            f"`{wanted.by}` scores nothing of the selection",
+            notes=tuple(reasons),
+            helps=("`by magnitude` scores every free axis, from the weights alone",),
+        )
     whole = {now[n].atom: original_size for n, original_size in _sizes(original, wanted.names).items() if n in now}
     rank = ranking(network, wanted, scores, whole)
     reached = False

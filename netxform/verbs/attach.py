@@ -32,7 +32,10 @@ class Attach:
     Example: model net = zoo.smallcnn(); cut at layer4; attach head { pool = AdaptiveAvgPool2d(1); out = Linear(auto, 10) }
 
     Contract: exact. Outputs that existed before (loose ends apart) are bit-equal.
-    Refused: a head that does not fit what arrives; a name that is taken; an unknown number of classes.
+    Refused: a head that does not fit what arrives (X0312); a name that is taken (X0304); no loose end and no `after` (X0308);
+    an unknown layer (X0410).
+    Papers: Donahue et al., "DeCAF: a deep convolutional activation feature for generic visual recognition", ICML 2014;
+    several heads: Caruana, "Multitask learning", Machine Learning 28, 1997.
     """
 
     name: Name | None = operand(None)

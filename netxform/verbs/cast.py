@@ -1,12 +1,24 @@
-"""cast: weights and values in half precision, with the error stated before and measured after."""
+"""cast: half precision, or weights as int8, with the error stated before and measured after."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from netxform.core.edit import Cast as CastEdit
-from netxform.core.edit import Choice, Claim, Edit, Rounded, SameOutputs, WithinBound
+from netxform.core.edit import (
+    Choice,
+    Claim,
+    Edit,
+    LayerBound,
+    LayerErrors,
+    Quantize,
+    Quantized,
+    Rounded,
+    SameOutputs,
+    WithinBound,
+)
 from netxform.core.law import Contract
 from netxform.core.values import Selection
 from netxform.core.verb import Material, Scope, operand, prep, verb
@@ -22,7 +34,7 @@ if TYPE_CHECKING:
 @verb("cast")
 @dataclass(frozen=True)
 class Cast:
-    """Store weights in half precision, and compute in it: half the size, the same inputs and outputs.
+    """Store weights in half precision and compute in it, half the size; or store them as int8, a quarter of it.
 
     `cast float16` or `cast bfloat16`. `keep [norms, head]` leaves layers in the precision that they have: `norms` is every
     normalisation, anything else a selection. Inputs and outputs of the network keep their precision: the graph casts
@@ -33,14 +45,24 @@ class Cast:
     times the largest change when the network in float64 has every weight and value moved at random by its rounding
     (stochastic, not a worst case). Both are measured on the cast network, and a violation stops the apply.
 
+    `cast int8` stores the weights of Linear layers and embeddings as int8 with one step a row, made by torchao; what is
+    computed stays in float32, so that it saves bytes and no time. Everything else (convolutions, recurrent layers, what is
+    kept) is left, and the plan says why. Stated: a number moves by at most half a step of its row; a layer's output by at
+    most ½ √columns · ‖steps‖ times the norm of its input; the outputs by what moving every weight at random by up to half
+    a step shows, times four. The result holds plain int8 tensors and needs no torchao. The int8 weights are not trained
+    any more and their sizes stay: cast last.
+
     Example: model net = zoo.smallcnn() input="1x1x8x8"; cast float16 keep norms
 
-    Contract: bounded. Refused: a weight or a value that overflows (float16 ends at 65504), with its place; nothing to cast.
+    Contract: bounded.
+    Refused: a weight or a value that overflows (float16 ends at 65504), with its place (X0329); `keep` that matches nothing
+    (X0203); int8 where no layer can be stored so (X0330) or torchao is missing (X0814).
     Papers: Micikevicius et al., "Mixed precision training", ICLR 2018; Vignes, "A stochastic arithmetic for reliable
-    scientific computation", 1993.
+    scientific computation", 1993; Jacob et al., "Quantization and training of neural networks for efficient
+    integer-arithmetic-only inference", CVPR 2018.
     """
 
-    dtype: Literal["float16", "bfloat16"] = operand()
+    dtype: Literal["float16", "bfloat16", "int8"] = operand()
     keep: Selection | None = prep("keep")
     contract: ClassVar[Contract] = Contract.BOUNDED
 
@@ -49,6 +71,8 @@ class Cast:
         from netxform.core.rounding import HALF
 
         kept = self._kept(network, scope)
+        if self.dtype == "int8":
+            return _int8(network, scope, kept)
         held = dict(network.module.named_parameters(remove_duplicate=False))
         held |= dict(network.module.named_buffers(remove_duplicate=False))
         shared = {id(t) for n, t in held.items() if n.rpartition(".")[0] in kept}
@@ -92,6 +116,8 @@ class Cast:
 
     def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
         """Count what rounding does to the weights; predict what it does to the outputs."""
+        if self.dtype == "int8":
+            return _steps(network, choice)
         from netxform.core.network import samples
         from netxform.core.rounding import HALF, predict, rounding
         from netxform.core.surgery import perform
@@ -141,11 +167,15 @@ class Cast:
 
     def rewrite(self, network: Network, choice: Choice) -> Edit:
         """Cast the tensors; the graph follows."""
+        if self.dtype == "int8":
+            return Edit((Quantize(choice.targets),), choice.tensors) if choice.targets else Edit()
         names = tuple(choice.values["parameters"])
         return Edit((CastEdit(names, self.dtype),)) if names else Edit()
 
     def law(self, choice: Choice) -> tuple[Claim, ...]:
         """Every weight is rounded to nearest; the outputs stay within the bound."""
+        if self.dtype == "int8":
+            return _int8_law(choice)
         names = tuple(choice.values["parameters"])
         if not names:
             return (SameOutputs(),)
@@ -156,3 +186,118 @@ class Cast:
 def _holds(module: nn.Module) -> bool:
     """Whether tensors hang on the module itself."""
     return any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False)))
+
+
+# --- int8 ------------------------------------------------------------------------------------------------------------
+
+
+def _int8(network: Network, scope: Scope, kept: set[str]) -> Choice:
+    """The layers that are stored as int8; everything else that has a matrix, with the reason why it is not."""
+    from netxform.core.layers import Int8Embedding, Int8Linear
+    from netxform.numerics.int8 import need_torchao, quantizable
+
+    need_torchao(scope.span)
+    modules = dict(network.module.named_modules(remove_duplicate=False))
+    called = {str(n.target) for n in network.module.graph.nodes if n.op == "call_module"}
+    read = {str(n.target) for n in network.module.graph.nodes if n.op == "get_attr"}
+
+    def obstacle(path: str, part: nn.Module) -> str | None:
+        if path in kept:
+            return "kept"
+        if f"{path}.weight" in read:
+            return "the code reads its weight"
+        if why := quantizable(part):
+            return why if path in called else "only layers that are called are stored as int8"
+        return None if path in called else "a part of a layer that is called as one"
+
+    heavy = {n: m for n, m in modules.items() if any(p.dim() > 1 for p in m.parameters(recurse=False))}
+    left = {n: why for n, m in heavy.items() if (why := obstacle(n, m)) is not None}
+    chosen = [n for n in heavy if n not in left]
+    alone = {n: why for n in chosen if (why := _shared(modules, n, chosen)) is not None}
+    left |= alone
+    chosen = [n for n in chosen if n not in alone]
+    already = [n for n, m in modules.items() if isinstance(m, Int8Linear | Int8Embedding)]
+    if not chosen and not already:
+        raise fail(
+            "X0330",
+            "no layer can be stored as int8",
+            scope.span,
+            "nothing to cast",
+            notes=tuple(f"`{p}`: {w}" for p, w in list(left.items())[:5]),
+            helps=("`cast float16` or `cast bfloat16` takes every layer",),
+        )
+    owners = {id(modules[c].get_parameter("weight")): modules[c].get_parameter("weight") for c in chosen}
+    before = sum(w.numel() * w.element_size() for w in owners.values())
+    after = sum(w.numel() + 4 * w.shape[0] for w in owners.values())
+    return Choice(
+        targets=tuple(chosen),
+        values={
+            "int8 layers": len(chosen),
+            "bytes before": before,
+            "bytes after": after,
+            "left": left,
+            "seed": scope.seed,
+        },
+        origins={"note": _told(left)} if left else {},
+        provisional="steps, and the bound of the outputs: from the weights" if chosen else "",
+    )
+
+
+def _told(left: Mapping[str, str]) -> str:
+    """What is left, by reason."""
+    by: dict[str, list[str]] = {}
+    for path, why in left.items():
+        by.setdefault(why, []).append(path or "the network itself")
+    return "left: " + "; ".join(f"{', '.join(p[:4])}{' …' if len(p) > 4 else ''} ({why})" for why, p in by.items())
+
+
+def _shared(modules: Mapping[str, nn.Module], path: str, chosen: list[str]) -> str | None:
+    """Who else holds the weight, in float: a tensor is stored once."""
+    weight = modules[path].get_parameter("weight")
+    for other, part in modules.items():
+        for name, tensor in part.named_parameters(recurse=False, remove_duplicate=False):
+            if tensor is weight and not (other in chosen and name == "weight"):
+                return f"it shares its weight with `{other}`, which is left"
+    return None
+
+
+def _steps(network: Network, choice: Choice) -> Choice:
+    """Let torchao make int8 and steps; state what they can do."""
+    import torch
+
+    from netxform.core.network import samples
+    from netxform.numerics.int8 import half_steps, predict, quantize
+
+    if not choice.targets:
+        return replace(choice, provisional="")
+    made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    bounds: list[list[Any]] = []
+    for path in choice.targets:
+        weight = network.module.get_parameter(f"{path}.weight")
+        if id(weight) not in made:
+            made[id(weight)] = quantize(weight)
+        q, scale = made[id(weight)]
+        tensors |= {f"{path}.weight": q, f"{path}.scale": scale}
+        embedding = isinstance(network.module.get_submodule(path), torch.nn.Embedding)
+        bounds.append([path, half_steps(scale, weight.shape[1]), weight.shape[0 if embedding else 1]])
+    seed = int(choice.values["seed"])
+    steps = {f"{p}.weight": tensors[f"{p}.scale"] for p in choice.targets}
+    bound = predict(network, steps, samples(network, seed), seed)
+    numbers = sum(q.numel() for q, _ in made.values())
+    largest = max(float(s.max()) for _, s in made.values())
+    values = choice.values | {"bound": bound, "numbers": numbers, "largest step": largest, "bounds": bounds}
+    return replace(choice, values=values, provisional="", tensors=tensors)
+
+
+def _int8_law(choice: Choice) -> tuple[Claim, ...]:
+    """Every number within half a step, every layer within what that allows, the outputs within the bound."""
+    if not choice.targets:
+        return (SameOutputs(),)
+    names = tuple(f"{p}.{n}" for p in choice.targets for n in ("weight", "scale"))
+    layers = tuple(
+        LayerBound(str(path), float(bound), float(bound), "half a step in every number", (int(size),))
+        for path, bound, size in choice.values.get("bounds", ())
+    )
+    claims: tuple[Claim, ...] = (Quantized(choice.targets, names), LayerErrors(layers))
+    return (*claims, WithinBound(float(choice.values.get("bound", float("inf")))))

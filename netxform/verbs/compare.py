@@ -30,6 +30,9 @@ class Compare:
     Example: model net = zoo.smallcnn(); data d = sklearn.digits(train=50); train ** for 1epochs; compare to scratch seeds=2
 
     Contract: none; what is measured goes to the certificate.
+    Refused: one seed alone (X0406); a metric that nothing measured (X0602).
+    Papers: Yosinski, Clune, Bengio, Lipson, "How transferable are features in deep neural networks?", 2014 (random and trained
+    controls); Erhan et al., "Why does unsupervised pre-training help deep learning?", JMLR 11, 2010 (over seeds).
     """
 
     to: tuple[Literal["scratch", "random", "alone"], ...] = prep("to", MISSING)

@@ -27,7 +27,8 @@ class Cut:
     Example: model net = zoo.smallcnn(); cut at layer4
 
     Contract: exact. The output is, bit for bit, the value that the network had at that point.
-    Refused: a point that is two modules, that runs twice, or that returns more than one tensor.
+    Refused: a point that is two modules (X0301), that runs twice (X0314), or that returns more than one tensor (X0316); a cut
+    that drops something else than `drops=` says (X0305).
     Paper: Yosinski, Clune, Bengio, Lipson, "How transferable are features in deep neural networks?", 2014.
     """
 

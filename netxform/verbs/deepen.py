@@ -33,7 +33,7 @@ class Deepen:
 
     Contract: exact in eval mode, measured in float64. In training mode a new BatchNorm uses batch statistics, as all do;
     `start=branch` is exact there too.
-    Refused: a block that changes shape or value at birth; a value that is not one tensor.
+    Refused: a block that does not fit (X0312), or is not the identity at birth (X0322); an even kernel (X0406).
     Paper: Chen, Goodfellow, Shlens, "Net2Net: accelerating learning via knowledge transfer", ICLR 2016.
     """
 

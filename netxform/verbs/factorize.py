@@ -49,7 +49,8 @@ class Factorize:
     Contract: bounded. The bound on each kernel and on the gain of each layer is stated, and measured on the worst input; a
     measured value above its bound stops the apply. With data, a conformal quantile of the outputs' error and a lower bound of
     the agreement, on held-out samples.
-    Refused: layers without a matrix; tied weights; ranks that do not fit the form; a budget that nothing meets.
+    Refused: layers without a matrix or of another kind than the form takes, tied weights (X0323); ranks that do not fit the
+    form (X0411); a budget that nothing meets (X0604).
     Papers: Denton et al., "Exploiting linear structure within convolutional networks", 2014; Jaderberg et al., "Speeding up
     convolutional neural networks with low rank expansions", 2014; Lebedev et al., 2015 (CP); Kim et al., 2016 (Tucker);
     Novikov et al., "Tensorizing neural networks", 2015; Nakajima et al., JMLR 14, 2013 (VBMF).

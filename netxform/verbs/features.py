@@ -25,6 +25,7 @@ class Features:
     Example: model net = zoo.smallcnn(); data d = sklearn.digits(); features at layer4; attach random_forest(10)
 
     Contract: exact. Before pooling, the value is the original's, bit for bit.
+    Refused: a sequence, whose pooling is a choice (X0312); two places (X0301).
     Paper: Razavian, Azizpour, Sullivan, Carlsson, "CNN features off-the-shelf", 2014.
     """
 

@@ -26,7 +26,9 @@ class Freeze:
     Example: model net = zoo.smallcnn(); cut at layer4; freeze body
 
     Contract: exact. The function is unchanged, and after any training the frozen tensors have the same bits.
-    Refused: a selection without parameters; a normalisation with running statistics of a class that cannot be frozen.
+    Refused: a selection without parameters that could be frozen (X0307); a normalisation with running statistics of a class
+    that cannot be frozen (X0306).
+    Paper: Ioffe, Szegedy, "Batch normalization", ICML 2015 (running statistics are no parameters, and move without gradients).
     """
 
     selection: Selection = operand()

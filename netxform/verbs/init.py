@@ -48,7 +48,8 @@ class Init:
     init conv1 | conv2 | layer4 from other
 
     Contract: training. What is taken has the source's bits, everything else is untouched.
-    Refused: shapes or widths that differ, nothing in common, words that are not known, files that are damaged.
+    Refused: shapes or widths that differ, nothing in common (X0328); a model that is not declared (X0302); a file that is
+    missing (X0807).
     Papers: Mikolov et al., "Distributed representations of words and phrases", 2013; Pennington, Socher, Manning, "GloVe",
     2014; Yosinski et al., "How transferable are features in deep neural networks?", 2014.
     """

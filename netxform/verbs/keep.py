@@ -25,7 +25,8 @@ class Keep:
 
     Example: model net = zoo.smallcnn(); data d = sklearn.digits(); stage s { train ** for 1epochs; keep best by val_loss }
 
-    Contract: none of its own; it sets the `train` statements of its stage. Refused: an unknown metric.
+    Contract: none of its own; it sets the `train` statements of its stage. Refused: an unknown metric (X0204).
+    Paper: Prechelt, "Early stopping, but when?", in Neural networks: tricks of the trade, 1998.
     """
 
     what: Name = operand()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -55,9 +55,11 @@ class Prune:
     train ** for 1epochs on d; prune saliency<1e-4
 
     Contract: lossy. The predicted change of the loss stands beside the measured one, and the network is compared with its
-    masked twin: the same function, with statistics (LayerNorm, means, softmax) taken over what is left. Refused: nothing free,
-    nothing scored, budgets that cannot be met. Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork,
-    1993; Molchanov et al., 2017; Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
+    masked twin: the same function, with statistics (LayerNorm, means, softmax) taken over what is left. Refused: nothing free
+    or nothing scored (X0331); an unknown score (X0412); a budget that cannot be met (X0603); no word of how much (X0408); what
+    has no meaning for single weights (X0407).
+    Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork, 1993; Molchanov et al.,
+    2017; Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
     """
 
     selection: Selection | None = operand(None)
@@ -152,6 +154,7 @@ class Prune:
                 f"nothing in `{self.selection or 'the network'}` may be pruned",
                 self.selection.span if self.selection is not None else scope.span,
                 "all of it is locked",
+                notes=_locked(network, inside),
                 helps=("`netxform ls SPEC --axes` shows what is free",),
             )
         limit = self._limit(scope)
@@ -279,3 +282,11 @@ class Prune:
         if v.get("data") and not choice.provisional:
             claims.append(LossChange(v["data"], v["samples"], self.loss, v["predicted"], v["error"], self.output))
         return tuple(claims)
+
+
+def _locked(network: Network, inside: Sequence[str] | None) -> tuple[str, ...]:
+    """Why the axes of the selection's tensors are locked, each reason once."""
+    owners = None if inside is None else set(inside)
+    first = network.types.names
+    held = {first[n] for n in first if owners is None or n.rpartition(".")[0] in owners}
+    return tuple(dict.fromkeys(a.locked for a in network.atoms if a.locked and any(n in held for n, _ in a.sites)))[:4]

@@ -31,7 +31,8 @@ class Record:
     Example: model net = zoo.smallcnn() input="1x1x8x8"; data d = sklearn.digits(train=50);
     stage s { train ** for 2epochs on d; record trajectory samples=50 }
 
-    Contract: none of its own; the training is the same with and without it. Refused: another unit than epochs.
+    Contract: none of its own; the training is the same with and without it. Refused: `every=` in steps (X0402); no sample
+    (X0406).
     Paper: Erhan et al., "Why does unsupervised pre-training help deep learning?", JMLR 2010, section 6.3.
     """
 

@@ -23,7 +23,8 @@ class Snap:
     Example: model net = zoo.smallcnn(); data d = sklearn.digits(train=100);
     train ** for 1epochs; snapshot teacher; widen conv1 x2; distill from teacher for 1epochs
 
-    Contract: exact. The network itself stays as it is. Refused: a name that a model already has.
+    Contract: exact. The network itself stays as it is. Refused: a name that a model already has (X0303).
+    Paper: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015 (what it is for).
     """
 
     name: Name = operand()

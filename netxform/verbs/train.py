@@ -45,7 +45,8 @@ class Train(Learning):
     Example: model net = zoo.smallcnn(); data d = sklearn.digits(); train ** for 1epochs on d using adamw(lr=1e-3)
 
     Contract: training. Everything that was not trained has the same bits afterwards; metrics are reported on data that was
-    not trained on. Refused: nothing to train; data whose classes or shape do not fit the network.
+    not trained on. Refused: nothing to train (X0310); data with another number of classes (X0317); an unknown
+    optimizer (X0409).
     Papers: Howard, Ruder, "Universal language model fine-tuning", 2018 (discriminative rates); Loshchilov, Hutter,
     "Decoupled weight decay regularization", 2019 (AdamW); Zhang et al., "mixup", 2018.
     """

@@ -24,7 +24,8 @@ class Unfreeze:
 
     Example: model net = zoo.smallcnn(); cut at layer4; freeze body; unfreeze layer4
 
-    Contract: exact in eval mode. Refused: a selection in which nothing is frozen.
+    Contract: exact in eval mode. Refused: a selection in which nothing is frozen (X0307).
+    Paper: Howard, Ruder, "Universal language model fine-tuning for text classification", ACL 2018 (gradual unfreezing).
     """
 
     selection: Selection = operand()

@@ -36,8 +36,9 @@ class Widen:
     Example: model net = zoo.smallcnn(); widen conv3 x2
 
     Contract: exact, measured in float64 (with `noise=`, bounded by what the noise does).
-    Refused: locked axes; axes under LayerNorm or a mean at a factor that is not whole; softmax, sums and other functions
-    across the axis; tensors that are both produced and summed over the axis (tied), each with the reason.
+    Refused: locked axes, and what has no outputs of its own (X0320); a factor below 1 (X0406); and what would not be exact
+    (X0322): axes under LayerNorm or a mean at a factor that is not whole; softmax, sums and other functions across the axis;
+    tensors that are both produced and summed over the axis (tied), each with the reason.
     Paper: Chen, Goodfellow, Shlens, "Net2Net: accelerating learning via knowledge transfer", ICLR 2016; unequal shares:
     Wang et al., "LEMON: lossless model expansion", 2023.
     """
@@ -64,6 +65,14 @@ class Widen:
         chosen: dict[Atom, int] = {}
         for path in scope.modules(self.selection):
             self._choose(network, path, chosen)
+        if not chosen:
+            raise fail(
+                "X0320",
+                f"nothing in `{self.selection}` has an output of its own that could be wider",
+                self.selection.span,
+                "no weights here",
+                helps=("select the layer whose outputs shall be more",),
+            )
         _one_size(network, chosen)
         chosen = {a: n for a, n in chosen.items() if n != a.size}
         rng = random.Random(scope.seed if self.seed is None else self.seed)
@@ -263,7 +272,7 @@ def _output(network: Network, path: str) -> list[Dim]:
         if isinstance(value, Typed):
             return list(value.dims)
     names = network.types.names
-    for name in (f"{path}.weight", f"{path}.in_proj_weight", f"{path}.weight_ih_l0"):
+    for name in (f"{path}.weight", f"{path}.in_proj_weight", f"{path}.weight_ih_l0", f"{path}.weight_ih"):
         if name in names:
             return [network.types.tensors[names[name]][0]]
     return []
