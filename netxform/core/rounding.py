@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from netxform.core.network import MetaRun, Network, refresh, twin
@@ -161,7 +162,7 @@ _MAKERS = (torch.zeros, torch.ones, torch.full, torch.empty, torch.eye, torch.ar
 def _widened(value: Any) -> Any:
     """Arguments of a node with float64 for every narrower floating-point dtype."""
     narrow = (torch.float16, torch.bfloat16, torch.float32)
-    return fx.node.map_aggregate(value, lambda v: torch.float64 if any(v is n for n in narrow) else v)
+    return map_aggregate(value, lambda v: torch.float64 if any(v is n for n in narrow) else v)
 
 
 def in_double(network: Network) -> Network:
