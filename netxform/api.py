@@ -321,7 +321,7 @@ def _carries(plan: Plan, inputs: Inputs) -> bool:
 
 def _keep_folder(out: Path | None, plan: Plan, resume: bool, processes: Processes) -> Path | None:
     """Where an interrupted run leaves its state: beside the output, named after it; for this very plan alone."""
-    if out is None or not any(isinstance(s.choice.work, Training) for s in plan.steps):
+    if out is None or not any(s.choice.trains for s in plan.steps):
         return None
     import shutil
 

@@ -165,7 +165,7 @@ def test_the_deep_plan_shows_the_prediction_beside_the_measurement() -> None:
     assert nx.plan(DIGITS + "prune saliency < 1e-3").steps[0].choice.provisional
 
 
-@pytest.mark.parametrize("how", ["amount=50%", "amount=50% by obd-weights", 'granularity="2:4"'])
+@pytest.mark.parametrize("how", ["amount=50%", "amount=50% by obd", "amount=50% ranking=layer", 'granularity="2:4"'])
 def test_single_weights(how: str, tmp_path: Path) -> None:
     how = how if "2:4" in how else f"{how} granularity=weight"
     by = "" if "by" in how else "by magnitude "
@@ -186,3 +186,109 @@ def test_dead_units_are_found_by_their_zeros() -> None:
     assert result.plan.steps[0].choice.values["removed"] == {"c1": [3]}
     with torch.no_grad():
         assert gap(result.model(x), model(x)) <= 1e-12
+
+
+def test_a_run_killed_between_recoveries_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no `train` statement stands in the spec; what was trained is not trained again."""
+    import netxform.training.fit as module
+
+    text = DIGITS + "prune by obd amount=40% step=20% samples=50 { recover { train ** for 2epochs on d } }"
+    nx.apply(text, out=tmp_path / "a")
+    real, calls = module._step, []
+
+    def stop(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 7 * 3 + 2:  # in the second epoch of the second recovery; an epoch is 7 batches
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(module, "_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        nx.apply(text, out=tmp_path / "b")
+    monkeypatch.setattr(module, "_step", lambda *args: (calls.append(1), real(*args))[1])
+    before = len(calls)
+    nx.apply(text, out=tmp_path / "b", resume=True)
+    assert len(calls) - before == 7  # the epoch that was interrupted, and no other
+    first, second = ((tmp_path / n / "model.safetensors").read_bytes() for n in "ab")
+    assert first == second
+    assert not (tmp_path / ".b.resume").exists()
+
+
+def test_the_deep_plan_trains_nothing() -> None:
+    plan = nx.plan(DIGITS + "prune by magnitude amount=40% step=20% { recover { train ** for 900epochs on d } }", deep=True)
+    assert plan.steps[0].choice.provisional
+
+
+def test_a_latency_budget_chooses_the_same_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Times are measured once for each structure. Here they are made up, so that the law does not hang on the machine."""
+    import netxform.numerics.latency as module
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked: list[int] = []
+
+    def seconds(call: Any) -> float:
+        asked.append(1)
+        size = sum(p.numel() for p in call.__closure__[1].cell_contents.module.parameters())
+        return size * (1 + 0.1 * (len(asked) % 3)) * 1e-6  # a machine that never says the same twice
+
+    monkeypatch.setattr(module, "_median", seconds)
+    text = f"{DIGITS}prune by magnitude until latency <= 50% of base"
+    first = nx.apply(text).plan.steps[0].choice.values
+    count = len(asked)
+    second = nx.apply(text).plan.steps[0].choice.values
+    assert len(asked) == count
+    assert first["removed"] == second["removed"]
+    assert first["latency"] == second["latency"]
+    assert "ms" in first["latency"]
+    with pytest.raises(nx.NetxformError) as caught:
+        nx.apply(f"{DIGITS}prune by magnitude until latency <= 0.001ms")
+    assert caught.value.diagnostics[0].code == "X0603"
+
+
+@given(
+    st.sampled_from(["sgd(lr=0.1, momentum=0.9)", "adamw(lr=1e-2)", "rmsprop(lr=1e-3)", "nadam(lr=1e-2)"]), st.integers(1, 9)
+)
+@settings(max_examples=4)
+def test_zeros_that_are_held_stay_through_every_optimizer_and_others_move(using: str, tenths: int) -> None:
+    text = f"{DIGITS}prune by magnitude amount={tenths}0% granularity=weight\ntrain ** for 2epochs on d using {using}"
+    first, last = (nx.apply(t) for t in (f"{text} zeros=hold regularize l1(**::weight, 1e-4)", text))
+    before = nx.apply(text.partition("\n" + "train")[0]).model
+    found = claims(first)["zeros held"]
+    assert found["held"]
+    assert found["detail"]["zeros"] > 0
+    moved = 0
+    for name, weight in before.named_parameters():
+        zero = weight == 0
+        if weight.dim() > 1:
+            assert bool((first.model.get_parameter(name)[zero] == 0).all())
+            moved += int((last.model.get_parameter(name)[zero] != 0).sum())
+            assert bool((first.model.get_parameter(name)[~zero] != weight[~zero]).any())
+    assert moved > 0  # without `hold` they do not stay
+
+
+def test_weights_in_rounds_with_recovery_keep_their_zeros_and_meet_the_amount(tmp_path: Path) -> None:
+    text = f"{DIGITS}prune by magnitude amount=60% step=30% granularity=weight {{ recover {{ train ** for 1epochs on d }} }}"
+    result = nx.apply(text, out=tmp_path / "out")
+    weights = [p for n, p in result.model.named_parameters() if p.dim() > 1]
+    total = sum(w.numel() for w in weights)
+    assert sum(int((w == 0).sum()) for w in weights) == round(0.6 * total)
+    assert len(result.histories) == 2
+    assert nx.verify(tmp_path / "out").held
+    assert claims(result)["sparse"]["detail"]["zeros"] == round(0.6 * total)
+
+
+def test_a_threshold_on_single_weights_and_what_has_no_meaning_for_them() -> None:
+    result = nx.apply(f"{DIGITS}prune conv2 by magnitude where magnitude < 0.01 granularity=weight")
+    assert not bool((result.model.get_parameter("conv2.weight").abs() < 0.01).logical_and(
+        result.model.get_parameter("conv2.weight") != 0).any())  # fmt: skip
+    for text, code in {
+        "prune granularity=weight amount=10% round_to=8": "X0407",
+        "prune by magnitude until macs <= 10k granularity=weight": "X0407",
+        "prune by taylor granularity=weight amount=10%": "X0412",
+        "prune where zeros >= 99% granularity=weight": "X0406",
+        "prune where zeros <= 99% granularity=weight": "X0412",
+        'prune granularity="2:4" amount=30%': "X0407",
+    }.items():
+        with pytest.raises(nx.NetxformError) as caught:
+            nx.apply(DIGITS + text)
+        assert caught.value.diagnostics[0].code == code, text

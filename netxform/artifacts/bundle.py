@@ -320,7 +320,7 @@ def _again(
     if names is not None:
         worst = max((distance(values.get(n), stored[f"value.{n}"]) for n in names), default=0.0)
         return Evidence(claim["claim"], bound, worst, worst <= bound, claim["samples"], claim["seed"], claim["dtype"])
-    if claim["kind"] in ("untouched", "rounded", "quantized", "taken"):
+    if claim["kind"] in ("untouched", "rounded", "quantized", "taken", "zeros held", "sparse"):
         same = digest(network.module, claim["tensors"]) == claim["detail"]["digest"]
         return Evidence(claim["claim"], 0.0, 0.0 if same else 1.0, same, 0, 0, "bits")
     detail = claim["detail"]

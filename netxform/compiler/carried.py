@@ -1,4 +1,4 @@
-"""Claims about half precision and int8, and about weights that were carried over, measured."""
+"""Claims about half precision and int8, about weights that were carried over and about zeros in weights, measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from netxform.compiler.evidence import Measured, relative, results
-from netxform.core.edit import Edit, Quantized, Rounded, Taken
+from netxform.core.edit import Edit, Quantized, Rounded, Sparse, Taken, ZerosHeld
 from netxform.core.law import Evidence
 from netxform.core.network import Network
 from netxform.core.rounding import HALF, rounding, unit_roundoff
@@ -61,6 +61,29 @@ def taken(new: dict[str, Tensor], claim: Taken, edit: Edit, digest: str) -> Meas
     detail: dict[str, Any] = {"tensors": len(claim.tensors), "digest": digest}
     evidence = Evidence("tensors taken over, bit for bit", 0.0, float(len(wrong)), not wrong, 0, 0, "bits", detail)
     return Measured(evidence, {}, claim.tensors)
+
+
+def zeros_held(old: dict[str, Tensor], new: dict[str, Tensor], claim: ZerosHeld, digest: str) -> Measured:
+    """The zeros that were there against what is there now."""
+    lost = sum(int((new[n][old[n] == 0] != 0).sum()) for n in claim.tensors)
+    detail: dict[str, Any] = {"zeros": sum(int((old[n] == 0).sum()) for n in claim.tensors), "digest": digest}
+    return Measured(Evidence("zeros held", 0.0, float(lost), lost == 0, 0, 0, "bits", detail), {}, claim.tensors)
+
+
+def sparse(new: dict[str, Tensor], claim: Sparse, digest: str) -> Measured:
+    """The zeros counted, and every four neighbours looked at."""
+    found = sum(int((new[n] == 0).sum()) for n in claim.tensors)
+    count = sum(new[n].numel() for n in claim.tensors)
+    wrong = abs(found - claim.zeros)
+    name = f"{claim.zeros:,} of {count:,} weights are zero"
+    if claim.pattern:
+        name += ", two of every four along the inputs"
+        for n in claim.tensors:
+            rows = new[n].movedim(1, -1)
+            four = rows[..., : rows.shape[-1] // 4 * 4].unflatten(-1, (-1, 4))
+            wrong += int(((four == 0).sum(-1) < 2).sum())
+    detail: dict[str, Any] = {"zeros": found, "share": found / max(count, 1), "digest": digest}
+    return Measured(Evidence(name, 0.0, float(wrong), wrong == 0, 0, 0, "bits", detail), {}, claim.tensors)
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -13,8 +13,8 @@ from netxform.core.network import Network
 from netxform.core.surgery import perform
 from netxform.core.verb import Material
 from netxform.errors import fail
-from netxform.numerics.curvature import mean_loss
 from netxform.numerics.gates import gates, masked
+from netxform.numerics.loss import mean_loss
 
 
 def masked_twin(

@@ -125,7 +125,7 @@ def deepen(plan: Plan, network: Network, workers: Workers) -> Plan:
         if isinstance(item, Check) or trained:
             done.append(item)
             continue
-        trained = isinstance(item.choice.work, Training | Fitting)
+        trained = item.choice.trains or isinstance(item.choice.work, Fitting)
         if trained:
             done.append(item)
             continue

@@ -29,9 +29,11 @@ from netxform.core.edit import (
     SameFunction,
     SameOutputs,
     SameValue,
+    Sparse,
     Taken,
     Untouched,
     WithinBound,
+    ZerosHeld,
 )
 from netxform.core.law import Evidence
 from netxform.core.network import SAMPLES, Network, evaluating, samples
@@ -89,6 +91,10 @@ def _measure(
             return carried.quantized(before.module, after.module, claim, digest(after.module, claim.tensors))
         case Taken():
             return carried.taken(tensors(after.module), claim, edit, digest(after.module, claim.tensors))
+        case ZerosHeld():
+            return carried.zeros_held(tensors(before.module), tensors(after.module), claim, digest(after.module, claim.tensors))
+        case Sparse():
+            return carried.sparse(tensors(after.module), claim, digest(after.module, claim.tensors))
         case LayerErrors():
             return bounded.layers(before, after, claim, seed)
         case OutputError():

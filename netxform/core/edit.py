@@ -214,6 +214,24 @@ class Untouched:
 
 
 @dataclass(frozen=True, slots=True)
+class ZerosHeld:
+    """Claim: in these tensors every element that was zero is zero."""
+
+    tensors: tuple[str, ...]
+    kind: Literal["zeros held"] = "zeros held"
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """Claim: these tensors have so many zeros; with `pattern`, two in every four neighbours along the inputs."""
+
+    tensors: tuple[str, ...]
+    zeros: int
+    pattern: bool = False
+    kind: Literal["sparse"] = "sparse"
+
+
+@dataclass(frozen=True, slots=True)
 class WithinBound:
     """Claim: the outputs differ from those before by at most `bound`, relative to their largest value."""
 
@@ -334,6 +352,8 @@ Claim: TypeAlias = (
     | Rounded
     | Quantized
     | Taken
+    | ZerosHeld
+    | Sparse
 )
 
 
@@ -359,3 +379,10 @@ class Choice:
     provisional: str = ""
     tensors: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"], compare=False, repr=False)
     metrics: Mapping[str, float] = field(default_factory=dict[str, float], compare=False)
+
+    @property
+    def trains(self) -> bool:
+        """Whether something is trained when the statement is carried out: as its work, or between rounds."""
+        from netxform.core.objective import Training
+
+        return isinstance(self.work, Training) or bool(self.values.get("recover"))

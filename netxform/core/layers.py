@@ -141,7 +141,7 @@ class Attention(nn.Module):
             nn.functional.linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
-        scores = q @ k.transpose(-2, -1) * self.scale
+        scores = self.product(q, k)
         if attn_mask is not None:
             mask = attn_mask if attn_mask.dim() == 2 else attn_mask.unflatten(0, (-1, self.num_heads))
             scores = scores.masked_fill(mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
@@ -157,6 +157,10 @@ class Attention(nn.Module):
         if not need_weights:
             return out, None
         return out, chances.mean(1) if average_attn_weights else chances
+
+    def product(self, q: Tensor, k: Tensor) -> Tensor:
+        """Queries (N, H, L, D) and keys (N, H, S, D) → scores (N, H, L, S)."""
+        return q @ k.transpose(-2, -1) * self.scale
 
 
 class TTLinear(nn.Module):

@@ -60,6 +60,7 @@ class Learning:
     device: str = key("auto")
     output: str | None = key(None)
     seed: int | None = key(None)
+    zeros: Literal["free", "hold"] = key("free")
     processes: int | None = key(None)
     strategy: Literal["ddp", "fsdp"] = key("ddp")
     compile: bool = key(False)
@@ -181,6 +182,7 @@ def planned(
         strategy=verb.strategy,
         processes=verb.processes,
         soft=soft,
+        held=tuple(n for n in parameters if named[n].dim() > 1) if verb.zeros == "hold" else (),
         record=_recording(scope, data.name),
     )
     origins = {} if verb.on is not None else {"data": "the only data set"}
@@ -197,6 +199,8 @@ def planned(
         "batch": verb.batch,
         "seed": seed,
     }
+    if work.held:
+        values["zeros held"] = f"in {len(work.held)} tensors"
     nodes = [n for p in work.penalties for n in p.nodes]
     if nodes:
         values["penalised values"] = nodes

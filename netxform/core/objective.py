@@ -101,7 +101,8 @@ class Training:
     `keep` names the metric whose best epoch is kept; `patience` counts epochs without improvement before stopping.
     `batch` is the global batch, over all processes; it is taken in `accumulate` pieces. `clip` bounds the 2-norm of the whole
     gradient. `terms`: the loss head by head; empty for the one loss on the one output. `mixup` is the parameter of the Beta
-    distribution. `processes`: how many there must be; None takes what there is.
+    distribution. `processes`: how many there must be; None takes what there is. `held`: parameters whose elements that are zero
+    at the start stay zero.
     """
 
     parameters: tuple[str, ...]
@@ -134,6 +135,7 @@ class Training:
     strategy: Literal["ddp", "fsdp"] = "ddp"
     processes: int | None = None
     soft: Soft | None = None
+    held: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

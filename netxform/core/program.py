@@ -9,6 +9,7 @@ values or on the device; the first fails on meta tensors, and what is known for 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -41,7 +42,7 @@ def program(module: nn.Module, inputs: tuple[Tensor, ...], known: dict[Any, Any]
     the module raises.
     """
     run = _Recording(known, module, inputs)
-    with torch.no_grad(), torch.device("meta"), run:
+    with torch.no_grad(), run:
         result = call(*inputs)
     return [*run.steps, [run.told(t) for t in pytree.tree_leaves(plain(result)) if isinstance(t, Tensor)]]
 
@@ -84,8 +85,9 @@ class _Recording(Kernels):
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise UnknownError
-        said = (self.told(args), {k: self.told(v) for k, v in kwargs.items()})
-        result = self.answer(func, args, kwargs)
+        # where a result lies is no part of a program: here all lie on meta
+        said = (self.told(args), {k: self.told(v) for k, v in kwargs.items() if k != "device"})
+        result = self.answer(func, args, kwargs | {"device": "meta"} if _places(func) else kwargs)
         made = [t for t in (result if isinstance(result, list | tuple) else (result,)) if isinstance(t, Tensor)]
         alone = len(made) == 1 and args and made[0] is args[0] and self.sharing.get(memory(made[0])) == 1
         if alone:
@@ -99,6 +101,12 @@ class _Recording(Kernels):
         self.alive.append(result)
         self.steps.append((func, *said, [(t.dtype, t.shape, t.stride()) for t in made]))
         return result
+
+
+@cache
+def _places(func: Any) -> bool:
+    """Whether the operation says on which device its result lies."""
+    return any(a.name == "device" for a in func._schema.arguments)
 
 
 def _out_of_place(func: Any) -> Any:

@@ -19,6 +19,7 @@ from torch import fx, nn
 
 from netxform.collector import paused
 from netxform.core import layers as own_layers
+from netxform.core.copies import tensors_of
 from netxform.core.edit import (
     Append,
     Assign,
@@ -100,11 +101,15 @@ def _performed(network: Network, edit: Edit, like: Network | None) -> Network:
 
 
 def _as_twin(changed: Network, like: Network) -> Network:
-    """The network with what is known of its twin."""
+    """The network with what is known of its twin. Raises NetxformError X0801 where they are not alike."""
     changed.module.graph.lint()
     changed.module.recompile()
-    pairs = zip(changed.module.graph.nodes, like.module.graph.nodes, strict=True)
-    for ours, theirs in pairs:
+    for ours, theirs in zip(tensors_of(changed.module), tensors_of(like.module), strict=True):
+        if ours.shape != theirs.shape:
+            raise fail(
+                "X0801", f"a tensor has the shape {_times(tuple(ours.shape))} where {_times(tuple(theirs.shape))} was planned"
+            )
+    for ours, theirs in zip(changed.module.graph.nodes, like.module.graph.nodes, strict=True):
         assert ours.name == theirs.name
         ours.meta |= {k: theirs.meta[k] for k in ("shape", "dtype") if k in theirs.meta}
     return knowing(like, changed)

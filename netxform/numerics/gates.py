@@ -10,9 +10,9 @@ network with these gates at zero is the *masked twin*: what removal computes, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -24,6 +24,8 @@ from netxform.core.network import Network, clone
 from netxform.core.reindex import Axis
 from netxform.core.roles import along
 from netxform.core.rules import Typed
+from netxform.numerics.inner import PRODUCT, OpenAttention, axis_of, opened
+from netxform.numerics.remaining import Instead, across
 
 # what is computed across an atom by an operation that reads it once and for all
 _READS = ("mean", "sum", "norm", "variance", "extremum")
@@ -33,7 +35,7 @@ _READS = ("mean", "sum", "norm", "variance", "extremum")
 class Gate:
     """A value that is read over atoms: the node `operand`, its dimension `axis` of type `dim`, and who reads it.
 
-    `layer`: the value is the input of this inner layer of an attention, which no node of the graph stands for.
+    `layer`: the value is read inside the layer that the node calls (`PATH.NAME`, see `inner.py`), maybe several times a call.
     """
 
     operand: str
@@ -68,12 +70,12 @@ def gates(network: Network) -> Gates:
     """Find the gates. What cannot be gated is said in `missing`, never left out silently."""
     types = network.types
     nodes = {n.name: n for n in network.module.graph.nodes}
-    dependent = _dependent(network.module.graph)
+    moved = dependent(network.module.graph)
     found: dict[tuple[str, int, tuple[int, ...], str | None], tuple[Gate, dict[str, None]]] = {}
     missing: dict[Atom, str] = {}
 
     def add(operand: str, axis: int, dim: Dim, wanted: list[Atom], reader: str, layer: str | None = None) -> None:
-        key = (operand, axis, tuple(sorted(id(a) for a in wanted)), layer)
+        key = (operand if layer is None else "", axis, tuple(sorted(id(a) for a in wanted)), layer)
         found.setdefault(key, (Gate(operand, axis, dim, tuple(wanted), (), layer), {}))[1][reader] = None
 
     reads: list[tuple[str, Dim, Contraction | None]] = [(c.node, c.dim, c) for c in types.contractions]
@@ -85,9 +87,9 @@ def gates(network: Network) -> Gates:
         inner = _inside(network, contraction) if contraction is not None else None
         if isinstance(inner, tuple):
             layer, of = inner
-            add(name, 2, of, wanted, name, layer)
+            add(name, axis_of(layer.rpartition(".")[2]), of, wanted, name, layer)
             continue
-        why = inner or _graph_gate(network, nodes.get(name), wanted, dependent, add)
+        why = inner or _graph_gate(network, nodes.get(name), wanted, moved, add)
         if why:
             missing |= {a: missing.get(a, f"{why} (at `{name}`)") for a in wanted}
     for axis in network.atoms:
@@ -104,26 +106,33 @@ def _inside(network: Network, contraction: Contraction) -> tuple[str, Dim] | str
     sites = [s for s in (contraction.right, contraction.left) if s is not None]
     node = next((n for n in network.module.graph.nodes if n.name == contraction.node), None)
     module = network.module.get_submodule(str(node.target)) if node is not None and node.op == "call_module" else None
-    if isinstance(module, nn.MultiheadAttention | Attention):
-        assert node is not None
-        name = network.types.names.get(f"{node.target}.out_proj.weight")
-        if any(s[0] == name for s in sites):
-            return f"{node.target}.out_proj", network.types.tensors[cast(str, name)][1]
-        return None if sites else "summed over inside an attention layer"
+    if module is None or not isinstance(module, nn.MultiheadAttention | Attention | nn.RNNBase):
+        return "summed over in code that is kept whole" if contraction.inside is not None else None
+    assert node is not None
+    names = {network.types.names.get(f"{node.target}.{n}"): n for n, _ in module.named_parameters()}
     if isinstance(module, nn.RNNBase):
-        return None if any("weight_ih_l0" in s[0] for s in sites) else "summed over inside a recurrent layer"
-    return "summed over in code that is kept whole" if contraction.inside is not None else None
+        weight, axis = next(((names[n], i) for n, i in sites if n in names), ("", 0))
+        if not weight:
+            return "summed over inside a recurrent layer"
+        if weight.startswith("weight_ih_l0"):
+            return None
+        return f"{node.target}.{weight}", network.types.tensors[network.types.names[f"{node.target}.{weight}"]][axis]
+    if not sites:
+        return f"{node.target}.{PRODUCT}", contraction.dim
+    if any(names.get(n) == "out_proj.weight" for n, _ in sites):
+        return f"{node.target}.out_proj", network.types.tensors[network.types.names[f"{node.target}.out_proj.weight"]][1]
+    return None
 
 
 def _graph_gate(
-    network: Network, node: fx.Node | None, wanted: list[Atom], dependent: set[fx.Node], add: Callable[..., None]
+    network: Network, node: fx.Node | None, wanted: list[Atom], moved: set[fx.Node], add: Callable[..., None]
 ) -> str | None:
     """Gate the operand of the node that holds the atoms; the reason where that cannot be told."""
     if node is None:
         return "summed over in code that is kept whole"
     for operand in node.all_input_nodes:
         value = network.types.values.get(operand.name)
-        if not isinstance(value, Typed) or value.source is not None or operand not in dependent:
+        if not isinstance(value, Typed) or value.source is not None or operand not in moved:
             continue
         axes = [i for i, d in enumerate(value.dims) if any(a in wanted for a in atoms(d))]
         if not axes:
@@ -141,7 +150,8 @@ def _graph_gate(
     return "read from no value that depends on the input"
 
 
-def _dependent(graph: fx.Graph) -> set[fx.Node]:
+def dependent(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes whose values depend on the inputs."""
     out: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder" or any(n in out for n in node.all_input_nodes):
@@ -163,9 +173,12 @@ Act = Callable[[Gate, Tensor], Tensor]
 
 
 class Gated:
-    """A network, in eval mode and without gradients of its tensors, in which `act` is called on every gated value."""
+    """A network, in eval mode and without gradients of its tensors, in which `act` is called on every gated value.
 
-    def __init__(self, network: Network, chosen: Sequence[Gate]) -> None:
+    `instead`: operations in the place of nodes (`remaining.py`).
+    """
+
+    def __init__(self, network: Network, chosen: Sequence[Gate], instead: Mapping[str, Instead] | None = None) -> None:
         copied = clone(network).module
         _without_gradients(copied)
         self.act: Act = lambda gate, value: value
@@ -181,17 +194,22 @@ class Gated:
                 made = copied.graph.call_function(lambda value, g=gate: self.act(g, value), (operand,))
             for reader in readers:
                 reader.replace_input_with(operand, made)
+        for name, operation in (instead or {}).items():
+            node = by_name[name]
+            with copied.graph.inserting_before(node):
+                made = copied.graph.call_function(operation, node.args, node.kwargs)
+            node.replace_all_uses_with(made)
+            copied.graph.erase_node(node)
         self._run = fx.Interpreter(copied.eval(), garbage_collect_values=True)
 
     def _inside(self, module: fx.GraphModule, gate: Gate) -> None:
         assert gate.layer is not None
-        path = gate.layer.rpartition(".")[0]
-        part = module.get_submodule(path)
-        if isinstance(part, nn.MultiheadAttention):
-            owner, _, last = path.rpartition(".")
-            part = Attention.of(part)
-            cast(Any, module.get_submodule(owner))._modules[last] = part
-        part.out_proj.register_forward_pre_hook(lambda m, args, g=gate: (self.act(g, args[0]), *args[1:]))  # pyright: ignore
+        path, _, name = gate.layer.rpartition(".")
+        part = opened(module, path)
+        if isinstance(part, OpenAttention) and name == "out_proj":
+            part.out_proj.register_forward_pre_hook(lambda m, args, g=gate: (self.act(g, args[0]), *args[1:]))  # pyright: ignore
+        else:
+            part.acts[name] = lambda value, g=gate: self.act(g, value)
 
     def __call__(self, inputs: Iterable[Tensor], act: Act) -> Any:
         """The outputs of the network on the inputs."""
@@ -238,7 +256,9 @@ def masked(
     inputs: tuple[Tensor, ...],
     fill: dict[tuple[str, int], Tensor] | None = None,
 ) -> Any:
-    """The masked twin: the outputs with the removed indices read as zero (or as `fill`, by operand and axis)."""
+    """The masked twin: the outputs with the removed indices read as zero (or as `fill`, by operand and axis), and left out of
+    what is computed across them, where that has a form (`unmasked` says where not).
+    """
     gone = masks(found.gates, removed)
 
     def act(gate: Gate, value: Tensor) -> Tensor:
@@ -248,7 +268,12 @@ def masked(
         return torch.where(mask, other, value)
 
     with torch.no_grad():
-        return Gated(network, list(gone))(inputs, act)
+        return Gated(network, list(gone), across(network, removed, dependent(network.module.graph))[0])(inputs, act)
+
+
+def unmasked(network: Network, removed: Mapping[Atom, Sequence[int]]) -> list[str]:
+    """What is computed across removed indices and has no form over the rest: there the masked twin is not what removal does."""
+    return across(network, removed, dependent(network.module.graph))[1]
 
 
 def free(network: Network) -> tuple[Axis, ...]:

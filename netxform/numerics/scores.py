@@ -20,8 +20,9 @@ from netxform.core.axes import Atom
 from netxform.core.network import Network
 from netxform.core.roles import roles
 from netxform.errors import did_you_mean, fail
-from netxform.numerics.curvature import Loss, Totals, logits, saliency
+from netxform.numerics.curvature import Totals, saliency
 from netxform.numerics.gates import Gate, Gated, free, gates
+from netxform.numerics.loss import Loss, logits
 
 Source = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 

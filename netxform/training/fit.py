@@ -110,6 +110,7 @@ class _Run:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
     objective: Objective
+    moving: dict[str, Tensor]  # of parameters whose zeros are held, which elements are trained
     epoch: int = 0
     sums: dict[str, float] = field(default_factory=dict[str, float])
     rows: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
@@ -243,6 +244,10 @@ def _step(run: _Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int
     if work.clip is not None or work.penalties:
         run.scaler.unscale_(run.optimizer)
         shrink(work.penalties, run.named)
+    for name, moving in run.moving.items():  # without a gradient no optimizer moves a zero: its decay and momentum are zero too
+        grad = run.named[name].grad
+        if grad is not None:
+            grad.mul_(moving)
     if work.clip is not None:
         nn.utils.clip_grad_norm_([p for g in run.optimizer.param_groups for p in g["params"]], work.clip)
     run.scaler.step(run.optimizer)
@@ -343,7 +348,9 @@ def _prepare(
     if work.compile:
         model = cast(nn.Module, torch.compile(model))
     schedule = schedule_of(work, optimizer, steps)
-    return _Run(module, student, model, named, work, device, processes, optimizer, schedule, scaler, Objective(work, asked))
+    moving = {n: named[n].detach() != 0 for n in work.held}
+    objective = Objective(work, asked)
+    return _Run(module, student, model, named, work, device, processes, optimizer, schedule, scaler, objective, moving)
 
 
 def _give_back(run: _Run, before: Network, copied: Network) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.core.edit import Choice, Claim, Edit, Untouched
+from netxform.core.edit import Choice, Claim, Edit, Untouched, ZerosHeld
 from netxform.core.law import Contract
 from netxform.core.learning import Learning, planned
 from netxform.core.objective import Match, Soft
@@ -179,8 +179,9 @@ class Distill(Learning):
         return Edit()
 
     def law(self, choice: Choice) -> tuple[Claim, ...]:
-        """Whatever was not trained has the same bits."""
-        return (Untouched((*choice.work.parameters, *choice.work.buffers)),)
+        """Whatever was not trained has the same bits; zeros that are held are zeros."""
+        held = (ZerosHeld(choice.work.held),) if choice.work.held else ()
+        return (Untouched((*choice.work.parameters, *choice.work.buffers)), *held)
 
 
 def _point(network: Network, path: str, name: Name) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.core.edit import Assign, Bias, Choice, Claim, Edit, LossChange, MaskedTwin, Reindex, Untouched
+from netxform.core.edit import Assign, Bias, Choice, Claim, Edit, LossChange, MaskedTwin, Reindex, Sparse, Untouched
 from netxform.core.law import Contract
 from netxform.core.values import Invocation, Limit, Name, Selection
 from netxform.core.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
@@ -38,13 +38,16 @@ class Prune:
     and those that Python code registers with `netxform.numerics.scores.score`.
 
     How much: a threshold (`saliency < 1e-3`, `where zeros >= 99%`, `where activation < 0.01`), `amount=30%` of all indices,
-    or a budget (`until macs <= 50% of base`; params, macs, flops, bytes; `latency <= 5ms` is timed). `ranking=global` compares
-    all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes the share of each; `normalise=mean|max|l2`
-    divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]` leaves those alone.
+    or a budget (`until macs <= 50% of base`; params, macs, flops, bytes; `latency <= 5ms` is timed at the captured batch, its
+    `base` is the network before the statement, and times are kept: the same spec chooses the same on the same machine).
+    `ranking=global` compares all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes a share of each;
+    `normalise=mean|max|l2` divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]`
+    leaves those alone.
     `step=10%` removes in rounds of that share, scoring again in between; in a block, `recover { train … }` trains after each,
     `stop_if val_accuracy < 90%` ends. `compensate=mean` folds the means of what goes into biases, `refit` fits the readers
-    again by least squares. `granularity=weight` zeroes single weights instead, `granularity="2:4"` two of every four along
-    the inputs.
+    again by least squares. `granularity=weight` zeroes single weights instead (`by magnitude`, or `obd`: ½ h w²),
+    `granularity="2:4"` two of every four along the inputs; zeros are stored as zeros, trainings in `recover` keep them, and
+    so does a later `train … zeros=hold`.
 
     Example: model net = zoo.smallcnn() input="1x1x8x8"; data d = sklearn.digits();
     train ** for 1epochs on d; prune saliency<1e-4
@@ -91,6 +94,8 @@ class Prune:
         for limit in (self.below, self.where):
             if limit is not None and limit.name not in _MEASURES:
                 yield Diagnostic("X0412", f"`{limit.name}` is no score", limit.span, f"one of {', '.join(_MEASURES)}")
+        if self.granularity != "channel":
+            yield from self._single(span)
         if self.until is not None and (self.until.name not in _BUDGETS or self.until.op not in ("<", "<=")):
             helps = (f"write one of {', '.join(_BUDGETS)}, and `<=`",)
             yield Diagnostic("X0406", f"`{self.until}` is no budget", self.until.span, "", helps=helps)
@@ -106,14 +111,37 @@ class Prune:
                 "X0408", "`recover` and `stop_if` belong to rounds", span, "no `step=`", helps=("write `step=10%`",)
             )
 
+    def _single(self, span: Span) -> Iterator[Diagnostic]:
+        """What single weights have no meaning for is refused, not passed over."""
+        if self.by.name not in ("obd", "obd-weights", "magnitude"):
+            helps = ("write `by magnitude` or `by obd-weights`",)
+            yield Diagnostic(
+                "X0412", f"`{self.by.name}` scores no single weights", self.by.span, "index sets alone", helps=helps
+            )
+        plain = Prune()
+        names = ("until", "keep", "normalise", "min_channels", "least", "round_to", "compensate")
+        more = ("amount", "below", "where", "step", "ranking") if self.granularity == "2:4" else ()
+        for name in (*names, *more):
+            if getattr(self, name) != getattr(plain, name):
+                word = {"below": "a threshold", "until": "`until`", "where": "`where`"}.get(name, f"`{name}`")
+                why = "two of every four go" if name in more else "no index set goes"
+                yield Diagnostic("X0407", f"{word} and `granularity={self.granularity}`: {why}", span, name)
+        limit = self.below or self.where
+        if limit is not None and not limit.op.startswith("<"):
+            yield Diagnostic("X0406", f"`{limit}`: what is below goes", limit.span, "")
+        other = limit is not None and limit.name == "magnitude" and self.by.name != "magnitude"
+        if limit is not None and (limit.name in ("zeros", "activation") or other):
+            helps = ("write `by magnitude`",) if other else ("write `score < …`",)
+            yield Diagnostic("X0412", f"`{limit.name}` is not what single weights are scored by", limit.span, "", helps=helps)
+
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Find the index sets; estimate the sizes by taking the same share of each."""
-        from netxform.numerics.removal import Wanted, candidates, estimate, weights_in
+        from netxform.numerics.removal import Wanted, candidates, estimate
         from netxform.numerics.scores import WITHOUT_DATA, known
 
         known(self.by.name)
         if self.granularity != "channel":
-            return self._weights(weights_in(network, scope.modules_of(self.selection) if self.selection else None), scope)
+            return self._weights(network, scope)
         inside = None if self.selection is None else scope.modules_of(self.selection)
         spared = [p for s in self.keep for p in scope.modules_of(s)]
         names, warnings = candidates(network, inside, spared)
@@ -136,6 +164,7 @@ class Prune:
             names, self.by.name, dict(self.by.keywords), self.amount, self._threshold(), limit, self.ranking,
             self._normalise(), self.min_channels, self.least, self.round_to, self.step, self.compensate, data, self.samples,
             self.loss, self.output, scope.seed if self.seed is None else self.seed,
+            self.until is not None and self.until.name == "latency" and self.until.of is not None,
         )  # fmt: skip
         recover = [t.resolve(network, scope).work for t in self.recover]
         removed = estimate(network, wanted)
@@ -166,6 +195,8 @@ class Prune:
         if self.until is None:
             return None
         value = float(self.until.value)
+        if self.until.name == "latency" and self.until.of == "base":
+            return "latency", value  # a share: the whole is timed where the weights are
         if self.until.of is not None:
             whole = scope.cost(self.until.name)
             if whole is None or self.until.of != "base":
@@ -175,15 +206,25 @@ class Prune:
             raise fail("X0402", "a share of what?", self.until.span, helps=(f"write `{self.until} of base`",))
         return self.until.name, value
 
-    def _weights(self, names: tuple[str, ...], scope: Scope) -> Choice:
+    def _weights(self, network: Network, scope: Scope) -> Choice:
+        from netxform.numerics.single import Sparsity, weights_in
+
+        names = weights_in(network, scope.modules_of(self.selection) if self.selection else None)
         if not names:
             raise fail("X0331", "there are no weights of Linear or Conv layers here", scope.span, "nothing to prune")
-        if self.by.name == "obd-weights":
+        by = "obd-weights" if self.by.name == "obd" else self.by.name
+        if by == "obd-weights":
             data = scope.data(None if self.over is None else self.over.text, scope.span).name
         else:
             data = self._other_data(scope)
-        values = {"by": self.by.name, "tensors": len(names), "weights": names, "data": data, "removed": {}}
-        return Choice((str(self.selection or "**"),), values, provisional="which weights go needs weights")
+        limit = self.below or self.where
+        below = None if limit is None else (limit.op, float(limit.value))
+        wanted = Sparsity(by, 0.5 if self.amount is None else self.amount, below, self.granularity == "2:4", self.ranking,
+                          self.step, data, self.samples, self.loss)  # fmt: skip
+        recover = [t.resolve(network, scope).work for t in self.recover]
+        values = {"by": by, "tensors": len(names), "weights": names, "data": data, "removed": {}, "wanted": wanted}
+        text = "which weights go needs weights" + (f" and {self.samples} samples of `{data}`" if by == "obd-weights" else "")
+        return Choice((str(self.selection or "**"),), values | {"recover": recover}, provisional=text)
 
     def _other_data(self, scope: Scope) -> str | None:
         """Where the score needs no data: what the change of the loss is measured on, if anything is declared for it."""
@@ -196,22 +237,13 @@ class Prune:
 
     def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
         """Score, rank, remove; in rounds, if asked for."""
-        from netxform.numerics.removal import settle, zero_weights
+        from netxform.numerics.rounds import settle
+        from netxform.numerics.single import zero_weights
 
+        stops = [s.limit for s in self.stops]
         if self.granularity != "channel":
-            return zero_weights(
-                network,
-                choice,
-                material,
-                self.by,
-                self.granularity,
-                0.5 if self.amount is None else self.amount,
-                self.samples,
-                self.loss,
-            )
-        return settle(
-            network, choice, material, choice.values["wanted"], choice.values["recover"], [s.limit for s in self.stops]
-        )
+            return zero_weights(network, choice, material, choice.values["wanted"], choice.values["recover"], stops)
+        return settle(network, choice, material, choice.values["wanted"], choice.values["recover"], stops)
 
     def rewrite(self, network: Network, choice: Choice) -> Edit:
         """One reindexing, biases where a compensation needs them, and the tensors that were computed."""
@@ -230,8 +262,10 @@ class Prune:
         """The masked twin, and the change of the loss; nothing before the choice is final."""
         v: Mapping[str, Any] = choice.values
         claims: list[Claim] = []
-        if "weights" in v and not choice.provisional:
-            claims.append(Untouched(tuple(v["weights"])))
+        if v.get("sparse"):
+            zeros = int(v["zeros"].partition(" ")[0])
+            claims.append(Untouched(tuple(v["changed"])))
+            claims.append(Sparse(tuple(v["sparse"]), zeros, self.granularity == "2:4"))
         if v.get("twin"):
             removed = tuple((n, tuple(i)) for n, i in v["removed"].items())
             claims.append(MaskedTwin(removed, tuple(v["mixes"]), tuple(tuple(m) for m in v["means"])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netxform.core.edit import Choice, Claim, Edit, Untouched
+from netxform.core.edit import Choice, Claim, Edit, Untouched, ZerosHeld
 from netxform.core.law import Contract
 from netxform.core.learning import Head, Learning, LossName, planned
 from netxform.core.values import Count, Selection
@@ -37,6 +37,8 @@ class Train(Learning):
     and positions. `weight_decay(fc::weight, 1e-3)` is the optimizer's own. `mixup=0.2` and `augment=[shift(2), flip(0.5),
     noise(0.1), erase(0.25), scale(0.1)]` change what is seen.
 
+    `zeros=hold` keeps every weight that is zero when the training begins at zero, as after `prune … granularity=weight`.
+
     `processes=2` refuses to run with another number of processes; `strategy=fsdp` shards parameters; start them by
     `torchrun --nproc-per-node 2 -m netxform apply SPEC`.
 
@@ -65,5 +67,6 @@ class Train(Learning):
         return Edit()
 
     def law(self, choice: Choice) -> tuple[Claim, ...]:
-        """Whatever was not trained has the same bits."""
-        return (Untouched((*choice.work.parameters, *choice.work.buffers)),)
+        """Whatever was not trained has the same bits; zeros that are held are zeros."""
+        held = (ZerosHeld(choice.work.held),) if choice.work.held else ()
+        return (Untouched((*choice.work.parameters, *choice.work.buffers)), *held)

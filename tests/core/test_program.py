@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from netxform.core.capture import _Judge, _symbolic, capture
+from netxform.core.capture import _Judge, _recorded, _symbolic, capture
 from netxform.core.copies import lent, structure, tensors_of, weightless
 from netxform.core.kernels import Kernels
 from netxform.core.program import program, provable
@@ -93,6 +93,21 @@ def test_writing_in_place_is_the_same_only_where_nobody_sees_it(view: bool) -> N
     with torch.no_grad():
         assert torch.equal(graph(x), model(x)) is (not view)
         assert torch.equal(capture(model, x).module(x), model(x))
+
+
+class Factories(nn.Module):
+    """Tensors made on the way, with and without a device."""
+
+    def forward(self, x):
+        mask = torch.ones(x.shape[1], device=x.device) + torch.arange(3) + torch.zeros(3, device="cpu")
+        return x * mask.to(x)
+
+
+def test_tensors_that_an_operation_makes_are_known() -> None:
+    x = torch.randn(2, 3)
+    judge = _Judge(Factories(), (x,))
+    assert judge.accept(_recorded(Factories(), (x,)))
+    assert not judge.accept(_symbolic(Factories()))  # there `arange` is a constant: values say that it is the same
 
 
 class Constant(nn.Module):
