@@ -3,7 +3,7 @@
     python -m benchmarks.similar [--seeds 20] [--few 2 5 10]
 
 specs/low.xform, then specs/similar.xform: everything but the head comes from the bundle by name, and all of it is trained; beside
-it the same network from scratch on the same samples. The difference is taken seed by seed.
+it the same network from scratch on the same samples, for as many steps. The difference is taken seed by seed.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ SPECS = Path(__file__).parent.parent / "specs"
 QUICK: dict[str, dict[str, Any]] = {
     "trajectories": {"seeds": 2, "length": "2epochs"},
     "shared": {"seeds": 2, "length": "2epochs"},
-    "similar": {"seeds": 2, "length": "2epochs"},
+    "similar": {"seeds": 2, "length": "10steps"},
     "vectors": {"length": "3epochs"},
     "skipthought": {"length": "1epochs"},
     "low": {"length": "1epochs"},

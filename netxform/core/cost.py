@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from netxform.core.network import MetaRun, Network, example, numbers, weightless_parts
+from netxform.core.network import MetaRun, Network, evaluating, example, numbers, weightless_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ def cost(network: Network) -> Cost:
     held = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     batch = next((i.shape[0] for i in network.inputs if i.shape), 1)
     counter: Any = FlopCounterMode(display=False)
-    with torch.no_grad(), torch.device("meta"), counter:
-        MetaRun(weightless_parts(network), graph=module.graph).run(*example(network))
+    parts = weightless_parts(network)
+    with torch.no_grad(), torch.device("meta"), evaluating(parts), counter:
+        MetaRun(parts, graph=module.graph).run(*example(network))
     return Cost(params, counter.get_total_flops() // 2 // max(batch, 1), held)

@@ -180,3 +180,11 @@ def test_a_model_that_cannot_run_is_refused() -> None:
     with pytest.raises(nx.NetxformError) as caught:
         nx.capture(nn.Linear(3, 3), torch.randn(2, 5))
     assert caught.value.diagnostics[0].code == "X0802"
+
+
+def test_costs_are_those_of_eval_whatever_mode_the_model_came_in() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+    x = torch.randn(1, 3)  # a batch of one has no batch statistics
+    found = [cost(nx.capture(model.train(mode), x)) for mode in (True, False)]
+    assert found[0] == found[1]
+    assert nx.plan("freeze `0`", model=model.train(), example_inputs=x).steps[0].after == found[0]
