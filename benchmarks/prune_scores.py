@@ -192,7 +192,7 @@ def lite0(weights: str) -> dict[str, Any]:
     rng = torch.Generator().manual_seed(0)
     crops = []
     for image in load_sample_images().images:
-        whole = torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1
+        whole = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
         for _ in range(32):
             top, left = (int(torch.randint(0, n - 224, (), generator=rng)) for n in whole.shape[1:])
             crops.append(torch.nn.functional.avg_pool2d(whole[:, top : top + 224, left : left + 224], 2))
