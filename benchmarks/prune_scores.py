@@ -223,12 +223,12 @@ def lite0(weights: str) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     kinds = list(dict.fromkeys((r["net"], r["protocol"]) for r in rows if "correlation" in r))
-    seeds = max((sum((r["net"], r["protocol"]) == k for r in rows) for k in kinds), default=0)
+    seeds = [sum((r["net"], r["protocol"]) == k for r in rows) for k in kinds]
     out = [
-        "Spearman correlation with the true change of the loss by single removals, pooled over layers; mean ± s.e. over "
-        f"{seeds} seeds. Converged: 15 epochs, cosine; early: 4 epochs at a constant rate.",
+        "Spearman correlation with the true change of the loss by single removals, pooled over layers; mean ± s.e. over seeds. "
+        "Converged: 15 epochs, cosine; early: 4 epochs at a constant rate.",
         "",
-        "| score | " + " | ".join(f"{n}, {p}" for n, p in kinds) + " |",
+        "| score | " + " | ".join(f"{n}, {p}, {c} seeds" for (n, p), c in zip(kinds, seeds, strict=True)) + " |",
         "|---" * (len(kinds) + 1) + "|",
     ]
 
