@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,6 +59,9 @@ SPARSE = {  # which activations, and how many units they are: the mean over unit
     "mlp 200": ("fc1 | fc2", 400),
     "cnn": ("conv1 | conv2 | conv3 | layer4 | fc1", 160),
 }
+
+
+Trained = Callable[[], torch.nn.Module]
 
 
 @dataclass
@@ -149,7 +154,7 @@ class Rows:
         print(row, flush=True)
 
 
-def plain(net: str, seed: int, model: torch.nn.Module, data: DataSet, rows: Rows, scores: list[str]) -> None:
+def plain(net: str, seed: int, model: Trained, data: DataSet, rows: Rows, scores: list[str]) -> None:
     """Without recovery."""
     key: dict[str, Any] = {"net": net, "seed": seed}
     for name in scores:
@@ -160,7 +165,7 @@ def plain(net: str, seed: int, model: torch.nn.Module, data: DataSet, rows: Rows
             continue
         for amount in AMOUNTS:
             if not rows.has(how="one shot", amount=amount, **key):
-                got = run(f"prune by {written} amount={amount}% least=5%", data, seed, model)
+                got = run(f"prune by {written} amount={amount}% least=5%", data, seed, model())
                 change = next(c for s in got.certificate["statements"] for c in s["claims"] if c["kind"] == "loss change")
                 right, wrong = measured(got.model, data.test)
                 rows.add(
@@ -169,11 +174,11 @@ def plain(net: str, seed: int, model: torch.nn.Module, data: DataSet, rows: Rows
                     predicted=change["detail"]["predicted"], measured=change["measured"], **key,
                 )  # fmt: skip
         if not rows.has(how="rounds", **key) and by != "random":
-            in_rounds(key | {"how": "rounds"}, model, data, rows, "amount=92% step=2%")
+            in_rounds(key | {"how": "rounds"}, model(), data, rows, "amount=92% step=2%")
     key["score"] = "obd f+s"
     for how, more in EXTRA.items():
         if net == "mlp" and not rows.has(how=how, **key):
-            in_rounds(key | {"how": how}, model, data, rows, more)
+            in_rounds(key | {"how": how}, model(), data, rows, more)
 
 
 def in_rounds(key: dict[str, Any], model: torch.nn.Module, data: DataSet, rows: Rows, more: str) -> None:
@@ -186,12 +191,12 @@ def in_rounds(key: dict[str, Any], model: torch.nn.Module, data: DataSet, rows: 
         rows.add(amount=amount, **key, **row)
 
 
-def recovered(net: str, seed: int, model: torch.nn.Module, data: DataSet, rows: Rows, scores: list[str]) -> None:
+def recovered(net: str, seed: int, model: Trained, data: DataSet, rows: Rows, scores: list[str]) -> None:
     """With training after one shot, and after each round."""
     key: dict[str, Any] = {"net": net, "seed": seed}
     for epochs in (MORE, 18 + MORE):
         if not rows.has(score="none", how=f"dense, trained on for {epochs} epochs", **key):
-            more = run(TRAIN.format(epochs, 1e-3) + " schedule=cosine", data, seed, model).model
+            more = run(TRAIN.format(epochs, 1e-3) + " schedule=cosine", data, seed, model()).model
             right, wrong = measured(more, data.test)
             rows.add(score="none", how=f"dense, trained on for {epochs} epochs", amount=0, accuracy=right, loss=wrong, **key)
     after = "{ recover { " + TRAIN.format(MORE, 1e-3) + " schedule=cosine } }"
@@ -200,13 +205,13 @@ def recovered(net: str, seed: int, model: torch.nn.Module, data: DataSet, rows: 
         written = by + ("(" + ", ".join(f"{k}={str(v).lower()}" for k, v in options.items()) + ")" if options else "")
         for amount in RECOVERED:
             if not rows.has(how="one shot, recovered", score=name, amount=amount, **key):
-                got = run(f"prune by {written} amount={amount}% step={amount}% least=5% {after}", data, seed, model)
+                got = run(f"prune by {written} amount={amount}% step={amount}% least=5% {after}", data, seed, model())
                 right, wrong = measured(got.model, data.test)
                 share = got.plan.final.params / got.plan.base.params
                 rows.add(score=name, how="one shot, recovered", amount=amount, accuracy=right, loss=wrong, params=share, **key)
         if not rows.has(how="rounds, recovered", score=name, **key):
             each = "amount=93% step=5% { recover { " + TRAIN.format(1, 1e-3) + " } }"
-            in_rounds(key | {"score": name, "how": "rounds, recovered"}, model, data, rows, each)
+            in_rounds(key | {"score": name, "how": "rounds, recovered"}, model(), data, rows, each)
 
 
 def silent(net: str, seed: int, data: DataSet, rows: Rows) -> None:
@@ -252,9 +257,10 @@ def main() -> None:
                 silent(net, seed, data, rows)
             if options.parts == "silent":
                 continue
-            model = run(f"model net = {NETS[net]}\n{TRAIN.format(EPOCHS, 2e-3)} schedule=cosine", data, seed).model
+            text = f"model net = {NETS[net]}\n{TRAIN.format(EPOCHS, 2e-3)} schedule=cosine"
+            model = functools.cache(lambda t=text, d=data, s=seed: run(t, d, s).model)  # only where a row is missing
             if not rows.has(net=net, seed=seed, how="dense"):
-                right, wrong = measured(model, data.test)
+                right, wrong = measured(model(), data.test)
                 rows.add(net=net, seed=seed, score="none", how="dense", amount=0, accuracy=right, loss=wrong)
             if "plain" in options.parts:
                 plain(net, seed, model, data, rows, options.plain.split(","))
