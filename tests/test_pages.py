@@ -53,6 +53,7 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("init", "X0328"): NET + 'model other = zoo.smallcnn(width=8) input="1x1x8x8"\ninit conv2 from other',
     ("init", "X0807"): TEXT + 'init embed from glove("nothing.txt") vocabulary="words.txt"',
     ("keep", "X0204"): NET + "stage s { train ** for 1epochs on d; keep best by beauty }",
+    ("prune", "X0407"): NET + "prune conv1 by magnitude amount=10% granularity=weight round_to=8",
     ("prune", "X0331"): NET + "prune fc by magnitude amount=10%",
     ("prune", "X0408"): NET + "prune conv1 by magnitude",
     ("prune", "X0412"): NET + "prune conv1 by beauty amount=10%",
