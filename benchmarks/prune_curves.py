@@ -28,7 +28,7 @@ from benchmarks.machine import RESULTS
 from benchmarks.prune_pictures import write
 from netxform.api import check_spec
 from netxform.core.network import Network, evaluating
-from netxform.numerics.curvature import mean_loss
+from netxform.numerics.loss import mean_loss
 from netxform.numerics.scores import Request, Scores, known, score
 from netxform.sources.data import DataSet, load_data
 from netxform.sources.trust import Trust

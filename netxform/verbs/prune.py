@@ -45,7 +45,8 @@ class Prune:
     `ranking=global` compares all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes a share of each;
     `normalise=mean|max|l2` divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]`
     leaves those alone.
-    `step=10%` removes in rounds of that share, scoring again in between; in a block, `recover { train … }` trains after each,
+    `step=10%` removes in rounds of that share, scoring again in between (`obd` then adds the first order to the rank:
+    `obd(first=false)` does not); in a block, `recover { train … }` trains after each,
     `stop_if val_accuracy < 90%` ends. `compensate=mean` folds the means of what goes into biases, `refit` fits the readers
     again by least squares. `granularity=weight` zeroes single weights instead (`by magnitude`, or `obd`: ½ h w²),
     `granularity="2:4"` two of every four along the inputs; zeros are stored as zeros, trainings in `recover` keep them, and
