@@ -36,7 +36,7 @@ from netxform.compiler.verify import again, digest, distance, measure, probe, te
 from netxform.core.edit import FrozenInTraining
 from netxform.core.law import Evidence
 from netxform.core.network import Network
-from netxform.core.surgery import outputs
+from netxform.core.outputs import outputs
 from netxform.core.trajectory import Trajectory
 from netxform.errors import fail
 from netxform.syntax.format import format as format_text

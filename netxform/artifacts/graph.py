@@ -13,7 +13,7 @@ from torch.overrides import get_overridable_functions, resolve_name
 
 from netxform.artifacts.construct import class_of, construct
 from netxform.core.network import Input, Network, refresh
-from netxform.core.surgery import output_node
+from netxform.core.outputs import output_node
 from netxform.core.trace import is_leaf
 from netxform.errors import fail
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from netxform.compiler.check import Spec
 from netxform.core.capture import capture
 from netxform.core.network import Network, twin
+from netxform.core.outputs import outputs
 from netxform.core.shrink import shrink
-from netxform.core.surgery import outputs
 from netxform.core.values import plain
 from netxform.core.verb import ModelInfo
 from netxform.errors import NetxformError, Span, did_you_mean, fail

@@ -20,6 +20,7 @@ from netxform.core.cost import Cost, cost
 from netxform.core.edit import Choice
 from netxform.core.network import Network, entry_nodes, exit_nodes, twin
 from netxform.core.objective import Snapshot
+from netxform.core.outputs import loose_end
 from netxform.core.selector import (
     Removed,
     Selected,
@@ -29,7 +30,7 @@ from netxform.core.selector import (
     tensors_of,
     under,
 )
-from netxform.core.surgery import loose_end, perform
+from netxform.core.surgery import perform
 from netxform.core.values import Selection, compare, plain
 from netxform.core.verb import DataInfo, ModelInfo
 from netxform.errors import Diagnostic, Findings, NetxformError, Span, did_you_mean, fail

@@ -37,8 +37,9 @@ from netxform.core.edit import (
 )
 from netxform.core.law import Evidence
 from netxform.core.network import SAMPLES, Network, evaluating, samples
+from netxform.core.outputs import outputs
 from netxform.core.rounding import HALF
-from netxform.core.surgery import outputs, perform
+from netxform.core.surgery import perform
 from netxform.core.verb import Material
 
 

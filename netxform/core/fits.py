@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from netxform.core.surgery import outputs
+from netxform.core.outputs import outputs
 from netxform.core.verb import DataInfo
 from netxform.errors import Label, Span, fail
 

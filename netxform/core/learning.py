@@ -212,7 +212,7 @@ def _terms(
 ) -> tuple[tuple[Term, ...], str | None]:
     """The loss head by head, and the name of the one output where there are no heads."""
     from netxform.core.fits import classes_fit
-    from netxform.core.surgery import outputs
+    from netxform.core.outputs import outputs
 
     if not heads:
         checked = loss == "cross_entropy" or verb.output is not None

@@ -8,7 +8,6 @@ A performed network shares the tensors that the Edit leaves alone; its modules a
 from __future__ import annotations
 
 import copy
-import inspect
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -19,6 +18,8 @@ from torch import fx, nn
 
 from netxform.collector import paused
 from netxform.core import layers as own_layers
+from netxform.core.blocks import block_nodes, start_as_identity, start_as_nothing
+from netxform.core.building import build, times
 from netxform.core.copies import tensors_of
 from netxform.core.edit import (
     Append,
@@ -37,14 +38,11 @@ from netxform.core.edit import (
 )
 from netxform.core.frozen import FROZEN, THAWED
 from netxform.core.network import Network, clone, knowing, refresh
+from netxform.core.outputs import find, output_node, outputs, set_output, sweep
 from netxform.core.reindex import apply_maps, put, replace_tensors
 from netxform.core.rounding import HALF, casts_needed
-from netxform.core.values import AUTO, Invocation, Layer
-from netxform.errors import Span, closest, fail
-
-# which argument of a layer is the size that arrives, and along which dimension it arrives
-_AUTO_DIM: dict[str, int] = {"Linear": -1, "LazyLinear": -1, "LayerNorm": -1, "RMSNorm": -1, "GRU": -1, "LSTM": -1, "RNN": -1}
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+from netxform.core.values import Layer
+from netxform.errors import fail
 
 
 def perform(network: Network, edit: Edit, like: Network | None = None) -> Network:
@@ -107,7 +105,7 @@ def _as_twin(changed: Network, like: Network) -> Network:
     for ours, theirs in zip(tensors_of(changed.module), tensors_of(like.module), strict=True):
         if ours.shape != theirs.shape:
             raise fail(
-                "X0801", f"a tensor has the shape {_times(tuple(ours.shape))} where {_times(tuple(theirs.shape))} was planned"
+                "X0801", f"a tensor has the shape {times(tuple(ours.shape))} where {times(tuple(theirs.shape))} was planned"
             )
     for ours, theirs in zip(changed.module.graph.nodes, like.module.graph.nodes, strict=True):
         assert ours.name == theirs.name
@@ -118,143 +116,10 @@ def _as_twin(changed: Network, like: Network) -> Network:
 # --- outputs ---------------------------------------------------------------------------------------------------------
 
 
-def output_node(module: fx.GraphModule) -> fx.Node:
-    """The graph's output node."""
-    return next(n for n in reversed(module.graph.nodes) if n.op == "output")
-
-
-def outputs(module: fx.GraphModule) -> dict[str | None, fx.Node]:
-    """The outputs by name; a single unnamed output has the name None. Nested structures are walked in order."""
-    value = output_node(module).args[0]
-    if isinstance(value, fx.Node):
-        return {None: value}
-    found: dict[str | None, fx.Node] = {}
-
-    def walk(item: Any, name: str) -> None:
-        if isinstance(item, fx.Node):
-            found[name] = item
-        elif isinstance(item, dict):
-            for key, inner in cast("dict[Any, Any]", item).items():
-                walk(inner, f"{name}.{key}" if name else str(key))
-        elif isinstance(item, list | tuple):
-            for i, inner in enumerate(cast("list[Any]", item)):
-                walk(inner, f"{name}.{i}" if name else str(i))
-
-    walk(value, "")
-    return found
-
-
-def loose_end(module: fx.GraphModule) -> str | None:
-    """The node that the last cut left as an open output, or None."""
-    value: str | None = output_node(module).meta.get("loose")
-    return value
-
-
-def _set_output(module: fx.GraphModule, value: Any, loose: str | None) -> None:
-    old = output_node(module)
-    with module.graph.inserting_before(old):
-        new = module.graph.output(value)
-    new.meta = {k: v for k, v in old.meta.items() if k not in ("shape", "dtype")} | {"loose": loose}
-    module.graph.erase_node(old)
-
-
 def _truncate(module: fx.GraphModule, edit: Truncate) -> None:
     node = find(module, edit.node)
-    _set_output(module, node, node.name if edit.open else None)
+    set_output(module, node, node.name if edit.open else None)
     sweep(module)
-
-
-def sweep(module: fx.GraphModule) -> None:
-    """Remove nodes that no output needs (in-place writes into needed values stay), then modules that no node uses."""
-    needed = _needed(module.graph, [output_node(module)])
-    for node in reversed(list(module.graph.nodes)):
-        if node not in needed and node.op != "placeholder":
-            module.graph.erase_node(node)
-    kept = _kept_modules(module, needed)
-    for name, _ in reversed(list(module.named_modules(remove_duplicate=False))):
-        if name and name not in kept:
-            owner, _, last = name.rpartition(".")
-            delattr(module.get_submodule(owner), last)
-    _drop_root_tensors(module, needed)
-
-
-def _needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
-    """The ancestors of the roots, and the in-place writes that change one of them before it is read."""
-    needed: set[fx.Node] = set()
-    stack = list(roots)
-    writers: dict[fx.Node, list[fx.Node]] = {}
-    for node in graph.nodes:
-        if _writes(node):
-            for source in node.all_input_nodes[:1]:
-                writers.setdefault(source, []).append(node)
-    order = {n: i for i, n in enumerate(graph.nodes)}
-    last = max((order[r] for r in roots), default=0)
-    while stack:
-        node = stack.pop()
-        if node in needed:
-            continue
-        needed.add(node)
-        stack += node.all_input_nodes
-        stack += [w for w in writers.get(node, []) if order[w] <= last]
-    return needed
-
-
-def _writes(node: fx.Node) -> bool:
-    """Whether the node changes its first operand in place."""
-    if node.op == "call_method":
-        name = str(node.target)
-        return name.endswith("_") and not name.endswith("__")
-    if node.op == "call_function":
-        name = getattr(node.target, "__name__", "")
-        return node.target is operator.setitem or (name.startswith("i") and node.target is getattr(operator, name, None))
-    return False
-
-
-def _kept_modules(module: fx.GraphModule, needed: set[fx.Node]) -> set[str]:
-    """Every module that a needed node uses, with the modules around it and (for a called one) below it."""
-    kept: set[str] = {""}
-    below: list[str] = []
-    for node in needed:
-        if node.op == "call_module":
-            below.append(str(node.target))
-        if node.op == "get_attr":
-            kept.add(str(node.target).rpartition(".")[0])
-    names = [n for n, _ in module.named_modules(remove_duplicate=False)]
-    for name in names:
-        if any(name == b or name.startswith(b + ".") for b in below):
-            kept.add(name)
-    for name in list(kept):
-        while name:
-            name = name.rpartition(".")[0]
-            kept.add(name)
-    return kept
-
-
-def _drop_root_tensors(module: fx.GraphModule, needed: set[fx.Node]) -> None:
-    """Tensors that hang on a container and that no node reads any more."""
-    called = {str(n.target) for n in needed if n.op == "call_module"}
-    read = {str(n.target) for n in needed if n.op == "get_attr"}
-    every = [n for n, _ in module.named_parameters(remove_duplicate=False)]
-    every += [n for n, _ in module.named_buffers(remove_duplicate=False)]
-    for name in every:
-        owner, _, last = name.rpartition(".")
-        inside = any(owner == c or owner.startswith(c + ".") for c in called)
-        if not inside and name not in read:
-            delattr(module.get_submodule(owner), last)
-
-
-def kept_by(network: Network, node: str) -> set[str]:
-    """The modules that remain when the value of `node` becomes the only output."""
-    needed = _needed(network.module.graph, [find(network.module, node)])
-    return _kept_modules(network.module, needed)
-
-
-def find(module: fx.GraphModule, name: str) -> fx.Node:
-    """The node of that name. Raises KeyError where there is none."""
-    for node in module.graph.nodes:
-        if node.name == name:
-            return node
-    raise KeyError(name)
 
 
 # --- heads -----------------------------------------------------------------------------------------------------------
@@ -296,131 +161,10 @@ def _append(module: fx.GraphModule, edit: Append) -> None:
     if present:
         sole = old.meta.get("sole", "output")
         named: dict[str, fx.Node] = {(sole if k is None else k): n for k, n in present.items()}
-        _set_output(module, named | {edit.name: value}, None)
+        set_output(module, named | {edit.name: value}, None)
     else:
-        _set_output(module, value, value.name if edit.open else None)
+        set_output(module, value, value.name if edit.open else None)
         output_node(module).meta["sole"] = edit.name
-
-
-def layer_class(name: str) -> type[nn.Module] | None:
-    """The layer of `torch.nn` that a spec may name, or None. Containers and losses are no layers."""
-    found = getattr(nn, name, None)
-    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-        return None
-    if issubclass(found, _CONTAINERS) or name.endswith("Loss") or found is nn.Module or name.startswith("Lazy"):
-        return None
-    return found
-
-
-def layer_names() -> list[str]:
-    """The names of all layers that a spec may use."""
-    return [n for n in dir(nn) if layer_class(n) is not None]
-
-
-def build(layer: Layer, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
-    """The layer as a module, initialised by PyTorch's own default under the current seed.
-
-    Initialised on the CPU and then moved, so that the device does not change the numbers.
-    """
-    cls = layer_class(layer.make.name) or getattr(own_layers, layer.make.name)
-    on = torch.device("meta") if device.type == "meta" else torch.device("cpu")
-    with on:
-        made = cls(*layer.make.arguments, **layer.make.keywords)
-    if dtype is not None and dtype.is_floating_point:
-        made = made.to(dtype)
-    return made if on.type == "meta" else made.to(device)
-
-
-def flattening(network: Network, node: str, pool: str) -> list[Layer]:
-    """The layers that turn the value of `node` into one flat vector of features a sample."""
-    shape = _shape(network, node)
-    if len(shape) == 2:
-        return []
-    if len(shape) == 4 and pool != "none" and shape[2:] != (1, 1):
-        kind = "AdaptiveAvgPool2d" if pool == "avg" else "AdaptiveMaxPool2d"
-        return [Layer("pool", Invocation(kind, (1,))), Layer("flat", Invocation("Flatten"))]
-    if len(shape) == 3 and pool != "none":
-        raise fail(
-            "X0312",
-            f"a sequence arrives here (shape {_times(shape)}): pooling it is a choice",
-            helps=("cut where one vector a sample is left, or give the head a block of layers",),
-        )
-    return [Layer("flat", Invocation("Flatten"))]
-
-
-def settle_layers(network: Network, node: str, wanted: Iterable[Layer], span: Span) -> tuple[tuple[Layer, ...], list[str]]:
-    """The layers with every `auto` settled, tried on the twin in turn; and notes on what was put between.
-
-    Raises NetxformError X0312 (does not fit), X0410 (unknown layer), X0411 (bad arguments).
-    """
-    source = find(network.module, node)
-    value = torch.empty(_shape(network, node), device="meta", dtype=source.meta.get("dtype", torch.float32))
-    settled: list[Layer] = []
-    notes: list[str] = []
-    for layer in wanted:
-        place = layer.make.span if layer.make.span.line else span
-        if layer_class(layer.make.name) is None:
-            near = closest(layer.make.name, layer_names())
-            raise fail(
-                "X0410",
-                f"`{layer.make.name}` is no layer of torch.nn",
-                place,
-                "unknown layer",
-                helps=tuple(f"did you mean `{n}`?" for n in near),
-            )
-        if layer.make.name == "Linear" and value.dim() == 4:
-            if tuple(value.shape[2:]) != (1, 1):
-                raise fail(
-                    "X0312",
-                    f"a map of {_times(tuple(value.shape[1:]))} arrives at `{layer.name}`; Linear takes vectors",
-                    place,
-                    "does not fit",
-                    helps=("put `pool = AdaptiveAvgPool2d(1)` or `flat = Flatten()` before it",),
-                )
-            flat = Layer(f"{layer.name}_flat", Invocation("Flatten"))
-            value = torch.flatten(value, 1)
-            settled.append(flat)
-            notes.append(f"Flatten before `{layer.name}`: a 1 x 1 map arrives")
-        made = _settle(layer, value, place)
-        try:
-            module = build(made, torch.device("meta"), value.dtype)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise fail("X0411", f"`{made.make}` cannot be made: {_first_line(error)}", place, "bad arguments") from None
-        try:
-            with torch.no_grad():
-                result: Any = module.eval()(value)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise fail(
-                "X0312",
-                f"a value of {_times(tuple(value.shape))} arrives at `{layer.name}`, which does not fit `{made.make}`",
-                place,
-                "does not fit",
-                notes=(_first_line(error),),
-                helps=("write `auto` for the size that arrives",) if AUTO not in layer.make.arguments else (),
-            ) from None
-        value = cast(torch.Tensor, result[0] if isinstance(result, tuple) else result)
-        settled.append(made)
-    return tuple(settled), notes
-
-
-def _settle(layer: Layer, value: torch.Tensor, span: Span) -> Layer:
-    name = layer.make.name
-    dim = _AUTO_DIM.get(name, 1)
-    if AUTO in layer.make.arguments or AUTO in layer.make.keywords.values():
-        if value.dim() <= 1:
-            raise fail("X0312", "a scalar arrives here", span, "does not fit")
-        size = value.shape[dim]
-        arguments = tuple(size if a == AUTO else a for a in layer.make.arguments)
-        keywords = {k: size if v == AUTO else v for k, v in layer.make.keywords.items()}
-        return Layer(layer.name, Invocation(name, arguments, keywords, layer.make.span))
-    return layer
-
-
-def _shape(network: Network, node: str) -> tuple[int, ...]:
-    shape = find(network.module, node).meta["shape"]
-    if not (isinstance(shape, tuple) and all(isinstance(n, int) for n in cast("tuple[Any, ...]", shape))):
-        raise fail("X0313", f"the value at `{node}` is not one tensor")
-    return cast("tuple[int, ...]", shape)
 
 
 # --- index maps ------------------------------------------------------------------------------------------------------
@@ -570,72 +314,6 @@ def _made_of(layer: Layer, path: str, old: nn.Module, tensors: Mapping[str, torc
     return part.train(old.training)
 
 
-def block_nodes(module: fx.GraphModule, path: str) -> tuple[list[fx.Node], fx.Node, fx.Node]:
-    """The nodes of a block in order, the one value that it reads, and its output.
-
-    Raises ValueError where it reads several values, reads tensors from outside, or has no single output.
-    """
-    inside = [n for n in module.graph.nodes if _runs_in(n, path)]
-    known = set(inside)
-    entries = dict.fromkeys(s for n in inside for s in n.all_input_nodes if s not in known)
-    exits = [n for n in module.graph.nodes if path in n.meta.get("exits", ())]
-    if len(entries) != 1 or len(exits) != 1 or exits[0] not in known:
-        raise ValueError(f"it reads {len(entries)} values and has {len(exits)} outputs")
-    return inside, next(iter(entries)), exits[0]
-
-
-def _runs_in(node: fx.Node, path: str) -> bool:
-    if node.op in ("placeholder", "output"):
-        return False
-    scope = str(node.target) if node.op in ("call_module", "get_attr") else node.meta.get("scope", "")
-    return scope == path or scope.startswith(path + ".")
-
-
-def last_scales(module: fx.GraphModule, path: str) -> tuple[str, ...]:
-    """The tensors that, at zero, make a residual block the identity: the last ones of each branch that is added to the stream.
-
-    Raises ValueError where the block is not residual: where its output is not its input plus branches, up to a ReLU that its
-    input has passed already.
-    """
-    inside, entry, end = block_nodes(module, path)
-    modules: dict[str, nn.Module] = dict(module.named_modules(remove_duplicate=False))
-    stream = {entry}
-    zeroed: list[str] = []
-    for node in inside:
-        name = getattr(node.target, "__name__", str(node.target)).strip("_")
-        part = modules.get(str(node.target)) if node.op == "call_module" else None
-        operands = [a for a in node.args if isinstance(a, fx.Node)]
-        if name in ("add", "iadd") and len(operands) == 2 and (operands[0] in stream) != (operands[1] in stream):
-            branch = operands[1] if operands[0] in stream else operands[0]
-            zeroed += _last_tensors(branch, modules, path)
-            stream = {node}
-        elif operands and operands[0] in stream and node is end and (isinstance(part, IDEMPOTENT) or name in ("relu", "relu6")):
-            stream = {node}  # the block before ended with it too, or the claim that the function is the same will say so
-    if end not in stream or not zeroed:
-        raise ValueError("its output is not its input plus what its branches add")
-    return tuple(zeroed)
-
-
-def _last_tensors(node: fx.Node, modules: dict[str, nn.Module], path: str) -> list[str]:
-    while True:
-        if node.op == "call_module":
-            target, part = str(node.target), modules[str(node.target)]
-            if hasattr(part, "out_proj"):
-                target, part = f"{target}.out_proj", cast(nn.Module, part.out_proj)
-            held = [n for n, _ in part.named_parameters(recurse=False)]
-            if held:
-                return [f"{target}.{n}"[len(path) + 1 :] for n in held]
-        scales = [
-            a for a in node.args if isinstance(a, fx.Node) and a.op == "get_attr" and str(a.target).startswith(path + ".")
-        ]
-        if scales and getattr(node.target, "__name__", "") in ("mul", "imul"):
-            return [str(scales[0].target)[len(path) + 1 :]]
-        operands = [a for a in node.args if isinstance(a, fx.Node)]
-        if len(operands) != 1:
-            raise ValueError(f"the last scale of the branch at `{node.name}` cannot be told")
-        node = operands[0]
-
-
 def _insert_block(module: fx.GraphModule, edit: InsertBlock) -> None:
     inside, entry, end = block_nodes(module, edit.path)
     made = copy.deepcopy(module.get_submodule(edit.path))
@@ -673,55 +351,6 @@ def _insert_block(module: fx.GraphModule, edit: InsertBlock) -> None:
     outer = tuple(p for p in end.meta.get("exits", ()) if not (p == edit.path or p.startswith(edit.path + ".")))
     end.meta["exits"] = tuple(p for p in end.meta.get("exits", ()) if p not in outer)
     twins[end].meta["exits"] = (*twins[end].meta["exits"], *outer)
-
-
-def identity_obstacle(part: nn.Module) -> str | None:
-    """Why the layer cannot start as the identity, or None (for activations: where the value is already activated by it)."""
-    if isinstance(part, nn.Linear):
-        return None if part.in_features == part.out_features else "it changes the number of features"
-    if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        if part.in_channels != part.out_channels:
-            return "it changes the number of channels"
-        if any(k % 2 == 0 for k in part.kernel_size):
-            return "its kernel has no middle"
-        if any(s != 1 for s in part.stride):
-            return "its stride is not 1"
-        same = [d * (k - 1) // 2 for k, d in zip(part.kernel_size, part.dilation, strict=True)]
-        if part.padding != "same" and list(cast("tuple[int, ...]", part.padding)) != same:
-            return "its padding does not keep the size"
-        return None
-    if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-        return None if part.affine and part.track_running_stats else "it has no scale or no running statistics"
-    if isinstance(part, (*IDEMPOTENT, nn.Identity, nn.Dropout)):
-        return None
-    return f"{type(part).__name__} changes what passes through it"
-
-
-# applied twice, they do what they do once
-IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
-
-
-def start_as_identity(part: nn.Module) -> None:
-    """Set a layer that `identity_obstacle` admits to compute its input (Net2DeeperNet; Chen et al., 2016)."""
-    with torch.no_grad():
-        if isinstance(part, nn.Linear):
-            part.weight.copy_(torch.eye(part.out_features, dtype=part.weight.dtype, device=part.weight.device))
-        elif isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            nn.init.dirac_(part.weight, part.groups)
-        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-            assert part.running_mean is not None
-            assert part.running_var is not None
-            part.weight.copy_((part.running_var + part.eps).sqrt())
-            part.bias.copy_(part.running_mean)
-        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and part.bias is not None:
-            part.bias.zero_()
-
-
-def start_as_nothing(part: nn.Module) -> None:
-    """Set scale and shift of the last layer of a branch to zero."""
-    with torch.no_grad():
-        for parameter in part.parameters():
-            parameter.zero_()
 
 
 # --- precision and values --------------------------------------------------------------------------------------------
@@ -857,12 +486,3 @@ def _trainable(module: fx.GraphModule, edit: Trainable) -> None:
         norm = module.get_submodule(name)
         norm.__class__ = swap[type(norm)]
         norm.train(module.training)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().split("\n")[0]
-    return text if len(text) <= 160 else text[:157] + "…"
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)

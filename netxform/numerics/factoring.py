@@ -13,8 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from netxform.core.building import build
 from netxform.core.network import Network, evaluating
-from netxform.core.surgery import build
 from netxform.core.values import Invocation, Layer
 from netxform.numerics.allocate import Allocation, Option, allocate
 from netxform.numerics.geometry import Geometry, geometry, layer, macs

@@ -19,8 +19,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from netxform.core.building import build
 from netxform.core.network import Network, evaluating, example
-from netxform.core.surgery import build
 from netxform.core.values import Invocation, Layer
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.core.objective import Match, Training
-from netxform.core.surgery import output_node
+from netxform.core.outputs import output_node
 
 
 def tapped(module: fx.GraphModule, nodes: Sequence[str]) -> fx.GraphModule:

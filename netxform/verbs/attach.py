@@ -56,7 +56,7 @@ class Attach:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Settle where the head sits, its layers and their sizes."""
-        from netxform.core.surgery import flattening, settle_layers
+        from netxform.core.building import flattening, settle_layers
 
         if self.estimator is not None:
             return self._classifier(network, scope)
@@ -122,8 +122,8 @@ class Attach:
         return info.classes
 
     def _classifier(self, network: Network, scope: Scope) -> Choice:
+        from netxform.core.building import flattening
         from netxform.core.fits import input_fits
-        from netxform.core.surgery import flattening
 
         assert self.estimator is not None
         node, loose = self._point(scope)

@@ -49,7 +49,7 @@ class Cut:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Find the node, and which modules go."""
-        from netxform.core.surgery import kept_by
+        from netxform.core.outputs import kept_by
 
         place = self.at or self.after or self.before
         assert place is not None

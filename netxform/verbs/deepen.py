@@ -51,7 +51,8 @@ class Deepen:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """For each selected layer: behind which node, and which layers."""
-        from netxform.core.surgery import IDEMPOTENT, settle_layers
+        from netxform.core.blocks import IDEMPOTENT
+        from netxform.core.building import settle_layers
 
         modules = dict(network.module.named_modules(remove_duplicate=False))
         if self.start == "block":
@@ -89,7 +90,7 @@ class Deepen:
 
     def _blocks(self, network: Network, scope: Scope, modules: dict[str, Any]) -> Choice:
         """For each selected block: which tensors of its copy begin at zero."""
-        from netxform.core.surgery import last_scales
+        from netxform.core.blocks import last_scales
 
         inserts: list[dict[str, Any]] = []
         taken = set(modules)
@@ -170,7 +171,8 @@ class Deepen:
         """Shape kept, and the identity at birth. Raises NetxformError X0322."""
         import torch
 
-        from netxform.core.surgery import IDEMPOTENT, build, identity_obstacle
+        from netxform.core.blocks import IDEMPOTENT, identity_obstacle
+        from netxform.core.building import build
 
         meta = torch.device("meta")
         parts = [build(m, meta, node.meta.get("dtype")).eval() for m in made]
@@ -232,7 +234,7 @@ def _tail(network: Network, scope: Scope, path: str, modules: dict[str, Any], se
 
     from netxform.core.infer import op_name
     from netxform.core.network import exit_nodes
-    from netxform.core.surgery import find
+    from netxform.core.outputs import find
 
     several = exit_nodes(network, path)
     if len(several) != 1:

@@ -133,7 +133,7 @@ class Distill(Learning):
         return Choice((str(selection),), values, origins, work=work, warnings=tuple(_smaller(network, infos)))
 
     def _outputs_fit(self, network: Network, infos: dict[str, ModelInfo], output: str | None, data: str) -> None:
-        from netxform.core.surgery import outputs
+        from netxform.core.outputs import outputs
 
         known = outputs(network.module)
         if output not in known and len(known) != 1:

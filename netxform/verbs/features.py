@@ -35,7 +35,8 @@ class Features:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Find the point and what flattens it."""
-        from netxform.core.surgery import flattening, kept_by
+        from netxform.core.building import flattening
+        from netxform.core.outputs import kept_by
 
         node = scope.point(self.at, "after")
         kept = kept_by(network, node)
