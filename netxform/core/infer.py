@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from netxform.core.axes import Dim, Lock, Mix, fresh, lock, mix, size, unify
+from netxform.core.axes import Atom, Dim, Lock, Mix, atoms, fresh, lock, mix, size, unify
 from netxform.core.layer_rules import LAYERS
 from netxform.core.network import Network, on_meta
 from netxform.core.rules import RULES, Int, Positions, Real, Typed, locked
@@ -77,6 +79,20 @@ class Types:
     scaled: list[tuple[str, Dim]] = field(default_factory=list["tuple[str, Dim]"])
     uncovered: dict[str, str] = field(default_factory=dict[str, str])
     ops: int = 0
+
+    @cached_property
+    def contracting(self) -> dict[Atom, list[Contraction]]:
+        """The contractions over each atom."""
+        found: dict[Atom, list[Contraction]] = {}
+        for contraction in self.contractions:
+            for atom in dict.fromkeys(atoms(contraction.dim)):
+                found.setdefault(atom, []).append(contraction)
+        return found
+
+    @cached_property
+    def contracted(self) -> Counter[tuple[str, int]]:
+        """How often each dimension of a tensor is contracted."""
+        return Counter(s for c in self.contractions for s in {c.left, c.right} if s is not None)
 
 
 def infer(network: Network) -> Types:

@@ -229,6 +229,11 @@ class MetaRun(fx.Interpreter):
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         return on_meta(args), on_meta(kwargs)
 
+    def run_node(self, n: fx.Node) -> Any:
+        """The value of the node, without the record of where in the source it was made."""
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        return getattr(self, n.op)(n.target, args, kwargs)
+
 
 class _Shapes(MetaRun):
     meta = False
@@ -247,10 +252,11 @@ class _Shapes(MetaRun):
                 f"the network no longer runs at `{n.name}` in `{where}`: {text}",
                 notes=(f"node: {n.format_node()}",),
             ) from error
-        n.meta["shape"] = pytree.tree_map(lambda t: tuple(t.shape) if isinstance(t, Tensor) else None, value)
-        n.meta["dtype"] = value.dtype if isinstance(value, Tensor) else None
         if isinstance(value, Tensor):
-            n.meta["shape"] = tuple(value.shape)
+            n.meta["shape"], n.meta["dtype"] = tuple(value.shape), value.dtype
+        else:
+            n.meta["shape"] = pytree.tree_map(lambda t: tuple(t.shape) if isinstance(t, Tensor) else None, value)
+            n.meta["dtype"] = None
         return value
 
 

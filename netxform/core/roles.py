@@ -37,15 +37,11 @@ class Roles:
 
 def roles(types: Types, atom: Atom) -> Roles:
     """The roles of the tensors along `atom`."""
-    mine = [c for c in types.contractions if any(a is atom for a in atoms(c.dim))]
-    often: dict[Site, int] = {}
-    for contraction in types.contractions:
-        for site in {contraction.left, contraction.right} - {None}:
-            often[cast(Site, site)] = often.get(cast(Site, site), 0) + 1
+    often = types.contracted
     consumers: dict[Site, None] = {}
     tied: dict[Site, None] = {}
     inner: list[Contraction] = []
-    for contraction in mine:
+    for contraction in types.contracting.get(atom, ()):
         sites = [s for s in (contraction.right, contraction.left) if s is not None]
         pure = [s for s in sites if often[s] >= types.uses.get(s[0], 0)]
         if pure:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from netxform.core.axes import Atom
+from netxform.core.axes import Atom, normal
 from netxform.core.network import Network
 from netxform.core.roles import roles
 from netxform.errors import did_you_mean, fail
@@ -222,7 +222,7 @@ def _per_index(
             numbers = each.get(name)
             if numbers is None or numbers.dim() < least or (name, place) in read:
                 continue
-            gate = Gate("", place, network.types.tensors[name][place], (atom,), ())
+            gate = Gate("", place, normal(network.types.tensors[name][place]), (atom,), ())
             index = gate.index(atom)
             others = [i for i in range(numbers.dim()) if i != place]
             flat = _summed(numbers, others, power)
