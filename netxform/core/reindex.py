@@ -176,7 +176,9 @@ def _write(module: fx.GraphModule, types: Types, sizes: Mapping[Atom, int]) -> N
         new = sum(size_under(d, sizes) for d in stated.dims)
         if stated.computed:
             changes = any(a in sizes for d in (*stated.computed, *stated.dims) for a in atoms(d))
-            if changes and _settled(stated.dims):  # else it depends on the input, and follows by itself
+            # what depends on the input follows by itself; a size of 1 may be the batch
+            own = _settled(stated.dims) and _settled(stated.computed) and all(normal(d) for d in stated.computed)
+            if changes and own:
                 _write_argument(nodes[stated.node], stated.path, new)
             continue
         if stated.layer is not None:

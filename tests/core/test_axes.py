@@ -321,3 +321,31 @@ class Generated(nn.Module):
                 case _:
                     h = step(h)
         return self.head(h.mean((2, 3)))
+
+
+class FoldsHeads(nn.Module):
+    """Batch and heads folded into one dimension: captured with one sample, the product looks like the heads alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x):
+        b, n, c = x.shape
+        heads = self.fc(x).reshape(b, n, 4, c // 4).permute(0, 2, 1, 3).reshape(b * 4, n, c // 4)
+        heads = torch.softmax(heads @ heads.transpose(1, 2), -1) @ heads
+        return self.out(heads.reshape(b, 4, n, c // 4).permute(0, 2, 1, 3).reshape(b, n, c))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_number_that_depends_on_the_batch_is_not_written_out(batch: int) -> None:
+    network = nx.capture(FoldsHeads().eval(), torch.randn(batch, 5, 8))
+    for axis in [a for a in network.atoms if a.locked is None]:
+        try:
+            changed = network.reindex({axis.name: range(axis.size // 2)})
+        except nx.NetxformError as error:
+            assert error.diagnostics[0].code == "X0321"
+            continue
+        for samples in (1, 2, 3):
+            assert changed.module(torch.randn(samples, 5, 8)).shape == (samples, 5, 3)
