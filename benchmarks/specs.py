@@ -78,6 +78,20 @@ def run(name: str, quick: bool) -> dict[str, Any]:
     }
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    out = "| spec | CPU s | params | verified again | claims | test accuracy |\n|---|---|---|---|---|---|\n"
+    for r in rows:
+        if "absent" in r:
+            out += f"| {r['spec']} | | | {r['absent']} | | |\n"
+            continue
+        claims = "; ".join(f"{k} ({n})" if n > 1 else k for k, n in r["claims"].items())
+        cost = f"{r['cost']['before']['params']:,} → {r['cost']['after']['params']:,}"
+        score = r["metrics"].get("test_accuracy", "")
+        out += f"| {r['spec']} | {r['cpu_seconds']} | {cost} | {r['verified']} | {claims} | {score} |\n"
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*")
@@ -87,16 +101,7 @@ def main() -> None:
     for name in options.names or sorted(p.stem for p in SPECS.glob("*.xform")):
         rows.append(run(name, options.quick))
         print(rows[-1], flush=True)
-    table = "| spec | CPU s | params | verified again | claims | test accuracy |\n|---|---|---|---|---|---|\n"
-    for r in rows:
-        if "absent" in r:
-            table += f"| {r['spec']} | | | {r['absent']} | | |\n"
-            continue
-        claims = "; ".join(f"{k} ({n})" if n > 1 else k for k, n in r["claims"].items())
-        cost = f"{r['cost']['before']['params']:,} → {r['cost']['after']['params']:,}"
-        score = r["metrics"].get("test_accuracy", "")
-        table += f"| {r['spec']} | {r['cpu_seconds']} | {cost} | {r['verified']} | {claims} | {score} |\n"
-    save("specs", {"quick": options.quick, "rows": rows}, table)
+    save("specs", {"quick": options.quick, "rows": rows}, table(rows))
 
 
 if __name__ == "__main__":
