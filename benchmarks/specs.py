@@ -27,6 +27,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "similar": {"seeds": 2, "length": "10steps"},
     "vectors": {"length": "3epochs"},
     "skipthought": {"length": "1epochs"},
+    "skip_movies": {"seeds": 2, "few": 100, "told": "1epochs", "length": "2epochs"},
+    "lite0": {"seeds": 2, "count": 100, "told": "1epochs", "length": "1epochs"},
     "low": {"length": "1epochs"},
     "chain": {"length": "1epochs"},
 }
