@@ -493,7 +493,7 @@ def positions(dim: Dim, index: Callable[[Atom], list[int] | range]) -> list[int]
                 for part in factor.parts:
                     inner += [start + i for i in positions(part, index)]
                     start += size(part)
-        out = [o * here + i for o in out for i in inner] if len(out) > 1 else [out[0] * here + i for i in inner]
+        out = [o * here + i for o in out for i in inner]
     return out
 
 

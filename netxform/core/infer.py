@@ -9,7 +9,6 @@ the same rules; an operation that is unknown there as well locks everything it t
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from netxform.core.axes import Atom, Dim, Lock, Mix, atoms, fresh, lock, mix, size, unify
+from netxform.core.copies import structure, weightless
 from netxform.core.layer_rules import LAYERS
 from netxform.core.network import Network, on_meta
 from netxform.core.rules import RULES, Int, Positions, Real, Typed, locked
@@ -385,14 +385,10 @@ class _Inference:
         plain_args, plain_kwargs = on_meta(pytree.tree_map_only(Int, int, (plain_args, plain_kwargs)))
         if module is not None:
             memo: dict[int, Any] = {}
+            call: Any = structure(module, weightless, memo).eval()
             for name in self.inner_names(path):
-                tensor = self.held[name]
-                meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-                memo[id(tensor)] = nn.Parameter(meta, requires_grad=False) if isinstance(tensor, nn.Parameter) else meta
-                known[id(memo[id(tensor)])] = self.of(name)
-                keep.append(memo[id(tensor)])
-            shadow = copy.deepcopy(module, memo).eval()
-            call: Any = shadow
+                known[id(memo[id(self.held[name])])] = self.of(name)
+            keep += memo.values()
         elif self.node.op == "call_method":
             call = lambda x, *a, **k: getattr(x, str(self.node.target))(*a, **k)  # noqa: E731 # pyright: ignore
         else:

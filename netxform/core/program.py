@@ -111,6 +111,6 @@ def _places(func: Any) -> bool:
 
 def _out_of_place(func: Any) -> Any:
     """`add` of `add_`; the operation itself where there is none."""
-    name, _, overload = func._schema.name.partition("::")[2], 0, func._overloadname
+    name = func._schema.name.removeprefix("aten::")
     packet = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
-    return getattr(packet, overload, func)
+    return getattr(packet, func._overloadname, func)

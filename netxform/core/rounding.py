@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
-from netxform.core.network import MetaRun, Network, refresh, twin
+from netxform.core.network import MetaRun, Network, refresh, weightless_parts
 
 HALF: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 RUNS = 8
@@ -102,8 +102,8 @@ _PROMOTES = frozenset(
 class _Casts(MetaRun):
     """A run of a network whose tensors have been cast; notes where an operand must be cast for the node to run."""
 
-    def __init__(self, module: fx.GraphModule, dtype: torch.dtype) -> None:
-        super().__init__(module, garbage_collect_values=True)
+    def __init__(self, graph: fx.Graph, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__(module, garbage_collect_values=True, graph=graph)
         self.dtype = dtype
         self.found: list[CastAt] = []
 
@@ -135,11 +135,10 @@ def casts_needed(network: Network, dtype: torch.dtype) -> list[CastAt]:
     """Where operands must be cast so that the network, whose tensors have two precisions, runs; found on a twin."""
     from netxform.core.network import evaluating, example
 
-    tensors = (*network.module.parameters(), *network.module.buffers())
-    shadow = network if tensors and all(t.is_meta for t in tensors) else twin(network)
-    run = _Casts(shadow.module, dtype)
-    with torch.no_grad(), torch.device("meta"), evaluating(shadow.module):
-        run.run(*example(shadow))
+    module = weightless_parts(network)
+    run = _Casts(network.module.graph, module, dtype)
+    with torch.no_grad(), torch.device("meta"), evaluating(module):
+        run.run(*example(network))
     return run.found
 
 
