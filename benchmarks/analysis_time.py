@@ -17,8 +17,8 @@ import torch
 import torchvision
 
 from benchmarks.machine import save
-from netxform.core.capture import capture
-from netxform.core.infer import infer
+from netxform.axes.infer import infer
+from netxform.capture.capture import capture
 
 MODELS = ["resnet18", "resnet50", "resnet152", "densenet121", "vit_b_16", "swin_t"]
 REPEATS = 5

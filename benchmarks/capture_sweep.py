@@ -23,8 +23,8 @@ def one(kind: str, name: str) -> dict[str, Any]:
     torch.manual_seed(0)
     model, inputs = make(kind, name)
     from netxform.artifacts.emit import emit
-    from netxform.core.capture import _leaves, capture
-    from netxform.core.recorder import plain
+    from netxform.capture.capture import _leaves, capture
+    from netxform.capture.concrete import plain
 
     start = time.perf_counter()
     network = capture(model, *inputs)

@@ -18,8 +18,8 @@ from tensorly.decomposition import parafac, partial_tucker, tensor_train_matrix
 from torch import Tensor
 
 from benchmarks.machine import save
-from netxform.numerics.svd import spectrum, tails, truncate
-from netxform.numerics.tensor import cp, modes_of, tt_matrix, tucker2
+from netxform.linalg.svd import spectrum, tails, truncate
+from netxform.linalg.tensor import cp, modes_of, tt_matrix, tucker2
 
 
 def clock(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -27,11 +27,11 @@ def one(kind: str, name: str) -> dict[str, Any]:
     from torch import nn
 
     import netxform as nx
-    from netxform.compiler.verify import relative, results
-    from netxform.core.network import exit_nodes, twin
-    from netxform.core.surgery import perform
-    from netxform.core.values import Selection
+    from netxform.compiler.measure import relative, results
     from netxform.errors import NOWHERE, NetxformError
+    from netxform.graph.network import exit_nodes, twin
+    from netxform.graph.surgery import perform
+    from netxform.language.values import Selection
     from netxform.syntax import ast
     from netxform.verbs.deepen import Deepen
     from netxform.verbs.widen import Widen

@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.machine import RESULTS, save
 from benchmarks.models import make, names_of
+from netxform.axes.reindex import axes_of, reindex
 
 LIMITS = {"ours": 420, "theirs": 150}  # CPU seconds
 MEMORY = 10 << 30  # bytes of private memory
@@ -103,25 +104,26 @@ def noise(network: Any, given: Any) -> float:
     """How far rounding alone moves the outputs: the free axes permuted, which is exact in real arithmetic."""
     import torch
 
-    from netxform.numerics.gates import free
+    from netxform.pruning.gates import free
 
     order = {a.name: torch.randperm(a.size).tolist() for a in free(network)}
     with torch.no_grad():
-        return gap(network.reindex(order).module(*given), network.module(*given))
+        return gap(reindex(network, order).module(*given), network.module(*given))
 
 
 def ours(kind: str, name: str, precision: str) -> dict[str, Any]:
     import torch
 
-    from netxform.core.capture import capture
-    from netxform.core.cost import cost
-    from netxform.core.edit import Edit, Reindex
-    from netxform.core.network import twin
-    from netxform.core.surgery import perform
-    from netxform.numerics.gates import free, gates, masked, unmasked
-    from netxform.numerics.ranking import Ranking, alike, kept
-    from netxform.numerics.removal import candidates
-    from netxform.numerics.scores import Request, known
+    from netxform.axes.index_maps import Reindex
+    from netxform.capture.capture import capture
+    from netxform.graph.cost import cost
+    from netxform.graph.edits import Edit
+    from netxform.graph.network import twin
+    from netxform.graph.surgery import perform
+    from netxform.pruning.gates import free, gates, masked, unmasked
+    from netxform.pruning.ranking import Ranking, alike, kept
+    from netxform.pruning.removal import candidates
+    from netxform.pruning.scores import Request, known
 
     out: dict[str, Any] = {"precision": precision, "stage": "capture"}
     say(**out)
@@ -130,7 +132,7 @@ def ours(kind: str, name: str, precision: str) -> dict[str, Any]:
     out |= {"stage": "prune", "input": "x".join(map(str, inputs[0].shape[1:]))}
     start = time.process_time()
     chosen, warnings = candidates(network, None, ())
-    axes = {a.name: a for a in network.atoms}
+    axes = {a.name: a for a in axes_of(network)}
     if precision == "meta":
         wanted = {axes[n].atom: torch.zeros(axes[n].size) for n in chosen}
     else:
@@ -181,8 +183,8 @@ def theirs(kind: str, name: str, precision: str) -> dict[str, Any]:
     import torch
     import torch_pruning as tp
 
-    from netxform.core.capture import capture
-    from netxform.core.cost import cost
+    from netxform.capture.capture import capture
+    from netxform.graph.cost import cost
 
     out: dict[str, Any] = {"precision": precision, "stage": "capture"}
     say(**out)
@@ -244,7 +246,7 @@ def unread(network: Any, left: dict[tuple[str, str], list[int]]) -> tuple[dict[A
     """
     import torch
 
-    from netxform.numerics.gates import gates
+    from netxform.pruning.gates import gates
 
     found = gates(network)
     nodes = {n.name: n for n in network.module.graph.nodes}
@@ -277,8 +279,8 @@ def without(network: Any, gone: dict[Any, Any], given: Any) -> tuple[Any, list[s
     """The outputs of the unpruned network with those positions read as zeros, and what is mixed across them all the same."""
     import torch
 
-    from netxform.numerics.gates import Gated, along_axis
-    from netxform.numerics.remaining import across
+    from netxform.pruning.gates import Gated, along_axis
+    from netxform.pruning.masked_ops import across
 
     def act(gate: Any, value: Any) -> Any:
         mask = along_axis(gone[gate], gate.axis, value.dim())

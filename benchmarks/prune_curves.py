@@ -27,9 +27,11 @@ import netxform as nx
 from benchmarks.machine import RESULTS
 from benchmarks.prune_pictures import write
 from netxform.api import check_spec
-from netxform.core.network import Network, evaluating
-from netxform.numerics.loss import mean_loss
-from netxform.numerics.scores import Request, Scores, known, score
+from netxform.axes.reindex import axes_of
+from netxform.graph.meta import evaluating
+from netxform.graph.network import Network
+from netxform.pruning.loss import mean_loss
+from netxform.pruning.scores import Request, Scores, known, score
 from netxform.sources.data import DataSet, load_data
 from netxform.sources.trust import Trust
 
@@ -79,7 +81,7 @@ class Watch:
 
     def __call__(self, network: Network, request: Request) -> Scores:
         """Score, and note accuracy, loss, size and the sum of what was predicted so far."""
-        sizes = {a.sites: a.size for a in network.atoms if a.locked is None}
+        sizes = {a.sites: a.size for a in axes_of(network) if a.locked is None}
         params = sum(p.numel() for p in network.module.parameters())
         loss = mean_loss(network, request.batches(), "cross_entropy")[0]
         self.base = self.base or (sum(sizes.values()), params, loss)
@@ -96,7 +98,7 @@ class Watch:
                 trained = run(TRAIN.format(MORE, 1e-3) + " schedule=cosine", self.data, request.seed, made).model
                 self.rows[share]["accuracy"], self.rows[share]["loss"] = measured(trained, self.data.test)
         got = known(self.name)(network, replace(request, options=self.options))
-        free = [a for a in network.atoms if a.atom in got.values]
+        free = [a for a in axes_of(network) if a.atom in got.values]
         self.before = (sizes, [(a.sites, got.values[a.atom], got.predicted.get(a.atom)) for a in free])
         return got
 

@@ -28,12 +28,12 @@ from scipy.stats import spearmanr
 import netxform as nx
 from benchmarks.machine import RESULTS, save
 from netxform.api import check_spec
-from netxform.core.capture import capture
-from netxform.core.network import Network
-from netxform.numerics.curvature import saliency
-from netxform.numerics.gates import Gated, free, gates, masks
-from netxform.numerics.loss import mean_loss
-from netxform.numerics.scores import Request, known
+from netxform.capture.capture import capture
+from netxform.graph.network import Network
+from netxform.pruning.curvature import saliency
+from netxform.pruning.gates import Gated, free, gates, masks
+from netxform.pruning.loss import mean_loss
+from netxform.pruning.scores import Request, known
 from netxform.sources.data import load_data
 from netxform.sources.trust import Trust
 

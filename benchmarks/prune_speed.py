@@ -32,13 +32,14 @@ def build(name: str) -> tuple[Any, Any]:
 
 
 def ours(model: Any, x: Any) -> tuple[Any, float]:
-    from netxform.core.capture import capture
-    from netxform.core.edit import Edit, Reindex
-    from netxform.core.network import twin
-    from netxform.core.surgery import perform
-    from netxform.numerics.gates import free
-    from netxform.numerics.ranking import Ranking, kept
-    from netxform.numerics.scores import Request, known
+    from netxform.axes.index_maps import Reindex
+    from netxform.capture.capture import capture
+    from netxform.graph.edits import Edit
+    from netxform.graph.network import twin
+    from netxform.graph.surgery import perform
+    from netxform.pruning.gates import free
+    from netxform.pruning.ranking import Ranking, kept
+    from netxform.pruning.scores import Request, known
 
     start = time.process_time()
     network = capture(model, x)
@@ -72,7 +73,7 @@ def one(tool: str, name: str, repeats: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     if tool == "ours":
-        import netxform.numerics.scores  # noqa: F401
+        import netxform.pruning.scores  # noqa: F401
     else:
         import torch_pruning  # noqa: F401
     times, captures, base = [], [], 0.0

@@ -25,8 +25,8 @@ from torch import nn
 
 import netxform as nx
 from benchmarks.machine import save
-from netxform.core.network import Network
-from netxform.core.objective import Training
+from netxform.graph.network import Network
+from netxform.language.work import Training
 from netxform.sources.data import DataSet, load_data
 from netxform.sources.trust import Trust
 from netxform.syntax.parse import parse

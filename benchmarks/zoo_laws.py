@@ -14,6 +14,8 @@ from typing import Any
 
 from benchmarks.machine import save
 from benchmarks.models import answer, asked, make, sweep
+from netxform.axes.infer import types_of
+from netxform.axes.reindex import axes_of, reindex
 
 LARGEST = 60e6
 TOLERANCE = 1e-9
@@ -41,8 +43,8 @@ def one(kind: str, name: str) -> dict[str, Any]:
     import torch
     from torch.utils import _pytree as pytree
 
-    from netxform.core.axes import atoms
-    from netxform.core.capture import capture
+    from netxform.axes.algebra import atoms
+    from netxform.capture.capture import capture
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -60,14 +62,14 @@ def one(kind: str, name: str) -> dict[str, Any]:
         inputs = pytree.tree_map(lambda v: v.to("meta") if torch.is_tensor(v) else v, inputs)
     network = capture(model, *inputs)
     start = time.process_time()
-    types = network.types
+    types = types_of(network)
     seconds = time.process_time() - start
-    free = [a for a in network.atoms if a.locked is None]
+    free = [a for a in axes_of(network) if a.locked is None]
     holds = {n for a in free for n, _ in a.sites}
     sizes = {n: t.numel() for n, t in network.module.named_parameters()}
     dims = [d for n, ds in types.tensors.items() if n in sizes for d in ds]
     row: dict[str, Any] = {
-        "front_end": network.front_end, "ops": types.ops, "atoms": len(network.atoms), "free": len(free), "params": params,
+        "front_end": network.front_end, "ops": types.ops, "atoms": len(axes_of(network)), "free": len(free), "params": params,
         "axes": sum(any(a.locked is None for a in atoms(d)) for d in dims) / max(len(dims), 1),
         "share": sum(s for n, s in sizes.items() if n in holds) / max(params, 1),
         "seconds": seconds, "uncovered": len(types.uncovered),
@@ -75,7 +77,7 @@ def one(kind: str, name: str) -> dict[str, Any]:
     if small:
         random.seed(0)
         maps = {a: random.sample(range(a.size), a.size) for a in free}
-        changed = network.reindex(maps)
+        changed = reindex(network, maps)
         with torch.no_grad():
             torch.manual_seed(0)
             wanted = pytree.tree_leaves(network.module.eval()(*inputs))

@@ -12,6 +12,8 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
+# the package is bound to its name when it is first imported: before the function of that name is
+from netxform import capture as _capture_package  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from netxform.builder import Builder as Builder
 from netxform.builder import spec as spec
 from netxform.errors import Diagnostic as Diagnostic
@@ -28,9 +30,9 @@ if _TYPE_CHECKING:
 
     from netxform.api import Result
     from netxform.artifacts.bundle import Verdict
+    from netxform.axes.view import Captured
     from netxform.compiler.check import Spec
     from netxform.compiler.plan import Plan
-    from netxform.core.network import Network
 
 __version__ = "0.1.0"
 __all__ = [
@@ -140,16 +142,17 @@ def compare(
     return figure
 
 
-def capture(model: nn.Module, *inputs: Tensor) -> Network:
+def capture(model: nn.Module, *inputs: Tensor) -> Captured:
     """Capture a model as a graph: `.module` is a plain `torch.fx.GraphModule`, names as in the model, tensors of its own.
 
     A graph is accepted that is the same program as the model, operation by operation, or gives the same bits, at two batch
     sizes. Raises NetxformError X0802 where there is none.
     """
-    from netxform.core import capture as found
-    from netxform.core.network import detached
+    from netxform.axes.view import Captured
+    from netxform.capture import capture as found
+    from netxform.graph.network import detached
 
-    return detached(found.capture(model, *inputs))
+    return Captured.of(detached(found.capture(model, *inputs)))
 
 
 def _inputs(

@@ -20,20 +20,21 @@ from torch import Tensor, nn
 
 from netxform.artifacts import bundle, picture, trajectory
 from netxform.artifacts.graph import DTYPES
+from netxform.axes.coupling import drawing, groups
+from netxform.axes.infer import types_of
+from netxform.axes.reindex import axes_of, shown
+from netxform.capture.capture import capture
 from netxform.compiler.check import Bound, Item, Spec, StageItem, check, check_source
+from netxform.compiler.execute import Outcome, Trained, deepen, run
 from netxform.compiler.models import Models
 from netxform.compiler.plan import Plan, Step
 from netxform.compiler.resolve import resolve
-from netxform.compiler.rewrite import Outcome, Trained, deepen, run
-from netxform.core.capture import capture
-from netxform.core.coupling import drawing, groups
-from netxform.core.network import Network, clone, exit_nodes
-from netxform.core.objective import Comparison, Fitting, Snapshot, Training
-from netxform.core.reindex import shown
-from netxform.core.selector import Selected, World, select
-from netxform.core.trajectory import Trajectory
-from netxform.core.verb import DataInfo
 from netxform.errors import NOWHERE, NetxformError, fail
+from netxform.graph.network import Network, clone, exit_nodes
+from netxform.language.selector import Selected, World, select
+from netxform.language.trajectory import Trajectory
+from netxform.language.verb import DataInfo
+from netxform.language.work import Comparison, Fitting, Snapshot, Training
 from netxform.sources.data import DataSet, check_python_data, describe, load_data
 from netxform.sources.models import LoadedModel, check_finite
 from netxform.sources.trust import Trust
@@ -441,7 +442,7 @@ def _fresh(model: nn.Module, seed: int) -> nn.Module:
 
 def _without_pretraining(items: tuple[Any, ...], scratch: bool) -> tuple[Any, ...]:
     """Without the training before the first change of structure; for `scratch` nothing is frozen, everything is trained."""
-    from netxform.core.values import Selection
+    from netxform.language.values import Selection
 
     words = [i.entry.word for i in items if isinstance(i, Bound)]
     structural = any(w in ("cut", "features") for w in words)
@@ -565,7 +566,7 @@ def axes(spec: Spec, inputs: Inputs, selection: str) -> tuple[dict[str, Any], st
     network, found = _selected(spec, inputs, selection)
     wanted = [
         n
-        for n, dims in network.types.tensors.items()
+        for n, dims in types_of(network).tensors.items()
         if dims and (n in found.tensors or (not found.tensors and n.rpartition(".")[0] in found.modules))
     ]
     every = groups(network)
@@ -585,8 +586,8 @@ def axes(spec: Spec, inputs: Inputs, selection: str) -> tuple[dict[str, Any], st
 
 def spec_title(network: Network) -> str:
     """The name of the network and how much of it is free."""
-    free = [a for a in network.atoms if a.locked is None]
-    return f"{network.module._get_name()}: {len(free)} free of {len(network.atoms)} axes"  # pyright: ignore[reportPrivateUsage]
+    free = [a for a in axes_of(network) if a.locked is None]
+    return f"{network.module._get_name()}: {len(free)} free of {len(axes_of(network))} axes"  # pyright: ignore[reportPrivateUsage]
 
 
 def _times(shape: Any) -> str:

@@ -326,7 +326,7 @@ def _fmt(options: Any) -> int:
 def _explain(options: Any) -> int:
     from netxform import verbs
     from netxform.codes import CODES, page
-    from netxform.core.verb import REGISTRY
+    from netxform.language.verb import REGISTRY
 
     verbs.load()
     if options.what is None:
@@ -340,7 +340,7 @@ def _explain(options: Any) -> int:
         print(f"{entry.signature()}\n\n{entry.doc}")
         return 0
     if options.what in ("locks", "lock"):
-        from netxform.core.axes import LOCKS, MIXES
+        from netxform.axes.algebra import LOCKS, MIXES
 
         print("An axis is locked where a change could not be sound:\n")
         print("\n".join(f"  {text}" for text in LOCKS.values()))

@@ -14,8 +14,8 @@ from torch import nn
 
 import netxform as nx
 from netxform import verbs
-from netxform.compiler.verify import tensors
-from netxform.core.verb import REGISTRY, verb
+from netxform.compiler.measure import tensors
+from netxform.language.verb import REGISTRY, verb
 from tests.strategies import networks
 
 verbs.load()

@@ -13,7 +13,7 @@ import netxform as nx
 from netxform import verbs
 from netxform.cli import main
 from netxform.codes import CODES
-from netxform.core.verb import REGISTRY
+from netxform.language.verb import REGISTRY
 
 verbs.load()
 

@@ -14,7 +14,7 @@ import netxform as nx
 from netxform import api
 from netxform.artifacts.picture import embed, purity
 from netxform.cli import main
-from netxform.core.trajectory import Trajectory, sketch
+from netxform.language.trajectory import Trajectory, sketch
 
 HEAD = 'model net = zoo.smallcnn(width=4) input="1x1x8x8"\ndata d = sklearn.digits(train=60, test=30, val=20)\n'
 STAGE = "stage s {{ train ** for 3epochs on d; {} }}"

@@ -30,15 +30,15 @@ from torch import Tensor
 from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, ties, to_json
 from netxform.artifacts.trajectory import store
+from netxform.compiler.execute import Outcome
+from netxform.compiler.measure import again, digest, distance, measure, probe, tensor_hash, tensors, values_at
 from netxform.compiler.plan import Plan
-from netxform.compiler.rewrite import Outcome
-from netxform.compiler.verify import again, digest, distance, measure, probe, tensor_hash, tensors, values_at
-from netxform.core.edit import FrozenInTraining
-from netxform.core.law import Evidence
-from netxform.core.network import Network
-from netxform.core.outputs import outputs
-from netxform.core.trajectory import Trajectory
 from netxform.errors import fail
+from netxform.graph.network import Network
+from netxform.graph.outputs import outputs
+from netxform.language.claims import FrozenInTraining
+from netxform.language.laws import Evidence
+from netxform.language.trajectory import Trajectory
 from netxform.syntax.format import format as format_text
 
 FORMAT = 1

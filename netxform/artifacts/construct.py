@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from netxform.core import frozen, layers
 from netxform.errors import fail
+from netxform.graph import frozen, layers
 
 OWN: dict[str, type[nn.Module]] = {
     c.__name__: c

@@ -11,8 +11,8 @@ from torch import fx, nn
 
 from netxform.artifacts.construct import OWN, class_of
 from netxform.artifacts.graph import DTYPES, to_json
-from netxform.core.network import Network
 from netxform.errors import fail
+from netxform.graph.network import Network
 
 _HEAD = '''"""{title}
 

@@ -12,10 +12,10 @@ from torch import fx, nn
 from torch.overrides import get_overridable_functions, resolve_name
 
 from netxform.artifacts.construct import class_of, construct
-from netxform.core.network import Input, Network, refresh
-from netxform.core.outputs import output_node
-from netxform.core.trace import is_leaf
+from netxform.capture.symbolic import is_leaf
 from netxform.errors import fail
+from netxform.graph.network import Input, Network, refresh
+from netxform.graph.outputs import output_node
 
 FORMAT = 1
 _ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim", "values", "indices")
@@ -171,7 +171,7 @@ class _Holder(nn.Module):
 
 def _fill(root: nn.Module, module: fx.GraphModule) -> None:
     """What the graph does not read is kept too, and in the stored order."""
-    from netxform.core.capture import keep_everything
+    from netxform.capture.capture import keep_everything
 
     keep_everything(root, module)
 

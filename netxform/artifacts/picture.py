@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from netxform.core.trajectory import Trajectory
 from netxform.errors import fail
+from netxform.language.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

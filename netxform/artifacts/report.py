@@ -12,7 +12,7 @@ from rich.text import Text
 
 from netxform.artifacts.bundle import Verdict
 from netxform.compiler.plan import Check, Plan, Step
-from netxform.core.cost import Cost
+from netxform.graph.cost import Cost
 from netxform.syntax.quantity import short
 
 _HIDDEN = (

@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from netxform.core.trajectory import Trajectory
 from netxform.errors import fail
+from netxform.language.trajectory import Trajectory
 
 _FILES = ("trajectory.json", "trajectory.safetensors")
 

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias, cast
 
 from netxform import verbs as _verbs
 from netxform.compiler.expand import ParamValue, expand, rebuild
-from netxform.core.values import Layer, Layers, Selection, convert, describe, invocation
-from netxform.core.verb import REGISTRY, Entry, Slot, Transform, slots_of
 from netxform.errors import Diagnostic, Findings, Label, NetxformError, Span, did_you_mean, fail
+from netxform.graph.layer_spec import Layer
+from netxform.language.values import Layers, Selection, convert, describe, invocation
+from netxform.language.verb import REGISTRY, Entry, Slot, Transform, slots_of
 from netxform.sources.data import check_data_source
 from netxform.sources.models import check_model_source
 from netxform.sources.trust import Trust

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from netxform.core.edit import Claim
-from netxform.core.law import Evidence
-from netxform.core.network import Network, evaluating
-from netxform.core.reindex import Axis
-from netxform.core.rounding import in_double
+from netxform.axes.reindex import Axis, axes_of, reindex
+from netxform.graph.meta import evaluating
+from netxform.graph.network import Network
+from netxform.language.claims import Claim
+from netxform.language.laws import Evidence
+from netxform.precision.rounding import in_double
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,6 @@ def rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
     """The network's own rounding noise: what permuting its free axes at random changes, which in real arithmetic is nothing."""
     generator = torch.Generator().manual_seed(seed)
     maps: dict[Axis | str, list[int]] = {
-        a: torch.randperm(a.size, generator=generator).tolist() for a in network.atoms if a.locked is None
+        a: torch.randperm(a.size, generator=generator).tolist() for a in axes_of(network) if a.locked is None
     }
-    return relative(results(network.reindex(maps), inputs), results(network, inputs))
+    return relative(results(reindex(network, maps), inputs), results(network, inputs))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
-from netxform.core.values import compare, number, plain, unbound
 from netxform.errors import Findings, Label, NetxformError, Span, closest
+from netxform.language.values import compare, number, plain, unbound
 from netxform.sources.trust import Trust, read_path
 from netxform.syntax import ast
 from netxform.syntax.format import format_node

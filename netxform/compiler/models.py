@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from netxform.axes.shrink import shrink
+from netxform.capture.capture import capture
 from netxform.compiler.check import Spec
-from netxform.core.capture import capture
-from netxform.core.network import Network, twin
-from netxform.core.outputs import outputs
-from netxform.core.shrink import shrink
-from netxform.core.values import plain
-from netxform.core.verb import ModelInfo
 from netxform.errors import NetxformError, Span, did_you_mean, fail
+from netxform.graph.network import Network, twin
+from netxform.graph.outputs import outputs
+from netxform.language.values import plain
+from netxform.language.verb import ModelInfo
 from netxform.sources.foreign import Foreign, as_model
 from netxform.sources.models import LoadedModel, check_finite, load_model
 from netxform.sources.trust import Trust

@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, TypeAlias, cast
 
 from netxform.compiler.check import Spec
-from netxform.core.cost import Cost
-from netxform.core.edit import Choice, Claim, Edit
-from netxform.core.law import Contract, Evidence
-from netxform.core.network import Network
-from netxform.core.verb import Settles, Transform
 from netxform.errors import Span
+from netxform.graph.cost import Cost
+from netxform.graph.edits import Edit
+from netxform.graph.network import Network
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim
+from netxform.language.laws import Contract, Evidence
+from netxform.language.verb import Settles, Transform
 from netxform.syntax import ast
 
 

@@ -16,12 +16,13 @@ from typing import Any, Literal
 from netxform.compiler.check import COSTS, Bound, EachItem, IfItem, Item, Spec, StageItem, bind, put
 from netxform.compiler.models import described
 from netxform.compiler.plan import Check, Plan, Step, Walk
-from netxform.core.cost import Cost, cost
-from netxform.core.edit import Choice
-from netxform.core.network import Network, entry_nodes, exit_nodes, twin
-from netxform.core.objective import Snapshot
-from netxform.core.outputs import loose_end
-from netxform.core.selector import (
+from netxform.errors import Diagnostic, Findings, NetxformError, Span, did_you_mean, fail
+from netxform.graph.cost import Cost, cost
+from netxform.graph.network import Network, entry_nodes, exit_nodes, twin
+from netxform.graph.outputs import loose_end
+from netxform.graph.surgery import perform
+from netxform.language.choice import Choice
+from netxform.language.selector import (
     Removed,
     Selected,
     World,
@@ -30,10 +31,9 @@ from netxform.core.selector import (
     tensors_of,
     under,
 )
-from netxform.core.surgery import perform
-from netxform.core.values import Selection, compare, plain
-from netxform.core.verb import DataInfo, ModelInfo
-from netxform.errors import Diagnostic, Findings, NetxformError, Span, did_you_mean, fail
+from netxform.language.values import Selection, compare, plain
+from netxform.language.verb import DataInfo, ModelInfo
+from netxform.language.work import Snapshot
 from netxform.sources.trust import Trust, read_path
 from netxform.syntax import ast
 from netxform.syntax.format import format_node

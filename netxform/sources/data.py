@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from netxform.core.values import plain
 from netxform.errors import NOWHERE, Diagnostic, Span, did_you_mean, fail
+from netxform.language.values import plain
 from netxform.sources.trust import Trust, read_path
 from netxform.syntax import ast
 from netxform.syntax.format import format_node

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from netxform.core.values import CONSTANTS, Invocation, plain
 from netxform.errors import Diagnostic, NetxformError, Span, did_you_mean, fail
+from netxform.graph.layer_spec import Invocation
+from netxform.language.values import CONSTANTS, plain
 from netxform.sources.trust import Trust, need_code, need_pickle, read_path
 from netxform.syntax import ast
 from netxform.syntax.format import format_node

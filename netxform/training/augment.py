@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from netxform.core.objective import AUGMENTATIONS
-from netxform.core.values import Invocation
+from netxform.graph.layer_spec import Invocation
+from netxform.language.work import AUGMENTATIONS
 from netxform.training.data import Batch
 
 Draw = Callable[..., Tensor]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
-from netxform.core.network import Network
-from netxform.core.objective import Training
 from netxform.errors import Span, fail
+from netxform.graph.network import Network
+from netxform.language.work import Training
 from netxform.sources.data import DataSet
 from netxform.sources.trust import Trust, read_path
 from netxform.training.data import batches, order

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from netxform.core.network import Network
-from netxform.core.objective import Fitting
-from netxform.core.values import Invocation
 from netxform.errors import did_you_mean, fail
+from netxform.graph.layer_spec import Invocation
+from netxform.graph.network import Network
+from netxform.language.work import Fitting
 from netxform.sources.data import DataSet
 from netxform.training.data import Samples, batches
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from netxform.core.objective import Training
+from netxform.language.work import Training
 from netxform.training.data import Samples, shares
 from netxform.training.losses import Sums, class_rows, count, rates
 from netxform.training.objective import Objective, column, full, pick, terms_of

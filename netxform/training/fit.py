@@ -21,10 +21,10 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, fx, nn
 
-from netxform.core.law import Evidence
-from netxform.core.network import Network, detached
-from netxform.core.objective import Training
 from netxform.errors import NetxformError, fail
+from netxform.graph.network import Network, detached
+from netxform.language.laws import Evidence
+from netxform.language.work import Training
 from netxform.sources.data import DataSet
 from netxform.training import checkpoint as states
 from netxform.training.data import Batch, Samples, batch_count

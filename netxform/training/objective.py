@@ -11,8 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from netxform.core.objective import Penalty, Term, Training
 from netxform.errors import fail
+from netxform.language.work import Penalty, Term, Training
 from netxform.training.augment import augment, partners
 from netxform.training.data import Batch, Samples, fetch
 from netxform.training.losses import class_rows, loss_of

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from netxform.core.objective import Training
 from netxform.errors import fail
+from netxform.language.work import Training
 
 _CLASSES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import is_available, is_initialized
 
-from netxform.core.layers import BatchNormAct2d, DropPath
 from netxform.errors import fail
+from netxform.graph.layers import BatchNormAct2d, DropPath
 from netxform.training.data import Batch
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.core.objective import Match, Training
-from netxform.core.outputs import output_node
+from netxform.graph.outputs import output_node
+from netxform.language.work import Match, Training
 
 
 def tapped(module: fx.GraphModule, nodes: Sequence[str]) -> fx.GraphModule:

@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 from torch.utils.data import TensorDataset
 
-from netxform.compiler.verify import tensor_hash, tensors
-from netxform.core.law import Evidence
-from netxform.core.objective import Soft, Training
+from netxform.compiler.measure import tensor_hash, tensors
+from netxform.language.laws import Evidence
+from netxform.language.work import Soft, Training
 from netxform.training.data import Samples, shares
 from netxform.training.process import Processes
 from netxform.training.taps import tapped

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from netxform.core.objective import Training
-from netxform.core.trajectory import sketch
+from netxform.language.trajectory import sketch
+from netxform.language.work import Training
 from netxform.sources.data import DataSet
 from netxform.training.data import batches
 from netxform.training.objective import full, pick, terms_of

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netxform.core.edit import Append, Choice, Claim, Edit, SameOutputs
-from netxform.core.law import Contract
-from netxform.core.objective import Fitting
-from netxform.core.values import Invocation, Layer, Layers, Name, Selection
-from netxform.core.verb import Scope, key, layers, operand, prep, verb
 from netxform.errors import Diagnostic, Span, fail
+from netxform.graph.edits import Append, Edit
+from netxform.graph.layer_spec import Invocation, Layer
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, SameOutputs
+from netxform.language.laws import Contract
+from netxform.language.values import Layers, Name, Selection
+from netxform.language.verb import Scope, key, layers, operand, prep, verb
+from netxform.language.work import Fitting
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 
 @verb("attach")
@@ -56,7 +59,7 @@ class Attach:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Settle where the head sits, its layers and their sizes."""
-        from netxform.core.building import flattening, settle_layers
+        from netxform.graph.building import flattening, settle_layers
 
         if self.estimator is not None:
             return self._classifier(network, scope)
@@ -122,8 +125,8 @@ class Attach:
         return info.classes
 
     def _classifier(self, network: Network, scope: Scope) -> Choice:
-        from netxform.core.building import flattening
-        from netxform.core.fits import input_fits
+        from netxform.graph.building import flattening
+        from netxform.language.fits import input_fits
 
         assert self.estimator is not None
         node, loose = self._point(scope)

@@ -6,29 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.core.edit import Cast as CastEdit
-from netxform.core.edit import (
-    Choice,
-    Claim,
-    Edit,
-    LayerBound,
-    LayerErrors,
-    Quantize,
-    Quantized,
-    Rounded,
-    SameOutputs,
-    WithinBound,
-)
-from netxform.core.law import Contract
-from netxform.core.values import Selection
-from netxform.core.verb import Material, Scope, operand, prep, verb
 from netxform.errors import NetxformError, fail
+from netxform.graph.edits import Edit
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, LayerBound, LayerErrors, Quantized, Rounded, SameOutputs, WithinBound
+from netxform.language.laws import Contract
+from netxform.language.values import Selection
+from netxform.language.verb import Material, Scope, operand, prep, verb
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 
 @verb("cast")
@@ -68,7 +58,7 @@ class Cast:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Name the tensors: all floating-point ones but those of layers that are kept or in this precision already."""
-        from netxform.core.rounding import HALF
+        from netxform.precision.rounding import HALF
 
         kept = self._kept(network, scope)
         if self.dtype == "int8":
@@ -118,9 +108,9 @@ class Cast:
         """Count what rounding does to the weights; predict what it does to the outputs."""
         if self.dtype == "int8":
             return _steps(network, choice)
-        from netxform.core.network import samples
-        from netxform.core.rounding import HALF, predict, rounding
-        from netxform.core.surgery import perform
+        from netxform.graph.network import samples
+        from netxform.graph.surgery import perform
+        from netxform.precision.rounding import HALF, predict, rounding
 
         names = list(choice.values["parameters"])
         if not names:
@@ -167,10 +157,13 @@ class Cast:
 
     def rewrite(self, network: Network, choice: Choice) -> Edit:
         """Cast the tensors; the graph follows."""
+        from netxform.precision.halves import Narrow
+        from netxform.precision.int8 import Quantize
+
         if self.dtype == "int8":
             return Edit((Quantize(choice.targets),), choice.tensors) if choice.targets else Edit()
         names = tuple(choice.values["parameters"])
-        return Edit((CastEdit(names, self.dtype),)) if names else Edit()
+        return Edit((Narrow(names, self.dtype),)) if names else Edit()
 
     def law(self, choice: Choice) -> tuple[Claim, ...]:
         """Every weight is rounded to nearest; the outputs stay within the bound."""
@@ -193,8 +186,8 @@ def _holds(module: nn.Module) -> bool:
 
 def _int8(network: Network, scope: Scope, kept: set[str]) -> Choice:
     """The layers that are stored as int8; everything else that has a matrix, with the reason why it is not."""
-    from netxform.core.layers import Int8Embedding, Int8Linear
-    from netxform.numerics.int8 import need_torchao, quantizable
+    from netxform.graph.layers import Int8Embedding, Int8Linear
+    from netxform.precision.int8 import need_torchao, quantizable
 
     need_torchao(scope.span)
     modules = dict(network.module.named_modules(remove_duplicate=False))
@@ -265,8 +258,8 @@ def _steps(network: Network, choice: Choice) -> Choice:
     """Let torchao make int8 and steps; state what they can do."""
     import torch
 
-    from netxform.core.network import samples
-    from netxform.numerics.int8 import half_steps, predict, quantize
+    from netxform.graph.network import samples
+    from netxform.precision.int8 import half_steps, predict, quantize
 
     if not choice.targets:
         return replace(choice, provisional="")

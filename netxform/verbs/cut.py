@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netxform.core.edit import Choice, Claim, Edit, SameValue, Truncate
-from netxform.core.law import Contract
-from netxform.core.values import Selection
-from netxform.core.verb import Scope, key, prep, verb
 from netxform.errors import Diagnostic, Span, fail
+from netxform.graph.edits import Edit, Truncate
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, SameValue
+from netxform.language.laws import Contract
+from netxform.language.values import Selection
+from netxform.language.verb import Scope, key, prep, verb
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 
 @verb("cut")
@@ -49,7 +51,7 @@ class Cut:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Find the node, and which modules go."""
-        from netxform.core.outputs import kept_by
+        from netxform.graph.outputs import kept_by
 
         place = self.at or self.after or self.before
         assert place is not None

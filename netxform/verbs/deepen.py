@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.core.edit import Choice, Claim, Edit, Insert, InsertBlock, SameFunction
-from netxform.core.law import Contract
-from netxform.core.values import Invocation, Layer, Layers, Name, Selection
-from netxform.core.verb import Scope, key, layers, operand, verb
 from netxform.errors import Diagnostic, Span, fail
+from netxform.graph.edits import Edit, Insert, InsertBlock
+from netxform.graph.layer_spec import Invocation, Layer
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, SameFunction
+from netxform.language.laws import Contract
+from netxform.language.values import Layers, Name, Selection
+from netxform.language.verb import Scope, key, layers, operand, verb
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 
 @verb("deepen")
@@ -51,8 +54,8 @@ class Deepen:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """For each selected layer: behind which node, and which layers."""
-        from netxform.core.blocks import IDEMPOTENT
-        from netxform.core.building import settle_layers
+        from netxform.graph.blocks import IDEMPOTENT
+        from netxform.graph.building import settle_layers
 
         modules = dict(network.module.named_modules(remove_duplicate=False))
         if self.start == "block":
@@ -90,7 +93,7 @@ class Deepen:
 
     def _blocks(self, network: Network, scope: Scope, modules: dict[str, Any]) -> Choice:
         """For each selected block: which tensors of its copy begin at zero."""
-        from netxform.core.blocks import last_scales
+        from netxform.graph.blocks import last_scales
 
         inserts: list[dict[str, Any]] = []
         taken = set(modules)
@@ -171,8 +174,8 @@ class Deepen:
         """Shape kept, and the identity at birth. Raises NetxformError X0322."""
         import torch
 
-        from netxform.core.blocks import IDEMPOTENT, identity_obstacle
-        from netxform.core.building import build
+        from netxform.graph.blocks import IDEMPOTENT, identity_obstacle
+        from netxform.graph.building import build
 
         meta = torch.device("meta")
         parts = [build(m, meta, node.meta.get("dtype")).eval() for m in made]
@@ -232,9 +235,9 @@ def _tail(network: Network, scope: Scope, path: str, modules: dict[str, Any], se
     import torch
     from torch import nn
 
-    from netxform.core.infer import op_name
-    from netxform.core.network import exit_nodes
-    from netxform.core.outputs import find
+    from netxform.axes.infer import op_name
+    from netxform.graph.network import exit_nodes
+    from netxform.graph.outputs import find
 
     several = exit_nodes(network, path)
     if len(several) != 1:

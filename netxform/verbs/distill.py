@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.core.edit import Choice, Claim, Edit, Untouched, ZerosHeld
-from netxform.core.law import Contract
-from netxform.core.learning import Learning, planned
-from netxform.core.objective import Match, Soft
-from netxform.core.values import Count, Name, Selection
-from netxform.core.verb import ModelInfo, Scope, key, lines, operand, prep, verb
 from netxform.errors import Diagnostic, Span, fail
+from netxform.graph.edits import Edit
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, Untouched, ZerosHeld
+from netxform.language.laws import Contract
+from netxform.language.learning import Learning, planned
+from netxform.language.values import Count, Name, Selection
+from netxform.language.verb import ModelInfo, Scope, key, lines, operand, prep, verb
+from netxform.language.work import Match, Soft
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 _EVERYTHING = Selection(ast.Path("**"))
 
@@ -133,7 +135,7 @@ class Distill(Learning):
         return Choice((str(selection),), values, origins, work=work, warnings=tuple(_smaller(network, infos)))
 
     def _outputs_fit(self, network: Network, infos: dict[str, ModelInfo], output: str | None, data: str) -> None:
-        from netxform.core.outputs import outputs
+        from netxform.graph.outputs import outputs
 
         known = outputs(network.module)
         if output not in known and len(known) != 1:
@@ -185,8 +187,8 @@ class Distill(Learning):
 
 
 def _point(network: Network, path: str, name: Name) -> Any:
-    from netxform.core.network import exit_nodes
     from netxform.errors import did_you_mean
+    from netxform.graph.network import exit_nodes
 
     known = [n for n, _ in network.module.named_modules() if n]
     nodes = exit_nodes(network, path)

@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from netxform.core.edit import Choice, Claim, Edit, LayerBound, LayerErrors, OutputError, Replace
-from netxform.core.law import Contract
-from netxform.core.values import Limit, Name, Selection
-from netxform.core.verb import Material, Scope, key, operand, prep, verb
 from netxform.errors import Diagnostic, NetxformError, Span, fail
+from netxform.graph.edits import Edit, Replace
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, LayerBound, LayerErrors, OutputError
+from netxform.language.laws import Contract
+from netxform.language.values import Limit, Name, Selection
+from netxform.language.verb import Material, Scope, key, operand, prep, verb
 from netxform.syntax.quantity import short
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
-    from netxform.numerics.factoring import Gap, Pick, Target
-    from netxform.numerics.outputs import Seen
+    from netxform.factorization.output_covariance import Seen
+    from netxform.factorization.rank_selection import Gap, Pick, Target
+    from netxform.graph.network import Network
 
 FormName: TypeAlias = Literal["auto", "svd", "svd_in", "spatial", "tucker2", "cp", "tt"]
 _BUDGETS = ("params", "macs", "flops", "bytes", "latency")
@@ -123,7 +125,7 @@ class Factorize:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Which layers, in which ways; the ranks too, where they are stated."""
-        from netxform.numerics.factoring import estimate
+        from netxform.factorization.rank_selection import estimate
 
         found, left = self._targets(network, scope.modules_of(self.selection), scope.span)
         if not found:
@@ -156,7 +158,7 @@ class Factorize:
         return replace(self._choice(guesses, values), provisional=f"{what} chosen on the {need}; shown is an estimate")
 
     def _targets(self, network: Network, paths: Sequence[str], span: Span) -> tuple[list[Target], dict[str, str]]:
-        from netxform.numerics.factoring import AUTO, targets
+        from netxform.factorization.rank_selection import AUTO, targets
 
         forms = AUTO if self.using == ("auto",) else self.using
         modes = None if self.in_modes is None or self.out_modes is None else (self.out_modes, self.in_modes)
@@ -166,7 +168,7 @@ class Factorize:
             raise fail("X0411", str(error), span, "does not fit") from None
 
     def _given(self, found: list[Target], ranks: tuple[float, ...]) -> list[Pick]:
-        from netxform.numerics.factoring import first, given
+        from netxform.factorization.rank_selection import first, given
 
         try:
             return [given(t, first(t), ranks) for t in found]
@@ -209,8 +211,8 @@ class Factorize:
 
     def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
         """Choose forms and ranks where they are open, and compute every factor."""
-        from netxform.numerics.factoring import Pick
-        from netxform.numerics.outputs import observe
+        from netxform.factorization.output_covariance import observe
+        from netxform.factorization.rank_selection import Pick
 
         v = choice.values
         every = self._targets(network, v["selected"], self.selection.span)[0]
@@ -246,8 +248,8 @@ class Factorize:
         self, every: Sequence[Target], network: Network, seen: Mapping[str, Seen], v: Mapping[str, Any], material: Material
     ) -> tuple[list[Pick], dict[str, str], dict[str, Any]]:
         """Forms and ranks by error, by VBMF or under the budget; why layers are left; and what to say of the allocation."""
-        from netxform.numerics.factoring import Pick, first, tables, within
-        from netxform.numerics.options import rounded
+        from netxform.factorization.rank_curves import rounded
+        from netxform.factorization.rank_selection import Pick, first, tables, within
 
         auto = self.using == ("auto",)
         picks: list[Pick] = []
@@ -282,7 +284,7 @@ class Factorize:
 
     def _gate(self, pick: Pick) -> bool:
         """Under `auto`, only what is faster on this machine."""
-        from netxform.numerics.factoring import faster
+        from netxform.factorization.rank_selection import faster
 
         return not self._gated() or faster(pick, self.batch)
 
@@ -297,8 +299,8 @@ class Factorize:
         seen: Mapping[str, Seen],
         v: Mapping[str, Any],
     ) -> tuple[list[Pick], dict[str, str], dict[str, Any]]:
-        from netxform.numerics.factoring import cheapest, share_out, timed
-        from netxform.numerics.latency import seconds, whole_seconds
+        from netxform.factorization.latency import seconds, whole_seconds
+        from netxform.factorization.rank_selection import cheapest, share_out, timed
 
         assert self.until is not None
         name = _counted(self.until)
@@ -344,9 +346,9 @@ class Factorize:
         self, picks: Sequence[Pick], network: Network, seen: Mapping[str, Seen], v: Mapping[str, Any], material: Material
     ) -> Choice:
         """Every factor, with its bound; on data, the mean error goes into the bias."""
-        from netxform.core.surgery import perform
-        from netxform.numerics.outputs import observe
-        from netxform.numerics.worst_case import worst_case
+        from netxform.factorization.output_covariance import observe
+        from netxform.factorization.worst_case import worst_case
+        from netxform.graph.surgery import perform
 
         chosen = self._choice(picks, v)
         chains: dict[str, Any] = dict(chosen.values["chains"])
@@ -389,7 +391,7 @@ class Factorize:
         material: Material,
         held: bool,
     ) -> dict[str, Gap]:
-        from netxform.numerics.factoring import assembled, gaps
+        from netxform.factorization.rank_selection import assembled, gaps
 
         modules = {p: network.module.get_submodule(p) for p in parts}
         made = {p: assembled(chains[p], parts[p], m) for p, m in modules.items()}

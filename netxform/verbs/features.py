@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from netxform.core.edit import Append, Choice, Claim, Edit, SameValue, Truncate
-from netxform.core.law import Contract
-from netxform.core.values import Selection
-from netxform.core.verb import Scope, key, prep, verb
+from netxform.graph.edits import Append, Edit, Truncate
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, SameValue
+from netxform.language.laws import Contract
+from netxform.language.values import Selection
+from netxform.language.verb import Scope, key, prep, verb
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 
 @verb("features")
@@ -35,8 +37,8 @@ class Features:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Find the point and what flattens it."""
-        from netxform.core.building import flattening
-        from netxform.core.outputs import kept_by
+        from netxform.graph.building import flattening
+        from netxform.graph.outputs import kept_by
 
         node = scope.point(self.at, "after")
         kept = kept_by(network, node)

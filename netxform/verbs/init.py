@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.core.edit import Assign, Choice, Claim, Edit, Taken, Untouched
-from netxform.core.law import Contract
-from netxform.core.values import Invocation, Name, Selection, invocation
-from netxform.core.verb import Material, Scope, key, lines, operand, prep, verb
 from netxform.errors import Diagnostic, NetxformError, Span, did_you_mean, fail
+from netxform.graph.edits import Assign, Edit
+from netxform.graph.layer_spec import Invocation
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, Taken, Untouched
+from netxform.language.laws import Contract
+from netxform.language.values import Name, Selection, invocation
+from netxform.language.verb import Material, Scope, key, lines, operand, prep, verb
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 KINDS = ("word2vec", "glove", "npy", "safetensors")
 
@@ -176,7 +179,7 @@ class Init:
     # --- another model -----------------------------------------------------------------------------------------------
 
     def _from_model(self, network: Network, scope: Scope) -> Choice:
-        from netxform.core.selector import World, select, tensors_of
+        from netxform.language.selector import World, select, tensors_of
 
         name = _model_name(self.source.expression)
         other = scope.weights(name, self.source.span)

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netxform.core.edit import Choice, Claim, Edit
-from netxform.core.law import Contract
-from netxform.core.values import Name
-from netxform.core.verb import Scope, operand, prep, verb
 from netxform.errors import Diagnostic, Span, did_you_mean
+from netxform.graph.edits import Edit
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim
+from netxform.language.laws import Contract
+from netxform.language.values import Name
+from netxform.language.verb import Scope, operand, prep, verb
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 METRICS = ("val_loss", "val_accuracy", "val_top1", "val_mae", "val_r2", "train_loss")
 

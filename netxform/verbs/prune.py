@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.core.edit import Assign, Bias, Choice, Claim, Edit, LossChange, MaskedTwin, Reindex, Sparse, Untouched
-from netxform.core.law import Contract
-from netxform.core.values import Invocation, Limit, Name, Selection
-from netxform.core.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
 from netxform.errors import Diagnostic, NetxformError, Span, fail
+from netxform.graph.edits import Assign, Bias, Edit
+from netxform.graph.layer_spec import Invocation
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, LossChange, MaskedTwin, Sparse, Untouched
+from netxform.language.laws import Contract
+from netxform.language.values import Limit, Name, Selection
+from netxform.language.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 _BUDGETS = ("params", "macs", "flops", "bytes", "latency")
 _MEASURES = ("saliency", "score", "activation", "zeros", "magnitude")
@@ -35,7 +38,7 @@ class Prune:
     heads, tied weights. Without a selection everything free is meant; outputs of the network are never free. Scores, `by …`:
     `obd` (default: s = ½ ∂²L/∂m² of a gate m on everything that reads the class; `obd(method=exact)`,
     `obd(method=monte-carlo, draws=4)`), `obd-weights`, `taylor`, `magnitude(norm=2)`, `bn-scale`, `activation`, `random`,
-    and those that Python code registers with `netxform.numerics.scores.score`. `obd` uses the Gauss–Newton form; the plan says
+    and those that Python code registers with `netxform.pruning.scores.score`. `obd` uses the Gauss–Newton form; the plan says
     for how many index sets that is the second derivative itself. It is not on residual streams (read again behind themselves)
     and before GELU, SiLU, softmax: there `obd(method=exact)` is, at one Hessian-vector product an index.
 
@@ -140,8 +143,8 @@ class Prune:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Find the index sets; estimate the sizes by taking the same share of each."""
-        from netxform.numerics.removal import Wanted, candidates, estimate
-        from netxform.numerics.scores import WITHOUT_DATA, known
+        from netxform.pruning.removal import Wanted, candidates, estimate
+        from netxform.pruning.scores import WITHOUT_DATA, known
 
         known(self.by.name)
         if self.granularity != "channel":
@@ -173,8 +176,8 @@ class Prune:
         recover = [t.resolve(network, scope).work for t in self.recover]
         removed = estimate(network, wanted)
         if self.by.name == "obd" and self.by.keywords.get("method") != "exact":
-            from netxform.numerics.exactness import described
-            from netxform.numerics.gates import gates
+            from netxform.pruning.exactness import described
+            from netxform.pruning.gates import gates
 
             curvature = {"gauss-newton": described(network, gates(network))}
         else:
@@ -218,7 +221,7 @@ class Prune:
         return self.until.name, value
 
     def _weights(self, network: Network, scope: Scope) -> Choice:
-        from netxform.numerics.single import Sparsity, weights_in
+        from netxform.pruning.unstructured import Sparsity, weights_in
 
         names = weights_in(network, scope.modules_of(self.selection) if self.selection else None)
         if not names:
@@ -248,8 +251,8 @@ class Prune:
 
     def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
         """Score, rank, remove; in rounds, if asked for."""
-        from netxform.numerics.rounds import settle
-        from netxform.numerics.single import zero_weights
+        from netxform.pruning.iterative import settle
+        from netxform.pruning.unstructured import zero_weights
 
         stops = [s.limit for s in self.stops]
         if self.granularity != "channel":
@@ -258,7 +261,8 @@ class Prune:
 
     def rewrite(self, network: Network, choice: Choice) -> Edit:
         """One reindexing, biases where a compensation needs them, and the tensors that were computed."""
-        from netxform.numerics.removal import maps_of
+        from netxform.axes.index_maps import Reindex
+        from netxform.pruning.removal import maps_of
 
         v = choice.values
         maps = maps_of(network, v["removed"])
@@ -287,7 +291,10 @@ class Prune:
 
 def _locked(network: Network, inside: Sequence[str] | None) -> tuple[str, ...]:
     """Why the axes of the selection's tensors are locked, each reason once."""
+    from netxform.axes.infer import types_of
+    from netxform.axes.reindex import axes_of
+
     owners = None if inside is None else set(inside)
-    first = network.types.names
+    first = types_of(network).names
     held = {first[n] for n in first if owners is None or n.rpartition(".")[0] in owners}
-    return tuple(dict.fromkeys(a.locked for a in network.atoms if a.locked and any(n in held for n, _ in a.sites)))[:4]
+    return tuple(dict.fromkeys(a.locked for a in axes_of(network) if a.locked and any(n in held for n, _ in a.sites)))[:4]

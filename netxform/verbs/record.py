@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from netxform.core.edit import Choice, Claim, Edit
-from netxform.core.law import Contract
-from netxform.core.values import Count, Name
-from netxform.core.verb import Scope, key, operand, prep, verb
 from netxform.errors import Diagnostic, Span
+from netxform.graph.edits import Edit
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim
+from netxform.language.laws import Contract
+from netxform.language.values import Count, Name
+from netxform.language.verb import Scope, key, operand, prep, verb
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 
 @verb("record", setting=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netxform.core.edit import Choice, Claim, Edit, SameOutputs
-from netxform.core.law import Contract
-from netxform.core.objective import Snapshot
-from netxform.core.values import Name
-from netxform.core.verb import Scope, operand, verb
+from netxform.graph.edits import Edit
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, SameOutputs
+from netxform.language.laws import Contract
+from netxform.language.values import Name
+from netxform.language.verb import Scope, operand, verb
+from netxform.language.work import Snapshot
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 
 @verb("snapshot")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from netxform.core.edit import Choice, Claim, Edit, Untouched, ZerosHeld
-from netxform.core.law import Contract
-from netxform.core.learning import Head, Learning, LossName, planned
-from netxform.core.values import Count, Selection
-from netxform.core.verb import Scope, key, lines, operand, prep, verb
+from netxform.graph.edits import Edit
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, Untouched, ZerosHeld
+from netxform.language.laws import Contract
+from netxform.language.learning import Head, Learning, LossName, planned
+from netxform.language.values import Count, Selection
+from netxform.language.verb import Scope, key, lines, operand, prep, verb
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 
 @verb("train")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from netxform.core.edit import Choice, Claim, Edit, SameOutputs, Trainable
-from netxform.core.law import Contract
-from netxform.core.values import Selection
-from netxform.core.verb import Scope, key, operand, verb
 from netxform.errors import fail
+from netxform.graph.edits import Edit, Trainable
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, SameOutputs
+from netxform.language.laws import Contract
+from netxform.language.values import Selection
+from netxform.language.verb import Scope, key, operand, verb
 
 if TYPE_CHECKING:
-    from netxform.core.network import Network
+    from netxform.graph.network import Network
 
 
 @verb("unfreeze")
@@ -34,7 +36,7 @@ class Unfreeze:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Name the frozen tensors and norms of the selection."""
-        from netxform.core.surgery import frozen_norms
+        from netxform.graph.frozen import frozen_norms
 
         tensors = set(scope.tensors(self.selection))
         named = network.module.named_parameters(remove_duplicate=False)

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.core.edit import Choice, Claim, Edit, Fill, Reindex, SameFunction, Scale
-from netxform.core.law import Contract
-from netxform.core.values import Selection
-from netxform.core.verb import Scope, factor, key, operand, prep, verb
 from netxform.errors import Diagnostic, NetxformError, Span, fail
+from netxform.graph.edits import Edit
+from netxform.language.choice import Choice
+from netxform.language.claims import Claim, SameFunction
+from netxform.language.laws import Contract
+from netxform.language.values import Selection
+from netxform.language.verb import Scope, factor, key, operand, prep, verb
 
 if TYPE_CHECKING:
-    from netxform.core.axes import Atom, Dim
-    from netxform.core.network import Network
-    from netxform.core.reindex import Axis
+    from netxform.axes.algebra import Atom, Dim
+    from netxform.axes.reindex import Axis
+    from netxform.graph.network import Network
 
 
 @verb("widen")
@@ -62,6 +64,8 @@ class Widen:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Choose the index sets, their new sizes and their maps; check every condition of exactness."""
+        from netxform.axes.reindex import axes_of
+
         chosen: dict[Atom, int] = {}
         for path in scope.modules(self.selection):
             self._choose(network, path, chosen)
@@ -76,7 +80,7 @@ class Widen:
         _one_size(network, chosen)
         chosen = {a: n for a, n in chosen.items() if n != a.size}
         rng = random.Random(scope.seed if self.seed is None else self.seed)
-        axes = {a.atom: a for a in network.atoms}
+        axes = {a.atom: a for a in axes_of(network)}
         mode = self._mode(network, chosen, axes)
         maps = {a: _map(a.size, n, rng) for a, n in chosen.items()}
         weights = {a: _shares(m, a.size, mode, self.share, rng) for a, m in maps.items()}
@@ -99,7 +103,7 @@ class Widen:
 
     def _choose(self, network: Network, path: str, chosen: dict[Atom, int]) -> None:
         """The new sizes of the atoms of the module's output."""
-        from netxform.core.axes import size
+        from netxform.axes.algebra import size
 
         dims = _output(network, path)
         if not dims:
@@ -121,7 +125,7 @@ class Widen:
         self._grow(network, dim, ratio, chosen, path)
 
     def _grow(self, network: Network, dim: Dim, ratio: Fraction, chosen: dict[Atom, int], path: str) -> None:
-        from netxform.core.axes import Atom, Mirror, Sum, normal
+        from netxform.axes.algebra import Atom, Mirror, Sum, normal
 
         factors = normal(dim)
         options = [f for f in factors if not _locked((f,))]
@@ -172,10 +176,11 @@ class Widen:
 
     def _exact(self, network: Network, maps: Mapping[Atom, list[int]], axes: Mapping[Atom, Axis], mode: str) -> None:
         """Every condition under which the function stays the same. Raises NetxformError X0322."""
-        from netxform.core.axes import MIXES, atoms, positions
-        from netxform.core.roles import carriers, copies, roles
+        from netxform.axes.algebra import MIXES, atoms, positions
+        from netxform.axes.infer import types_of
+        from netxform.axes.roles import carriers, copies, roles
 
-        for why, dim in network.types.mixes:
+        for why, dim in types_of(network).mixes:
             if not any(a in maps for a in atoms(dim)):
                 continue
             text, allowed = MIXES[why.kind]
@@ -191,7 +196,7 @@ class Widen:
                     (f"the nearest exact factor is `x2`, which gives {2 * whole}",),
                 )
         for atom in maps:
-            found = roles(network.types, atom)
+            found = roles(types_of(network), atom)
             if found.tied:
                 name = found.tied[0][0]
                 raise self._refused(
@@ -210,6 +215,8 @@ class Widen:
 
     def rewrite(self, network: Network, choice: Choice) -> Edit:
         """One reindexing, with the factors and the new rows."""
+        from netxform.axes.index_maps import Reindex
+
         v = choice.values
         if not v["maps"]:
             return Edit()
@@ -222,10 +229,11 @@ class Widen:
 
 def _one_size(network: Network, chosen: dict[Atom, int]) -> None:
     """A layer that has one attribute for the sizes of several index sets (a recurrent one) gets them all widened."""
-    from netxform.core.axes import Atom, normal
+    from netxform.axes.algebra import Atom, normal
+    from netxform.axes.infer import types_of
 
     shared: dict[tuple[str, Any], list[Atom]] = {}
-    for stated in network.types.stated:
+    for stated in types_of(network).stated:
         if stated.layer is not None and stated.path is not None and len(stated.dims) == 1:
             only = normal(stated.dims[0])
             if len(only) == 1 and isinstance(only[0], Atom):
@@ -239,21 +247,23 @@ def _one_size(network: Network, chosen: dict[Atom, int]) -> None:
 
 
 def _locked(dim: Dim) -> bool:
-    from netxform.core.axes import is_locked
+    from netxform.axes.algebra import is_locked
 
     return is_locked(dim)
 
 
 def _inner(network: Network, atom: Atom) -> bool:
-    from netxform.core.roles import roles
+    from netxform.axes.infer import types_of
+    from netxform.axes.roles import roles
 
-    return bool(roles(network.types, atom).inner)
+    return bool(roles(types_of(network), atom).inner)
 
 
 def _output(network: Network, path: str) -> list[Dim]:
     """The type of the module's output value, or of the tensor that a module without a call hands out; empty for none."""
-    from netxform.core.network import exit_nodes
-    from netxform.core.rules import Typed
+    from netxform.axes.infer import types_of
+    from netxform.axes.rules.operations import Typed
+    from netxform.graph.network import exit_nodes
 
     module = network.module.get_submodule(path)
     if not any(True for _ in module.parameters()):
@@ -261,28 +271,28 @@ def _output(network: Network, path: str) -> list[Dim]:
     if hasattr(module, "num_heads") and hasattr(
         module, "out_proj"
     ):  # attention: what the heads compute, not what they write to
-        names = network.types.names
+        names = types_of(network).names
         name = names.get(f"{path}.in_proj_weight") or names.get(f"{path}.q_proj_weight")
         if name is not None:
-            return [network.types.tensors[name][0]]
+            return [types_of(network).tensors[name][0]]
     for node in exit_nodes(network, path):
-        value = network.types.values.get(node.name)
+        value = types_of(network).values.get(node.name)
         if isinstance(value, list | tuple) and value and isinstance(value[0], Typed):
             value = value[0]
         if isinstance(value, Typed):
             return list(value.dims)
-    names = network.types.names
+    names = types_of(network).names
     for name in (f"{path}.weight", f"{path}.in_proj_weight", f"{path}.weight_ih_l0", f"{path}.weight_ih"):
         if name in names:
-            return [network.types.tensors[names[name]][0]]
+            return [types_of(network).tensors[names[name]][0]]
     return []
 
 
 def _no_axis(network: Network, path: str, dims: list[Dim], free: list[Dim]) -> NetxformError:
-    from netxform.core.axes import atoms, show
-    from netxform.core.reindex import namer
+    from netxform.axes.algebra import atoms, show
+    from netxform.axes.reindex import axes_of, namer
 
-    name = namer(network.atoms)
+    name = namer(axes_of(network))
     if free:
         return fail(
             "X0322",
@@ -326,10 +336,12 @@ def _edits(
     noise: float,
 ) -> tuple[list[Any], list[Any]]:
     """Factors for the consumers, random values for the new rows of producers."""
-    from netxform.core.axes import positions
-    from netxform.core.roles import along, carried, carriers, roles
+    from netxform.axes.algebra import positions
+    from netxform.axes.index_maps import Fill, Scale
+    from netxform.axes.infer import types_of
+    from netxform.axes.roles import along, carried, carriers, roles
 
-    types = network.types
+    types = types_of(network)
     known = dict(network.module.named_parameters(remove_duplicate=False))
     scales: dict[tuple[str, int], list[float]] = {}
     fills: list[Fill] = []

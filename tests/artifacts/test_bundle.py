@@ -18,7 +18,7 @@ import netxform as nx
 from netxform.artifacts import bundle
 from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, ties, to_json
-from netxform.compiler.verify import tensors
+from netxform.compiler.measure import tensors
 from netxform.zoo import REGISTRY, build
 from tests.strategies import networks, randomized, zoo_input
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import netxform as nx
-from netxform.core.activations import activation_nodes
-from netxform.core.objective import Penalty, Training
-from netxform.core.values import Invocation
+from netxform.graph.activations import activation_nodes
+from netxform.graph.layer_spec import Invocation
+from netxform.language.work import Penalty, Training
 from netxform.training.augment import augment, partners
 from netxform.training.data import Batch, steps
 from netxform.training.objective import Objective, View, size

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from netxform.core.objective import SOFT_LOSSES
+from netxform.language.work import SOFT_LOSSES
 from netxform.training.losses import class_rows, count, loss_of, rates
 from netxform.training.soft import ensemble, feature_loss, soft_loss
 

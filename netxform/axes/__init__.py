@@ -1,0 +1,1 @@
+"""Every dimension of every tensor has a type; index maps follow from the types."""

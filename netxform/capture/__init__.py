@@ -1,0 +1,1 @@
+"""From a PyTorch model to a graph that computes what the model computes."""

@@ -1,0 +1,362 @@
+"""nn.Module → Network: two front-ends in order, each accepted only when it computes what the model computes.
+
+    symbolic trace → recorder → symbolic trace with islands        first that equals eager, bit for bit
+
+Equal is shown in one of two ways, at two batch sizes: the graph and the model are the same program, operation by operation (on
+meta tensors: nothing is computed); or, where that says nothing, they give the same values.
+
+The model itself is never touched: everything happens on a copy of its structure, which shares its parameters and writes none.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import operator
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from netxform.capture.concrete import Recorder, plain
+from netxform.capture.equivalence import program, provable
+from netxform.capture.symbolic import TrainingFlag, drop_asserts, foreign, lower_training, symbolic
+from netxform.collector import paused
+from netxform.errors import NetxformError, fail
+from netxform.graph.copies import lent, parts, structure, weightless
+from netxform.graph.layers import BatchNormAct2d, DropPath
+from netxform.graph.meta import MetaRun, annotate
+from netxform.graph.network import Input, Island, Network
+
+_MAX_ISLANDS = 64
+
+
+def capture(model: nn.Module, *inputs: Tensor) -> Network:
+    """Capture `model` as it computes `model(*inputs)` in eval mode. The network may share the memory of its parameters.
+
+    The module hierarchy and every `state_dict` key are kept; modules that eval never runs survive and are listed in
+    `notes`. The graph runs at other batch sizes where the model does. On meta inputs values are not compared.
+
+    Raises NetxformError X0802 where no front-end captures the model.
+    """
+    if isinstance(model, fx.GraphModule) and all("exits" in n.meta for n in model.graph.nodes if n.op != "output"):
+        return _finish(structure(model, lent), inputs, "graph", (), model)
+    if not all(isinstance(t, Tensor) for t in cast("tuple[object, ...]", inputs)):
+        raise fail(
+            "X0802",
+            f"`{type(model).__name__}` takes something else than tensors here",
+            notes=("a captured network takes tensors; lists of images of several sizes, as detectors do, are no tensors",),
+            helps=("capture its `backbone`, or wrap the model in a module that takes one tensor",),
+        )
+    taken = [n for n, _ in model.named_children() if hasattr(fx.GraphModule, n)]
+    if taken:
+        raise fail(
+            "X0802",
+            f"a submodule is called `{taken[0]}`, a name that torch.fx needs for itself",
+            helps=("rename the submodule, or wrap the model in another module",),
+        )
+    tried: list[str] = []
+    packed = False
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), paused():
+        warnings.simplefilter("ignore")
+        judge = _Judge(model, inputs)
+        ways: list[tuple[str, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
+            ("symbolic", lambda: (_symbolic(model), ())),
+            ("recorder", lambda: (_recorded(model, inputs), ())),
+            ("islands", lambda: _with_islands(model)),
+        ]
+        for name, way in ways:
+            try:
+                module, islands = way()
+                noted = judge.accept(module)
+                return _finish(module, inputs, name, islands, model, noted)
+            except NetxformError as error:
+                tried.append(f"{name}: {error.diagnostics[0].message}")
+            except Exception as error:
+                packed = packed or _packs(error)
+                lines = str(error).strip().splitlines()
+                tried.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:200])
+    raise fail(
+        "X0802",
+        f"`{type(model).__name__}` cannot be captured as a graph",
+        notes=tuple(tried),
+        helps=("packed sequences are no tensors: pad in front, so that a recurrent layer ends at the last word",)
+        if packed
+        else ("pass inputs with which the model runs in eval mode",),
+    )
+
+
+def _packs(error: BaseException) -> bool:
+    """Whether it was raised while sequences were packed for a recurrent layer."""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_name in ("pack_padded_sequence", "pack_sequence", "pad_packed_sequence"):
+            return True
+        frame = frame.tb_next
+    return False
+
+
+def _prepared(copied: nn.Module) -> nn.Module:
+    """The copy in eval mode, with those layers of other libraries exchanged that have a twin in torch.nn or here."""
+    copied.eval()
+    for part in list(copied.modules()):
+        _exchange(part)
+    return copied
+
+
+def _exchange(part: nn.Module) -> None:
+    """Stochastic depth of torchvision and timm becomes `DropPath`; timm's norm with activation becomes ours."""
+    if type(part).__name__ == "BatchNormAct2d" and type(part).__module__.startswith("timm."):
+        norm = cast(Any, part)
+        if isinstance(part, nn.BatchNorm2d) and norm.track_running_stats:
+            norm.__class__ = BatchNormAct2d
+    for name, child in list(part.named_children()):
+        kind = type(child).__name__
+        if kind == "StochasticDepth":
+            setattr(part, name, DropPath(float(cast(Any, child).p), str(cast(Any, child).mode)).eval())
+        elif kind == "DropPath" and not isinstance(child, DropPath):
+            drop = cast(Any, child)
+            setattr(part, name, DropPath(float(drop.drop_prob or 0.0), "row", bool(drop.scale_by_keep)).eval())
+
+
+def _flagged(model: nn.Module) -> nn.Module:
+    for part in model.modules():
+        if part.__class__.__module__.startswith("torch.nn") and not list(part.children()):
+            continue
+        part.training = cast(bool, TrainingFlag(0))
+    return model
+
+
+def _unflagged(module: nn.Module) -> None:
+    for part in module.modules():
+        part.training = False
+
+
+def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.GraphModule:
+    copied = _flagged(_prepared(structure(model, lent)))
+    graph = symbolic(copied, islands)
+    drop_asserts(graph)
+    alien = foreign(graph)
+    if alien is not None and not islands:
+        raise fail("X0802", f"`{alien}` would stay a call in the graph")
+    return _module(copied, graph, {})
+
+
+def _recorded(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    copied = _flagged(_prepared(copy.deepcopy(model)))  # the code runs: it may write
+    graph, constants = Recorder(copied).record(*inputs)
+    return _module(copied, graph, constants)
+
+
+def _with_islands(model: nn.Module) -> tuple[fx.GraphModule, tuple[Island, ...]]:
+    """Symbolic tracing again and again, with the innermost module that fails kept whole."""
+    islands: dict[str, Island] = {}
+    for _ in range(_MAX_ISLANDS):
+        try:
+            return _symbolic(model, frozenset(islands)), tuple(islands.values())
+        except Exception as error:
+            path = getattr(error, "failing", None)
+            if not path or path in islands:
+                raise
+            kind = type(model.get_submodule(path)).__name__
+            islands[path] = Island(path, kind, str(error).strip().split("\n")[0][:160])
+    raise fail("X0802", f"more than {_MAX_ISLANDS} submodules cannot be traced")
+
+
+class _Shell(nn.Module):
+    """A root that holds what the model held, under the same names."""
+
+    def __init__(self, model: nn.Module, constants: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, child in model.named_children():
+            self.add_module(name, child)
+        for name, parameter in model._parameters.items():  # pyright: ignore[reportPrivateUsage]
+            self.register_parameter(name, parameter)
+        loose = model._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+        for name, buffer in model._buffers.items():  # pyright: ignore[reportPrivateUsage]
+            self.register_buffer(name, buffer, persistent=name not in loose)
+        for name, value in vars(model).items():
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value, persistent=False)
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=True)
+
+
+def _module(model: nn.Module, graph: fx.Graph, constants: dict[str, Tensor]) -> fx.GraphModule:
+    module = fx.GraphModule(_Shell(model, constants), graph, class_name=type(model).__name__)
+    keep_everything(model, module)
+    _unflagged(module)
+    lower_training(module)
+    module.graph.lint()
+    module.recompile()
+    return module.eval()
+
+
+def keep_everything(model: nn.Module, module: fx.GraphModule) -> None:
+    """Give the graph module what the graph does not read but the model holds, and the model's order of names."""
+    have = {n for n, _ in module.named_modules(remove_duplicate=False)}
+    for name, part in model.named_modules(remove_duplicate=False):
+        if name and name not in have:
+            owner, _, last = name.rpartition(".")
+            module.get_submodule(owner).add_module(last, part)
+            have |= {f"{name}.{n}" if n else name for n, _ in part.named_modules(remove_duplicate=False)}
+    _restore_tensors(model, module)
+    _keep_containers(model, module)
+
+
+def _restore_tensors(model: nn.Module, module: fx.GraphModule) -> None:
+    """Parameters and buffers that hang on containers and that the graph does not read."""
+    have = {n for n, _ in (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))}
+    for name, part in model.named_modules(remove_duplicate=False):
+        target = module.get_submodule(name)
+        for key, parameter in part._parameters.items():  # pyright: ignore[reportPrivateUsage]
+            if (f"{name}.{key}" if name else key) not in have:
+                target.register_parameter(key, parameter)
+        loose = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+        for key, buffer in part._buffers.items():  # pyright: ignore[reportPrivateUsage]
+            if (f"{name}.{key}" if name else key) not in have:
+                target.register_buffer(key, buffer, persistent=key not in loose)
+            elif key in loose:
+                target._non_persistent_buffers_set.add(key)  # pyright: ignore[reportPrivateUsage]
+
+
+def _keep_containers(model: nn.Module, module: fx.GraphModule) -> None:
+    """Order children as in the model, so that `state_dict` has the same order."""
+    for name, part in model.named_modules(remove_duplicate=False):
+        target = module.get_submodule(name)
+        order = list(part._modules)  # pyright: ignore[reportPrivateUsage]
+        held = target._modules  # pyright: ignore[reportPrivateUsage]
+        for key in [k for k in order if k in held] + [k for k in held if k not in order]:
+            held[key] = held.pop(key)
+        for mine, theirs in ((target._parameters, part._parameters), (target._buffers, part._buffers)):  # pyright: ignore[reportPrivateUsage]
+            for key in [k for k in theirs if k in mine] + [k for k in list(mine) if k not in theirs]:
+                mine[key] = cast(Any, mine.pop(key))
+
+
+class _Judge:
+    """Whether a graph computes what the model computes."""
+
+    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.model = model
+        self.given = (inputs, tuple(_bigger(t) for t in inputs))
+        self.shapes: dict[Any, Any] = {}
+        self.on_meta = any(t.is_meta for t in (*inputs, *model.parameters()))
+
+    def accept(self, module: fx.GraphModule) -> bool:
+        """Returns whether shapes and dtypes were noted on the way. Raises NetxformError X0802 where they differ."""
+        extra = [n.name for n in module.graph.nodes if n.op == "placeholder"][len(self.given[0]) :]
+        if extra:
+            raise fail("X0802", f"`{extra[0]}`, which has a default, would become an input")
+        if self.programs is not None:
+            try:
+                shadow = parts(module, weightless)
+                first = functools.partial(annotate, module.graph, shadow)
+                if self._programs(shadow, first, MetaRun(shadow, graph=module.graph).run) == self.programs:
+                    return True
+            except Exception:
+                pass  # then by values
+        _compare(copy.deepcopy(module), self.runs)
+        return False
+
+    @cached_property
+    def programs(self) -> list[list[Any]] | None:
+        """The model's programs at both batch sizes, where they say all."""
+        if not provable(self.model):
+            return None
+        try:
+            shadow = structure(self.model, weightless).eval()
+            return self._programs(shadow, shadow, shadow)
+        except Exception:
+            return None
+
+    def _programs(self, module: nn.Module, *calls: Callable[..., Any]) -> list[list[Any]]:
+        given = [tuple(weightless(t) for t in inputs) for inputs in self.given]
+        return [program(module, inputs, self.shapes, call) for inputs, call in zip(given, calls, strict=True)]
+
+    @cached_property
+    def runs(self) -> list[tuple[tuple[Tensor, ...], list[Tensor]]]:
+        """What eager computes at both batch sizes, at the second where it can. Nothing on meta."""
+        if self.on_meta:
+            return []
+        runs: list[tuple[tuple[Tensor, ...], list[Tensor]]] = []
+        for i, given in enumerate(self.given):
+            copied = copy.deepcopy(self.model).eval()
+            try:
+                with torch.no_grad():
+                    runs.append((given, _leaves(plain(copied(*[t.clone() for t in given])))))
+            except Exception as error:
+                if i == 0:
+                    text = str(error).strip().split("\n")[0]
+                    raise fail("X0802", f"the model does not run on these inputs: {text}") from error
+        return runs
+
+
+def _bigger(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor.flip(0), tensor], 0) if tensor.dim() else tensor
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
+
+
+def _compare(module: fx.GraphModule, expected: list[tuple[tuple[Tensor, ...], list[Tensor]]]) -> None:
+    for given, wanted in expected:
+        with torch.no_grad():
+            got = _leaves(plain(module(*[t.clone() for t in given])))
+        if len(got) != len(wanted):
+            raise fail("X0802", f"the graph returns {len(got)} tensors, the model {len(wanted)}")
+        for a, b in zip(got, wanted, strict=True):
+            if a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()):
+                raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
+
+
+def _finish(
+    module: fx.GraphModule,
+    inputs: tuple[Tensor, ...],
+    way: str,
+    islands: tuple[Island, ...],
+    model: nn.Module,
+    noted: bool = False,
+) -> Network:
+    taken = [n for n in module.graph.nodes if n.op == "placeholder"]
+    for node in taken:
+        node.args = ()  # a default value that was bound while tracing
+    names = [n.name for n in taken]
+    specs = tuple(Input(n, tuple(t.shape), t.dtype) for n, t in zip(names, inputs, strict=True))
+    if not noted:
+        with torch.random.fork_rng(devices=[]):
+            annotate(module.graph, module, *inputs)
+    for node in module.graph.nodes:
+        if node.meta.get("dtype") is None and node.op != "output":  # a tuple or a number is no value to cut at
+            if node.op == "call_module":  # the first of several results is a layer's output: the states of a recurrent one
+                for first in [u for u in node.users if u.target is operator.getitem and u.args[1] == 0]:
+                    first.meta["exits"] = (*node.meta.get("exits", ()), *first.meta.get("exits", ()))
+            node.meta |= {"exits": (), "entries": ()}
+    called = {str(n.target) for n in module.graph.nodes if n.op == "call_module"}
+    called |= {str(n.target).rpartition(".")[0] for n in module.graph.nodes if n.op == "get_attr"} - {""}
+    run = called | {a for c in called for a in _above(c)}
+    with_parameters = {a for n, _ in module.named_parameters(remove_duplicate=False) for a in _above(n)}
+    idle = [
+        n
+        for n, _ in module.named_modules()
+        if n in with_parameters and n not in run and not any(a in called for a in _above(n))
+    ]
+    tops = [n for n in idle if n.rpartition(".")[0] not in idle]
+    notes = tuple(f"`{n}` is not run in eval mode: it stays in the module, outside the graph" for n in tops)
+    notes += tuple(f"`{i.path}` ({i.kind}) is kept whole: {i.reason}" for i in islands)
+    modes = {n: m.training for n, m in model.named_modules()}
+    flags = {n: p.requires_grad for n, p in model.named_parameters(remove_duplicate=False)}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        parameter.requires_grad_(flags.get(name, parameter.requires_grad))
+    module.train(modes.get("", False))
+    return Network(module, specs, way, islands, notes)
+
+
+def _above(path: str) -> list[str]:
+    """The modules that a module or tensor of this name lies in."""
+    parts_ = path.split(".")
+    return [".".join(parts_[:i]) for i in range(1, len(parts_))]

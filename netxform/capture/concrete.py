@@ -1,0 +1,293 @@
+"""The second front-end: one concrete forward pass, written down as a graph.
+
+A `TorchFunctionMode` sees every torch function; leaf modules become `call_module`; ints read off a tensor's shape stay
+values of the graph, so that other batch sizes run. Python control flow is followed as it went.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import types
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+
+from netxform.capture.symbolic import TrainingFlag, is_leaf
+from netxform.errors import fail
+
+_ACTIVE: list[Recorder] = []
+_METHODS = (types.MethodDescriptorType, types.WrapperDescriptorType)
+
+
+class TracedInt(int):
+    """An int read off a shape that knows how to become a node of the graph."""
+
+    make: Callable[[], fx.Node]
+    made: fx.Node | None
+
+    def __new__(cls, value: int, make: Callable[[], fx.Node]) -> TracedInt:
+        """`make` writes the node when it is first needed."""
+        self = int.__new__(cls, value)
+        self.make = make
+        self.made = None
+        return self
+
+    def node(self) -> fx.Node:
+        """The node that computes this int."""
+        if self.made is None:
+            self.made = self.make()
+        return self.made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> int:
+        return int(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (int, (int(self),))
+
+
+def _arithmetic(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+    function = getattr(operator, name)
+
+    def apply(left: Any, right: Any) -> Any:
+        result = function(
+            int(left) if isinstance(left, TracedInt) else left, int(right) if isinstance(right, TracedInt) else right
+        )
+        if not _ACTIVE or _ACTIVE[-1].depth or type(result) is not int:
+            return result
+        recorder = _ACTIVE[-1]
+        return TracedInt(result, lambda: recorder.graph.call_function(function, (_node(left), _node(right))))
+
+    return (lambda self, other: apply(self, other)), (lambda self, other: apply(other, self))
+
+
+def _node(value: Any) -> Any:
+    return value.node() if isinstance(value, TracedInt) else value
+
+
+for _name in ("add", "sub", "mul", "floordiv", "mod"):
+    _left, _right = _arithmetic(_name)
+    setattr(TracedInt, f"__{_name}__", _left)
+    setattr(TracedInt, f"__r{_name}__", _right)
+
+
+class Recorder(TorchFunctionMode):
+    """Records one forward pass of `model`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.graph = fx.Graph()
+        self.depth = 0
+        self.nodes: dict[int, fx.Node] = {}
+        self.alive: list[Any] = []
+        self.constants: dict[str, Tensor] = {}
+        self.paths = {id(m): n for n, m in model.named_modules()}
+        named = [*model.named_parameters(), *model.named_buffers()]
+        self.names = {id(t): n for n, t in named}
+        self.stack: list[str] = []
+
+    def record(self, *inputs: Tensor) -> tuple[fx.Graph, dict[str, Tensor]]:
+        """The graph of `model(*inputs)`, and tensors that it reads and that are neither parameter nor buffer."""
+        names = [p for p in inspect.signature(self.model.forward).parameters if p not in ("args", "kwargs")]
+        names += [f"input_{i}" for i in range(len(names), len(inputs))]
+        for name, tensor in zip(names, inputs, strict=False):
+            node = self.graph.placeholder(name)
+            node.meta |= {"scope": "", "exits": (), "entries": ()}
+            self._bind(tensor, node)
+        original = nn.Module.__call__
+
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            return self._module(original, module, args, kwargs)
+
+        nn.Module.__call__ = call  # type: ignore[method-assign]
+        _ACTIVE.append(self)
+        try:
+            with torch.no_grad(), self:
+                result = self.model(*inputs)
+        finally:
+            _ACTIVE.pop()
+            nn.Module.__call__ = original  # type: ignore[method-assign]
+        self.graph.output(self._encode(plain(result)))
+        return self.graph, self.constants
+
+    def _module(self, original: Any, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        path = self.paths.get(id(module))
+        if self.depth or path is None:
+            return original(module, *args, **kwargs)
+        first = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
+        if first is not None and path:
+            entry = self._of(first)
+            entry.meta["entries"] = (*entry.meta.get("entries", ()), path)
+        if not path or not is_leaf(module):
+            self.stack.append(path)
+            try:
+                result = original(module, *args, **kwargs)
+            finally:
+                self.stack.pop()
+        else:
+            encoded = self._encode(args), self._encode(kwargs)
+            self.depth += 1
+            try:
+                result = original(module, *args, **kwargs)
+            finally:
+                self.depth -= 1
+            self._register(result, self._add(self.graph.call_module(path, *encoded), path.rpartition(".")[0]))
+        if isinstance(result, Tensor) and path:
+            node = self._of(result)
+            node.meta["exits"] = (*node.meta.get("exits", ()), path)
+        return result
+
+    def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the function and write it down."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        clean_args, clean_kwargs = _unflag(args), _unflag(kwargs)
+        if self.depth:
+            return func(*clean_args, **clean_kwargs)
+        result = func(*clean_args, **clean_kwargs)
+        if name == "__get__":
+            return self._property(func, args, result)
+        if name == "__set__":
+            return result
+        if name == "size" and isinstance(args[0], Tensor):
+            if isinstance(result, torch.Size):
+                return self._sizes(args[0], result)
+            dim = args[1] if len(args) > 1 else kwargs["dim"]
+            return self._size(args[0], int(dim), result)
+        if name in ("numel", "nelement") and id(args[0]) not in self.names:
+            base = self._of(args[0])
+            return TracedInt(result, lambda: self._add(self.graph.call_method("numel", (base,))))
+        if name == "__setitem__":
+            self._add(self.graph.call_function(operator.setitem, self._encode(args)))
+            return result
+        if not _has_tensor(result):
+            return result
+        if isinstance(result, Tensor) and id(result) in self.names and any(result is a for a in args):
+            return result
+        encoded_args, encoded_kwargs = self._encode(args), self._encode(kwargs)
+        if name == "__getitem__":
+            node = self.graph.call_function(operator.getitem, encoded_args, encoded_kwargs)
+        elif isinstance(func, _METHODS) or getattr(func, "__module__", None) == "torch._tensor":
+            node = self.graph.call_method(name, encoded_args, encoded_kwargs)
+        else:
+            node = self.graph.call_function(func, encoded_args, encoded_kwargs)
+        self._register(result, self._add(node))
+        return result
+
+    def _property(self, func: Any, args: Any, result: Any) -> Any:
+        name = getattr(func.__self__, "__name__", "")
+        if name == "shape":
+            return self._sizes(args[0], result)
+        if not _has_tensor(result):
+            return result
+        self._register(result, self._add(self.graph.call_function(getattr, (self._encode(args[0]), name))))
+        return result
+
+    def _sizes(self, tensor: Tensor, sizes: torch.Size) -> Any:
+        if id(tensor) in self.names:
+            return sizes
+        return torch.Size([self._size(tensor, i, n) for i, n in enumerate(sizes)])
+
+    def _size(self, tensor: Tensor, dim: int, value: int) -> int:
+        if id(tensor) in self.names:
+            return value
+        base = self._of(tensor)
+        return TracedInt(value, lambda: self._add(self.graph.call_method("size", (base, dim))))
+
+    def _add(self, node: fx.Node, scope: str | None = None) -> fx.Node:
+        node.meta.setdefault("scope", self.stack[-1] if scope is None and self.stack else scope or "")
+        node.meta.setdefault("exits", ())
+        node.meta.setdefault("entries", ())
+        return node
+
+    def _of(self, tensor: Tensor) -> fx.Node:
+        if id(tensor) in self.nodes:
+            return self.nodes[id(tensor)]
+        name = self.names.get(id(tensor))
+        if name is None:
+            if tensor.requires_grad:
+                raise fail("X0802", "the model reads a trainable tensor that is no parameter of it")
+            name = f"_constant_{len(self.constants)}"
+            self.constants[name] = tensor.detach().clone()
+        node = self._add(self.graph.get_attr(name), name.rpartition(".")[0])
+        self._bind(tensor, node)
+        return node
+
+    def _bind(self, tensor: Tensor, node: fx.Node) -> None:
+        self.nodes[id(tensor)] = node
+        self.alive.append(tensor)
+
+    def _register(self, value: Any, node: fx.Node) -> None:
+        if isinstance(value, Tensor):
+            self._bind(value, node)
+        elif isinstance(value, tuple | list):
+            for i, item in enumerate(cast("list[Any]", value)):
+                if _has_tensor(item):
+                    self._register(item, self._add(self.graph.call_function(operator.getitem, (node, i))))
+        elif isinstance(value, dict):
+            for key, item in cast("dict[Any, Any]", value).items():
+                if _has_tensor(item):
+                    self._register(item, self._add(self.graph.call_function(operator.getitem, (node, key))))
+
+    def _encode(self, value: Any) -> Any:
+        match value:
+            case Tensor():
+                return self._of(value)
+            case TracedInt():
+                return value.node()
+            case TrainingFlag():
+                return value
+            case slice():
+                return slice(self._encode(value.start), self._encode(value.stop), self._encode(value.step))
+            case tuple():
+                return tuple(self._encode(v) for v in cast("tuple[Any, ...]", value))
+            case list():
+                return [self._encode(v) for v in cast("list[Any]", value)]
+            case dict():
+                return {k: self._encode(v) for k, v in cast("dict[Any, Any]", value).items()}
+            case _:
+                return value
+
+
+def plain(value: Any) -> Any:
+    """A model's result as tensors in dicts and tuples: dataclass-like outputs become dicts, None and caches are left out."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, dict) or hasattr(value, "to_tuple"):
+        items = {k: plain(v) for k, v in cast("dict[str, Any]", value).items()}
+        return {k: v for k, v in items.items() if _has_tensor(v)}
+    if isinstance(value, tuple | list):
+        items_ = [plain(v) for v in cast("list[Any]", value)]
+        return tuple(v for v in items_ if _has_tensor(v))
+    if hasattr(value, "__dataclass_fields__"):
+        found = {k: plain(getattr(value, k)) for k in value.__dataclass_fields__}
+        return {k: v for k, v in found.items() if _has_tensor(v)}
+    return None
+
+
+def _has_tensor(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return True
+    if isinstance(value, dict):
+        return any(_has_tensor(v) for v in cast("dict[Any, Any]", value).values())
+    if isinstance(value, tuple | list):
+        return any(_has_tensor(v) for v in cast("list[Any]", value))
+    return False
+
+
+def _unflag(value: Any) -> Any:
+    if isinstance(value, TrainingFlag):
+        return bool(value)
+    if isinstance(value, TracedInt):
+        return value
+    if type(value) is tuple:
+        return tuple(_unflag(v) for v in cast("tuple[Any, ...]", value))
+    if type(value) is list:
+        return [_unflag(v) for v in cast("list[Any]", value)]
+    if type(value) is dict:
+        return {k: _unflag(v) for k, v in cast("dict[Any, Any]", value).items()}
+    return value

@@ -1,0 +1,153 @@
+"""What the two front-ends share, and the first of them: `torch.fx.symbolic_trace` with places noted on every node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from netxform.graph.frozen import THAWED
+from netxform.graph.layers import Attention, BatchNormAct2d, DropPath, Factored, Int8Embedding, Int8Linear, TTLinear
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+_OWN = (Attention, DropPath, BatchNormAct2d, Factored, TTLinear, Int8Linear, Int8Embedding)
+_OPEN = ("Transformer", "TransformerEncoder", "TransformerDecoder", "TransformerEncoderLayer", "TransformerDecoderLayer")
+
+
+class TrainingFlag(int):
+    """`module.training` while a model is captured: false, and known again among the arguments of a function."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrainingFlag:
+        return self
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether the module stays one call: layers of torch.nn (containers and Transformer blocks apart) and our own."""
+    if type(module) in THAWED or isinstance(module, _OWN):
+        return True
+    if type(module) in (nn.Module, fx.GraphModule):
+        return False
+    name = type(module).__name__
+    return type(module).__module__.startswith("torch.nn") and not isinstance(module, _CONTAINERS) and name not in _OPEN
+
+
+class Tracer(fx.Tracer):
+    """A symbolic tracer that notes scopes, entries and exits; what it cannot enter stays a leaf (an island)."""
+
+    def __init__(self, islands: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self.islands = islands
+        self.scopes: list[str] = [""]
+        self.failing: str | None = None
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Layers of torch.nn, and islands."""
+        return module_qualified_name in self.islands or is_leaf(m)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """A node with its places."""
+        node = super().create_node(*args, **kwargs)
+        node.meta |= {"scope": self.scopes[-1], "exits": (), "entries": ()}
+        return node
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Note what goes in and what comes out."""
+        path = self.path_of_module(m)
+        first = next((a for a in (*args, *kwargs.values()) if isinstance(a, fx.Proxy)), None)
+        if first is not None:
+            first.node.meta["entries"] = (*first.node.meta.get("entries", ()), path)
+        leaf = self.is_leaf_module(m, path)
+        self.scopes.append(path.rpartition(".")[0] if leaf else path)
+        try:
+            result = super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failing = self.failing or path
+            raise
+        finally:
+            self.scopes.pop()
+        if isinstance(result, fx.Proxy):
+            result.node.meta["exits"] = (*result.node.meta.get("exits", ()), path)
+        return result
+
+
+def symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.Graph:
+    """The graph of the model by symbolic tracing. Raises whatever the model raises on proxies."""
+    tracer = Tracer(islands)
+    try:
+        return tracer.trace(model)
+    except Exception as error:
+        error.failing = tracer.failing  # type: ignore[attr-defined]
+        raise
+
+
+def lower_training(module: fx.GraphModule) -> None:
+    """Functions that were called with `training=self.training` become modules, so that `train()` still switches them."""
+    functions: dict[Any, type[nn.Module]] = {
+        nn.functional.dropout: nn.Dropout,
+        nn.functional.dropout1d: nn.Dropout1d,
+        nn.functional.dropout2d: nn.Dropout2d,
+        nn.functional.dropout3d: nn.Dropout3d,
+        nn.functional.alpha_dropout: nn.AlphaDropout,
+        nn.functional.feature_alpha_dropout: nn.FeatureAlphaDropout,
+        torch.dropout: nn.Dropout,
+    }
+    count = 0
+    for node in list(module.graph.nodes):
+        values = (*node.args, *node.kwargs.values())
+        if not any(isinstance(v, TrainingFlag) for v in values):
+            continue
+        kind = functions.get(node.target) if node.op == "call_function" else None
+        if kind is not None:
+            p = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
+            scope = node.meta.get("scope", "")
+            path = f"{scope}.dropout_{count}" if scope else f"dropout_{count}"
+            while _taken(module, path):
+                count += 1
+                path = f"{scope}.dropout_{count}" if scope else f"dropout_{count}"
+            count += 1
+            module.add_submodule(path, kind(float(p)))
+            with module.graph.inserting_before(node):
+                source = node.args[0] if node.args else node.kwargs["input"]
+                made = module.graph.call_module(path, (source,))
+            made.meta |= node.meta
+            node.replace_all_uses_with(made)
+            module.graph.erase_node(node)
+        else:
+            node.args = fx.node.map_aggregate(node.args, _settle)  # type: ignore[assignment]
+            node.kwargs = fx.node.map_aggregate(node.kwargs, _settle)  # type: ignore[assignment]
+
+
+def drop_asserts(graph: fx.Graph) -> None:
+    """Remove `torch._assert` and what was computed for it alone: a captured graph is shown, not checked at run time."""
+    stack = [n for n in graph.nodes if n.op == "call_function" and n.target is torch._assert]  # pyright: ignore[reportPrivateUsage]
+    while stack:
+        node = stack.pop()
+        if node.users or node.op not in ("call_function", "call_method"):
+            continue
+        inputs = node.all_input_nodes
+        graph.erase_node(node)
+        stack += [n for n in inputs if getattr(n.target, "__module__", "") in ("_operator", "builtins")]
+
+
+def foreign(graph: fx.Graph) -> str | None:
+    """A function of the graph that belongs neither to torch nor to Python, or None."""
+    for node in graph.nodes:
+        if node.op == "call_function":
+            space = getattr(node.target, "__module__", None) or "torch"
+            if space.split(".")[0] not in ("torch", "_operator", "math", "builtins"):
+                return f"{space}.{getattr(node.target, '__name__', node.target)}"
+    return None
+
+
+def _settle(value: Any) -> Any:
+    return bool(value) if isinstance(value, TrainingFlag) else value
+
+
+def _taken(module: nn.Module, path: str) -> bool:
+    try:
+        module.get_submodule(path)
+    except AttributeError:
+        owner, _, last = path.rpartition(".")
+        return hasattr(module.get_submodule(owner), last)
+    return True

@@ -1,0 +1,1 @@
+"""Claims and how each is measured; a family a file."""

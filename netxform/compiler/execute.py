@@ -1,0 +1,207 @@
+"""The plan carried out on the real network: choices settled, Edits replayed, work done, every claim measured as it is made.
+
+Plan, Network ─run→ Outcome        Plan, Network ─deepen→ Plan, settled as far as weights and data allow without training
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from netxform.compiler.measure import Measured, measure, probe
+from netxform.compiler.plan import Check, Plan, PlanItem, Step, Walk
+from netxform.compiler.resolve import judge
+from netxform.errors import Diagnostic, NetxformError
+from netxform.graph.network import Network
+from netxform.graph.surgery import perform
+from netxform.language.laws import Contract, Entry, Evidence
+from netxform.language.verb import Material, Settles
+from netxform.language.work import Comparison, Fitting, Snapshot, Training
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives: the network, metrics, evidence about what it used, and what a reader should be warned of."""
+
+    network: Network
+    metrics: dict[str, float]
+    evidence: tuple[Evidence, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Workers(Protocol):
+    """Who does the work that steps ask for; given from above, for the compiler knows no training."""
+
+    def train(self, network: Network, work: Training, step: Step) -> Trained:
+        """Train, and report metrics."""
+        ...
+
+    def remember(self, network: Network, work: Snapshot) -> None:
+        """Keep the network as a model of that name."""
+        ...
+
+    def fit(self, network: Network, work: Fitting, step: Step) -> dict[str, float]:
+        """Fit a classifier to the network's output, and report metrics."""
+        ...
+
+    def material(self, step: Step) -> Material:
+        """Calibration data and progress for a step that settles its choice on the real network."""
+        ...
+
+    def finished(self, stage: str | None, index: int, network: Network) -> None:
+        """A statement is done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The network at the end, what the certificate says of each statement, and the metrics as they stood last.
+
+    `plan` is the plan with every choice final.
+    """
+
+    plan: Plan
+    network: Network
+    entries: tuple[Entry, ...]
+    measured: tuple[tuple[Measured, ...], ...]
+    metrics: dict[str, float]
+    comparisons: tuple[tuple[Step, Comparison], ...] = ()
+
+
+@dataclass
+class _Progress:
+    network: Network
+    entries: list[Entry] = field(default_factory=list[Entry])
+    measured: list[tuple[Measured, ...]] = field(default_factory=list["tuple[Measured, ...]"])
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    comparisons: list[tuple[Step, Comparison]] = field(default_factory=list["tuple[Step, Comparison]"])
+
+
+def run(plan: Plan, network: Network, workers: Workers, tell: Callable[[str], None] = lambda text: None) -> Outcome:
+    """Carry out the plan. Raises NetxformError X0501 (a contract fell short), X0601 (an assert), X08xx (run time)."""
+    state = _Progress(network)
+    inputs = probe(network, plan.spec.seed)
+    done: list[PlanItem] = []
+    walk = plan.walk()
+    for item in walk:
+        if isinstance(item, Check):
+            _assert(item, replace(plan, items=tuple(done)), state)
+            done.append(item)
+            continue
+        tell(item.text)
+        try:
+            item = _settled(item, walk, state.network, workers)
+            _step(item, plan, state, workers, inputs)
+        except NetxformError as error:
+            placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
+            raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
+        # what was computed is in the network now
+        done.append(replace(item, edit=replace(item.edit, tensors={}), twin=None))
+        workers.finished(item.stage, item.index, state.network)
+    final = replace(plan, items=tuple(done))
+    return Outcome(final, state.network, tuple(state.entries), tuple(state.measured), state.metrics, tuple(state.comparisons))
+
+
+def _settled(item: Step, walk: Walk, network: Network, workers: Workers) -> Step:
+    """The step with its choice final."""
+    if not isinstance(item.transform, Settles):
+        return item
+    choice = item.transform.settle(network, item.choice, workers.material(item))
+    made = walk.send(choice)
+    assert isinstance(made, Step)
+    return made
+
+
+def deepen(plan: Plan, network: Network, workers: Workers) -> Plan:
+    """The plan with choices made on weights and data, and the claims of those steps measured. Nothing is trained: what stands
+    behind a training stays as the twin has it, for its weights are not known yet.
+    """
+    inputs = probe(network, plan.spec.seed)
+    walk = plan.walk()
+    done: list[PlanItem] = []
+    trained = False
+    for item in walk:
+        if isinstance(item, Check) or trained:
+            done.append(item)
+            continue
+        trained = item.choice.trains or isinstance(item.choice.work, Fitting)
+        if trained:
+            done.append(item)
+            continue
+        try:
+            item = _settled(item, walk, network, workers)
+            after = perform(network, item.edit, item.twin)
+            if isinstance(item.transform, Settles):
+                material = workers.material(item)
+                found = [measure(c, network, after, inputs, plan.spec.seed, item.edit, material).evidence for c in item.claims]
+                item = replace(item, measured=tuple(found))
+        except NetxformError as error:
+            placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
+            raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
+        network = after
+        done.append(replace(item, edit=replace(item.edit, tensors={}), twin=None))
+    return replace(plan, items=tuple(done))
+
+
+def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: Any) -> None:
+    before = state.network
+    after = perform(before, item.edit, item.twin)
+    metrics = dict(item.choice.metrics)
+    trained: Trained | None = None
+    work = item.choice.work
+    if isinstance(work, Training):
+        trained = workers.train(after, work, item)
+        after, metrics = trained.network, trained.metrics
+    elif isinstance(work, Fitting):
+        metrics = workers.fit(after, work, item)
+    elif isinstance(work, Snapshot):
+        workers.remember(after, work)
+    elif isinstance(work, Comparison):
+        state.comparisons.append((item, work))
+    material = workers.material(item)
+    measured = tuple(measure(c, before, after, inputs, plan.spec.seed, item.edit, material) for c in item.claims)
+    if trained is not None:
+        measured += tuple(Measured(e, {}) for e in trained.evidence)
+    broken = [m.evidence for m in measured if not m.evidence.held]
+    if broken:
+        raise NetxformError(
+            [
+                Diagnostic(
+                    "X0501",
+                    f"contract `{item.contract}` fell short: {e.claim}",
+                    item.span,
+                    f"measured {e.measured:.3g}, allowed {e.bound:.3g}",
+                    notes=tuple(f"{k}: {v}" for k, v in e.detail.items()),
+                    helps=("nothing was written; please report this: a contract that fails is a defect of netxform",),
+                )
+                for e in broken
+            ],
+            plan.spec.sources,
+            exit_code=3,
+        )
+    state.network = after
+    if item.contract is Contract.LOSSY and item.edit.operations:
+        state.metrics.clear()  # they were measured on another function
+    state.metrics |= metrics
+    evidence = tuple(m.evidence for m in measured)
+    warnings = trained.warnings if trained is not None else ()
+    entry = Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets, warnings)
+    state.entries.append(entry)
+    state.measured.append(measured)
+
+
+def _assert(item: Check, plan: Plan, state: _Progress) -> None:
+    now = plan.final
+    held, seen = judge(item.condition, now, plan.base, state.metrics)
+    if held is None:
+        raise NetxformError(
+            [Diagnostic("X0602", "this assert speaks of a metric that nothing measured", item.span, "not known")],
+            plan.spec.sources,
+        )
+    if not held:
+        raise NetxformError(
+            [Diagnostic("X0601", item.message or "an assert does not hold", item.span, seen)],
+            plan.spec.sources,
+            exit_code=3,
+        )

@@ -1,0 +1,1 @@
+"""Layers as factors: which form, which rank, which bound."""

@@ -1,0 +1,78 @@
+"""BatchNorm that stays frozen: it normalises by its running statistics, in `train()` too, and never updates them.
+
+Freezing the parameters alone leaves the statistics moving; setting `track_running_stats=False` makes the layer use batch
+statistics. These subclasses do neither, and they survive any later `model.train()` of a plain training loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from netxform.graph.layers import BatchNormAct2d, FrozenBatchNormAct2d
+from netxform.graph.network import Network
+
+
+class FrozenBatchNorm1d(nn.BatchNorm1d):
+    """`BatchNorm1d` that is always in eval mode."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm1d:
+        """Stay in eval mode, whatever `mode` says."""
+        super().train(False)
+        return self
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """`BatchNorm2d` that is always in eval mode."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm2d:
+        """Stay in eval mode, whatever `mode` says."""
+        super().train(False)
+        return self
+
+
+class FrozenBatchNorm3d(nn.BatchNorm3d):
+    """`BatchNorm3d` that is always in eval mode."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm3d:
+        """Stay in eval mode, whatever `mode` says."""
+        super().train(False)
+        return self
+
+
+FROZEN: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: FrozenBatchNorm1d,
+    nn.BatchNorm2d: FrozenBatchNorm2d,
+    nn.BatchNorm3d: FrozenBatchNorm3d,
+    BatchNormAct2d: FrozenBatchNormAct2d,
+}
+THAWED: dict[type[nn.Module], type[nn.Module]] = {frozen: plain for plain, frozen in FROZEN.items()}
+
+
+def norms_in(network: Network, owners: set[str]) -> tuple[list[str], list[str]]:
+    """BatchNorm modules among `owners` that can be frozen, and modules with running statistics that cannot."""
+    good: list[str] = []
+    bad: list[str] = []
+    for name, module in network.module.named_modules(remove_duplicate=False):
+        if name not in owners or getattr(module, "running_mean", None) is None:
+            continue
+        if type(module) in FROZEN:
+            good.append(name)
+        elif type(module) not in THAWED:
+            bad.append(name)
+    return good, bad
+
+
+def frozen_norms(network: Network) -> list[str]:
+    """The BatchNorm modules that are frozen."""
+    return [n for n, m in network.module.named_modules(remove_duplicate=False) if type(m) in THAWED]
+
+
+def modules_in_training(network: Network, selected: Iterable[str], owners: set[str]) -> tuple[str, ...]:
+    """The modules that are in `train()` mode while the selection is trained: the selected ones.
+
+    Everything else stays in eval: its dropout is off and its running statistics stand still.
+    """
+    chosen = set(selected) | owners
+    return tuple(n for n, _ in network.module.named_modules(remove_duplicate=False) if n in chosen)

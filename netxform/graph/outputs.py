@@ -1,0 +1,144 @@
+"""The outputs of a graph: what they are called, how they are set, and what a graph keeps for their sake."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, cast
+
+from torch import fx
+
+from netxform.graph.network import Network
+
+
+def output_node(module: fx.GraphModule) -> fx.Node:
+    """The graph's output node."""
+    return next(n for n in reversed(module.graph.nodes) if n.op == "output")
+
+
+def outputs(module: fx.GraphModule) -> dict[str | None, fx.Node]:
+    """The outputs by name; a single unnamed output has the name None. Nested structures are walked in order."""
+    value = output_node(module).args[0]
+    if isinstance(value, fx.Node):
+        return {None: value}
+    found: dict[str | None, fx.Node] = {}
+
+    def walk(item: Any, name: str) -> None:
+        if isinstance(item, fx.Node):
+            found[name] = item
+        elif isinstance(item, dict):
+            for key, inner in cast("dict[Any, Any]", item).items():
+                walk(inner, f"{name}.{key}" if name else str(key))
+        elif isinstance(item, list | tuple):
+            for i, inner in enumerate(cast("list[Any]", item)):
+                walk(inner, f"{name}.{i}" if name else str(i))
+
+    walk(value, "")
+    return found
+
+
+def loose_end(module: fx.GraphModule) -> str | None:
+    """The node that the last cut left as an open output, or None."""
+    value: str | None = output_node(module).meta.get("loose")
+    return value
+
+
+def set_output(module: fx.GraphModule, value: Any, loose: str | None) -> None:
+    """Let the graph return `value`; `loose` names the node that is an open end with it."""
+    old = output_node(module)
+    with module.graph.inserting_before(old):
+        new = module.graph.output(value)
+    new.meta = {k: v for k, v in old.meta.items() if k not in ("shape", "dtype")} | {"loose": loose}
+    module.graph.erase_node(old)
+
+
+def sweep(module: fx.GraphModule) -> None:
+    """Remove nodes that no output needs (in-place writes into needed values stay), then modules that no node uses."""
+    needed = _needed(module.graph, [output_node(module)])
+    for node in reversed(list(module.graph.nodes)):
+        if node not in needed and node.op != "placeholder":
+            module.graph.erase_node(node)
+    kept = _kept_modules(module, needed)
+    for name, _ in reversed(list(module.named_modules(remove_duplicate=False))):
+        if name and name not in kept:
+            owner, _, last = name.rpartition(".")
+            delattr(module.get_submodule(owner), last)
+    _drop_root_tensors(module, needed)
+
+
+def _needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
+    """The ancestors of the roots, and the in-place writes that change one of them before it is read."""
+    needed: set[fx.Node] = set()
+    stack = list(roots)
+    writers: dict[fx.Node, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if _writes(node):
+            for source in node.all_input_nodes[:1]:
+                writers.setdefault(source, []).append(node)
+    order = {n: i for i, n in enumerate(graph.nodes)}
+    last = max((order[r] for r in roots), default=0)
+    while stack:
+        node = stack.pop()
+        if node in needed:
+            continue
+        needed.add(node)
+        stack += node.all_input_nodes
+        stack += [w for w in writers.get(node, []) if order[w] <= last]
+    return needed
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether the node changes its first operand in place."""
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__")
+    if node.op == "call_function":
+        name = getattr(node.target, "__name__", "")
+        return node.target is operator.setitem or (name.startswith("i") and node.target is getattr(operator, name, None))
+    return False
+
+
+def _kept_modules(module: fx.GraphModule, needed: set[fx.Node]) -> set[str]:
+    """Every module that a needed node uses, with the modules around it and (for a called one) below it."""
+    kept: set[str] = {""}
+    below: list[str] = []
+    for node in needed:
+        if node.op == "call_module":
+            below.append(str(node.target))
+        if node.op == "get_attr":
+            kept.add(str(node.target).rpartition(".")[0])
+    names = [n for n, _ in module.named_modules(remove_duplicate=False)]
+    for name in names:
+        if any(name == b or name.startswith(b + ".") for b in below):
+            kept.add(name)
+    for name in list(kept):
+        while name:
+            name = name.rpartition(".")[0]
+            kept.add(name)
+    return kept
+
+
+def _drop_root_tensors(module: fx.GraphModule, needed: set[fx.Node]) -> None:
+    """Tensors that hang on a container and that no node reads any more."""
+    called = {str(n.target) for n in needed if n.op == "call_module"}
+    read = {str(n.target) for n in needed if n.op == "get_attr"}
+    every = [n for n, _ in module.named_parameters(remove_duplicate=False)]
+    every += [n for n, _ in module.named_buffers(remove_duplicate=False)]
+    for name in every:
+        owner, _, last = name.rpartition(".")
+        inside = any(owner == c or owner.startswith(c + ".") for c in called)
+        if not inside and name not in read:
+            delattr(module.get_submodule(owner), last)
+
+
+def kept_by(network: Network, node: str) -> set[str]:
+    """The modules that remain when the value of `node` becomes the only output."""
+    needed = _needed(network.module.graph, [find(network.module, node)])
+    return _kept_modules(network.module, needed)
+
+
+def find(module: fx.GraphModule, name: str) -> fx.Node:
+    """The node of that name. Raises KeyError where there is none."""
+    for node in module.graph.nodes:
+        if node.name == name:
+            return node
+    raise KeyError(name)

@@ -1,0 +1,1 @@
+"""What verbs are made of: values, selections, laws, and work as data."""

@@ -1,0 +1,315 @@
+"""What the verbs that train have in common: their clauses, and how these become an objective. No torch at the top.
+
+selection, clauses ─planned→ Training and what the plan shows of it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from netxform.errors import Diagnostic, Label, Span, did_you_mean, fail
+from netxform.graph.layer_spec import Invocation
+from netxform.language.values import Count, Name, Regularizer, Selection
+from netxform.language.verb import DataInfo, Scope, key, lines, operand, prep
+from netxform.language.work import AUGMENTATIONS, Group, Penalty, Recording, Soft, Term, Training
+
+if TYPE_CHECKING:
+    from netxform.graph.network import Network
+
+OPTIMIZERS = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2, "rmsprop": 1e-3, "adagrad": 1e-2, "nadam": 1e-3, "radam": 1e-3}
+LossName = Literal["cross_entropy", "bce", "mse", "mae", "huber"]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """`group SELECTION lr=1e-5 weight_decay=0`: settings of some of the parameters."""
+
+    selection: Selection = operand()
+    lr: float | None = key(None)
+    weight_decay: float | None = key(None)
+
+
+@dataclass(frozen=True)
+class Head:
+    """`head NAME loss=mse weight=0.5 target=1`: one output's share of the loss, and its column of the targets."""
+
+    name: Name = operand()
+    loss: LossName = key("cross_entropy")
+    weight: float = key(1.0)
+    target: int | None = key(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """The clauses that all verbs that train take."""
+
+    on: Name | None = prep("on")
+    using: Invocation = prep("using", Invocation("adamw", (), {"lr": 1e-3}))
+    regularize: tuple[Regularizer, ...] = prep("regularize", ())
+    batch: int = key(32)
+    accumulate: int = key(1)
+    schedule: Literal["constant", "cosine", "linear", "onecycle"] = key("constant")
+    warmup: int = key(0)
+    clip: float | None = key(None)
+    precision: Literal["float32", "bfloat16", "float16"] = key("float32")
+    patience: int | None = key(None)
+    label_smoothing: float = key(0.0)
+    augment: tuple[Invocation, ...] = key(())
+    mixup: float = key(0.0)
+    device: str = key("auto")
+    output: str | None = key(None)
+    seed: int | None = key(None)
+    zeros: Literal["free", "hold"] = key("free")
+    processes: int | None = key(None)
+    strategy: Literal["ddp", "fsdp"] = key("ddp")
+    compile: bool = key(False)
+    groups: tuple[Rates, ...] = lines("group", Rates)
+
+    def validate(self, span: Span) -> Iterator[Diagnostic]:
+        """Values that the text alone shows to be wrong."""
+        if self.using.name not in OPTIMIZERS:
+            helps = did_you_mean(self.using.name, OPTIMIZERS) or (f"optimizers: {', '.join(OPTIMIZERS)}",)
+            yield Diagnostic("X0409", f"`{self.using.name}` is no optimizer", self.using.span, "unknown", helps=helps)
+        if self.using.arguments:
+            helps = (f"write `{self.using.name}(lr={self.using.arguments[0]})`",)
+            yield Diagnostic("X0401", "optimizer settings are named", self.using.span, "without a name", helps=helps)
+        rate = self.using.keywords.get("lr", 1.0)
+        if not isinstance(rate, int | float) or rate <= 0:
+            yield Diagnostic("X0406", f"a learning rate is above 0, not {rate}", self.using.span, "lr")
+        lows = (
+            ("batch", 1),
+            ("warmup", 0),
+            ("patience", 1),
+            ("clip", 0.0),
+            ("accumulate", 1),
+            ("mixup", 0.0),
+            ("processes", 1),
+        )
+        for name, low in lows:
+            value = getattr(self, name)
+            if value is not None and value < low:
+                yield Diagnostic("X0406", f"`{name}` is at least {low}, not {value}", span, name)
+        if not 0 <= self.label_smoothing < 1:
+            yield Diagnostic("X0406", f"`label_smoothing` is in [0, 1), not {self.label_smoothing}", span, "")
+        for call in self.augment:
+            yield from _augmentation(call)
+        if self.strategy == "fsdp" and any(r.of == "parameters" and r.kind != "weight_decay" for r in self.regularize):
+            yield Diagnostic("X0404", "penalties on parameters need them whole: `strategy=ddp`", span, "with `fsdp`")
+
+
+def _augmentation(call: Invocation) -> Iterator[Diagnostic]:
+    if call.name not in AUGMENTATIONS:
+        helps = did_you_mean(call.name, AUGMENTATIONS) or (f"augmentations: {', '.join(AUGMENTATIONS)}",)
+        yield Diagnostic("X0401", f"`{call.name}` is no augmentation", call.span, "unknown", helps=helps)
+        return
+    amount = call.arguments[0] if call.arguments else AUGMENTATIONS[call.name]
+    most = 1.0 if call.name in ("flip", "erase") else float("inf")
+    wrong = not isinstance(amount, int | float) or not 0 <= amount <= most
+    if call.keywords or len(call.arguments) > 1 or wrong:
+        form = f"write `{call.name}({AUGMENTATIONS[call.name]:g})`"
+        yield Diagnostic("X0401", f"`{call}` takes one number", call.span, "arguments", helps=(form,))
+
+
+def planned(
+    verb: Learning,
+    network: Network,
+    scope: Scope,
+    selection: Selection,
+    length: Count,
+    loss: str,
+    heads: tuple[Head, ...] = (),
+    soft: Soft | None = None,
+) -> tuple[Training, dict[str, Any], dict[str, str]]:
+    """The objective of a verb, what the plan shows of it, and where each default came from.
+
+    Raises NetxformError X0310 (nothing to train), X0317–X0319 (the data does not fit), X0407 (a parameter in two groups).
+    """
+    from netxform.graph.frozen import frozen_norms, modules_in_training
+    from netxform.language.fits import input_fits
+
+    chosen = set(scope.tensors(selection))
+    named = dict(network.module.named_parameters(remove_duplicate=False))
+    parameters = tuple(n for n, p in named.items() if n in chosen and p.requires_grad)
+    frozen = [n for n, p in named.items() if n in chosen and not p.requires_grad]
+    if not parameters:
+        reason = "all of it is frozen" if frozen else "it has no parameters"
+        raise fail(
+            "X0310",
+            f"nothing to train in `{selection}`: {reason}",
+            selection.span,
+            "nothing to train",
+            helps=(f"write `unfreeze {selection}` first",) if frozen else (),
+        )
+    still = set(frozen_norms(network))
+    owners = {n.rpartition(".")[0] for n in chosen}
+    buffers = tuple(
+        n for n, _ in network.module.named_buffers(remove_duplicate=False) if n in chosen and n.rpartition(".")[0] not in still
+    )
+    data = scope.data(verb.on.text if verb.on else None, scope.span)
+    input_fits(network, data, scope.span)
+    terms, output = _terms(verb, network, scope, data, loss, heads)
+    keep = scope.settings.get("keep")
+    seed = scope.seed + scope.index if verb.seed is None else verb.seed
+    using = Invocation(verb.using.name, (), {"lr": OPTIMIZERS[verb.using.name]} | verb.using.keywords, verb.using.span)
+    work = Training(
+        parameters=parameters,
+        buffers=buffers,
+        training_modules=modules_in_training(network, scope.modules_of(selection), owners),
+        data=data.name,
+        length=length.value,
+        unit="epochs" if length.unit == "epochs" else "steps",
+        optimizer=using,
+        loss=loss,
+        batch=verb.batch,
+        seed=seed,
+        outputs=() if output is None else (output,),
+        groups=_groups(verb, scope, parameters),
+        schedule=verb.schedule,
+        warmup=verb.warmup,
+        clip=verb.clip,
+        precision=verb.precision,
+        device=verb.device,
+        keep=keep.by.text if keep is not None else None,
+        patience=verb.patience,
+        label_smoothing=verb.label_smoothing,
+        terms=terms,
+        penalties=_penalties(verb.regularize, network, scope, set(parameters)),
+        augment=verb.augment,
+        mixup=verb.mixup,
+        accumulate=verb.accumulate,
+        compile=verb.compile,
+        strategy=verb.strategy,
+        processes=verb.processes,
+        soft=soft,
+        held=tuple(n for n in parameters if named[n].dim() > 1) if verb.zeros == "hold" else (),
+        record=_recording(scope, data.name),
+    )
+    origins = {} if verb.on is not None else {"data": "the only data set"}
+    if verb.seed is None:
+        origins["seed"] = "seed of the spec"
+    if "lr" not in verb.using.keywords:
+        origins["lr"] = f"default of {verb.using.name}"
+    values: dict[str, Any] = {
+        "trained": len(parameters),
+        "frozen": len(frozen),
+        "data": data.name,
+        "length": f"{work.length} {work.unit}",
+        "optimizer": str(using),
+        "batch": verb.batch,
+        "seed": seed,
+    }
+    if work.held:
+        values["zeros held"] = f"in {len(work.held)} tensors"
+    nodes = [n for p in work.penalties for n in p.nodes]
+    if nodes:
+        values["penalised values"] = nodes
+    return work, values, origins
+
+
+def _terms(
+    verb: Learning, network: Network, scope: Scope, data: DataInfo, loss: str, heads: tuple[Head, ...]
+) -> tuple[tuple[Term, ...], str | None]:
+    """The loss head by head, and the name of the one output where there are no heads."""
+    from netxform.graph.outputs import outputs
+    from netxform.language.fits import classes_fit
+
+    if not heads:
+        checked = loss == "cross_entropy" or verb.output is not None
+        return (), classes_fit(network, data, verb.output, scope.span) if checked else None
+    known = outputs(network.module)
+    out: list[Term] = []
+    for head in heads:
+        if head.name.text not in known:
+            raise fail(
+                "X0319",
+                f"the network has no output `{head.name}`",
+                head.name.span,
+                "which one?",
+                notes=(f"outputs: {', '.join(str(n) for n in known if n is not None) or 'one without a name'}",),
+            )
+        if head.loss == "cross_entropy" and head.target is None:
+            classes_fit(network, data, head.name.text, head.name.span)
+        out.append(Term(head.name.text, head.loss, head.target, head.weight))
+    return tuple(out), None
+
+
+def _groups(verb: Learning, scope: Scope, trained: tuple[str, ...]) -> tuple[Group, ...]:
+    """Parameters by their settings: `group` lines, and `weight_decay(SELECTION, …)`."""
+    settings: dict[str, dict[str, float]] = {}
+    places: dict[tuple[str, str], Span] = {}
+
+    def give(selection: Selection, given: dict[str, float | None]) -> None:
+        names = [t for t in scope.tensors(selection) if t in set(trained)]
+        if not names:
+            raise fail("X0310", f"no trained parameter in `{selection}`", selection.span, "empty group")
+        for name in names:
+            held = settings.setdefault(name, {})
+            for key_, value in given.items():
+                if value is None:
+                    continue
+                if (name, key_) in places:
+                    raise fail(
+                        "X0407",
+                        f"`{key_}` of `{name}` is given by two groups",
+                        selection.span,
+                        "second group",
+                        secondary=(Label(places[name, key_], "first group"),),
+                    )
+                places[name, key_] = selection.span
+                held[key_] = value
+
+    for rates in verb.groups:
+        give(rates.selection, {"lr": rates.lr, "weight_decay": rates.weight_decay})
+    for one in verb.regularize:
+        if one.kind == "weight_decay":
+            give(one.target, {"weight_decay": one.weight})
+    grouped: dict[tuple[tuple[str, float], ...], list[str]] = {}
+    for name in trained:
+        if name in settings:
+            grouped.setdefault(tuple(sorted(settings[name].items())), []).append(name)
+    return tuple(Group(tuple(names), dict(key_)) for key_, names in grouped.items())
+
+
+def _penalties(wanted: tuple[Regularizer, ...], network: Network, scope: Scope, trained: set[str]) -> tuple[Penalty, ...]:
+    from netxform.graph.activations import activation_nodes
+    from netxform.graph.network import exit_nodes
+
+    out: list[Penalty] = []
+    for one in wanted:
+        if one.kind == "weight_decay":
+            continue
+        if one.of == "parameters":
+            names = tuple(t for t in scope.tensors(one.target) if t in trained)
+            if not names:
+                raise fail("X0310", f"no trained parameter in `{one.target}`", one.target.span, "nothing to penalise")
+            out.append(Penalty(one.kind, one.weight, parameters=names))
+            continue
+        if one.of == "activations":
+            nodes = activation_nodes(network, scope.modules_of(one.target))
+        else:
+            tops = scope.modules(one.target)
+            nodes = tuple(dict.fromkeys(n.name for t in tops for n in exit_nodes(network, t)))
+        if not nodes:
+            raise fail(
+                "X0341",
+                f"`{one.target}` has no {one.of}",
+                one.target.span,
+                "nothing to penalise",
+                notes=("an activation is the value behind a nonlinearity that follows a layer, its norm or its residual sum",),
+                helps=(f"write `outputs({one.target})` for the values of the layers as they are",)
+                if one.of == "activations"
+                else (),
+            )
+        out.append(Penalty(one.kind, one.weight, nodes=nodes))
+    return tuple(out)
+
+
+def _recording(scope: Scope, data: str) -> Recording | None:
+    """What `record trajectory` in the stage asks for."""
+    wanted = scope.settings.get("record")
+    if wanted is None:
+        return None
+    on = data if wanted.on is None else scope.data(wanted.on.text, wanted.on.span).name
+    return Recording(wanted.what, on, wanted.part, wanted.samples, wanted.every.value)

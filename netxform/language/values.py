@@ -1,0 +1,380 @@
+"""What a clause of a verb may hold, and how an expression of the tree becomes it. No torch here.
+
+The annotation of a verb's field is its type: `int`, `float`, `bool`, `str`, `Literal[…]`, a tuple of one of them, or one
+of the classes below. `convert` turns an expression into a value of that type or returns what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union, get_args, get_origin
+
+from netxform.errors import NOWHERE, Diagnostic, NetxformError, Span, closest, fail
+from netxform.graph.layer_spec import Invocation, Layer
+from netxform.syntax import ast
+from netxform.syntax.format import format_node
+from netxform.syntax.quantity import Measure, measure
+
+CONSTANTS: dict[str, object] = {"true": True, "false": False, "none": None, "auto": "auto", "inf": math.inf}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A selection as written, to be evaluated against the network when the statement's turn comes."""
+
+    expression: ast.Expr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return format_node(self.expression)
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A bare word: the name of a declaration, of a metric, of a new module."""
+
+    text: str
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """A block of layers, in order."""
+
+    items: tuple[Layer, ...]
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`params <= 40% of base`, `rel_error <= 2%`, `zeros >= 99%`: name, sign, value; a share of `of`, where given."""
+
+    name: str
+    op: ast.CompareOp
+    value: int | float
+    dimension: str
+    of: str | None = None
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        share = f"{100 * self.value:g}%" if self.dimension == "share" else f"{self.value:g}"
+        return f"{self.name} {self.op} {share}" + (f" of {self.of}" if self.of else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A number of something that has a unit: `5epochs`, `1000steps`."""
+
+    value: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Regularizer:
+    """`l1(activations(conv1 | conv2), 1e-4)`, `weight_decay(fc::weight, 1e-3)`: a norm, of what, and its weight."""
+
+    kind: Literal["l1", "l2", "weight_decay"]
+    of: Literal["parameters", "activations", "outputs"]
+    target: Selection
+    weight: float
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+def convert(expression: ast.Expr, want: Any) -> Any:
+    """The value of `expression` as type `want`.
+
+    Raises NetxformError X0401 (wrong kind of value) or X0402 (wrong unit), at the expression.
+    """
+    origin = get_origin(want)
+    if origin in (Union, types.UnionType):
+        return _one_of(expression, get_args(want))
+    if want is None or want is type(None):
+        if isinstance(expression, ast.Path) and expression.text == "none":
+            return None
+        raise _wrong(expression, "`none`")
+    if origin is Literal:
+        return _choice(expression, get_args(want))
+    if origin is tuple:
+        inner = get_args(want)[0]
+        items = expression.items if isinstance(expression, ast.List) else (expression,)
+        return tuple(convert(item, inner) for item in items)
+    return _simple(expression, want)
+
+
+def _simple(expression: ast.Expr, want: Any) -> Any:
+    span = expression.span
+    match want:
+        case _ if want is Selection:
+            if isinstance(expression, ast.Number | ast.Quantity | ast.String | ast.Relative | ast.Compare):
+                raise _wrong(expression, "a selection of modules")
+            return Selection(expression, span)
+        case _ if want is Name:
+            if isinstance(expression, ast.Path):
+                return Name(expression.text, span)
+            raise _wrong(expression, "a name")
+        case _ if want is Invocation:
+            return invocation(expression)
+        case _ if want is bool:
+            if isinstance(expression, ast.Path) and expression.text in ("true", "false"):
+                return expression.text == "true"
+            raise _wrong(expression, "`true` or `false`")
+        case _ if want is str:
+            if isinstance(expression, ast.String):
+                return expression.value
+            if isinstance(expression, ast.Path):
+                return expression.text
+            raise _wrong(expression, "a text")
+        case _ if want is int:
+            value = number(expression)
+            if value != int(value):
+                raise _wrong(expression, "a whole number")
+            return int(value)
+        case _ if want is float:
+            return float(number(expression))
+        case _ if want is Count:
+            return _count(expression)
+        case _ if want is Limit:
+            return _limit(expression)
+        case _ if want is Regularizer:
+            return _regularizer(expression)
+        case _ if want is Measure:
+            if isinstance(expression, ast.Number | ast.Quantity):
+                return measure(expression)
+            raise _wrong(expression, "a quantity")
+        case _:
+            raise TypeError(f"no conversion to {want!r}: a verb's field has a type that `values` does not know")
+
+
+def _regularizer(expression: ast.Expr) -> Regularizer:
+    form = "a norm of values or parameters with its weight, such as `l1(activations(conv1 | conv2), 1e-4)`"
+    if not isinstance(expression, ast.Call) or expression.name not in ("l1", "l2", "weight_decay"):
+        raise _wrong(expression, form)
+    if len(expression.arguments) != 2 or expression.arguments[0].key is not None:
+        raise _wrong(expression, form)
+    inner, weight = expression.arguments[0].value, expression.arguments[1]
+    of: Literal["parameters", "activations", "outputs"] = "parameters"
+    if isinstance(inner, ast.Call) and inner.name in ("activations", "outputs") and len(inner.arguments) == 1:
+        of = "activations" if inner.name == "activations" else "outputs"
+        inner = inner.arguments[0].value
+    if weight.key not in (None, "weight") or (expression.name == "weight_decay" and of != "parameters"):
+        raise _wrong(expression, form)
+    kind: Literal["l1", "l2", "weight_decay"] = (
+        "l1" if expression.name == "l1" else "l2" if expression.name == "l2" else "weight_decay"
+    )
+    value = float(number(weight.value))
+    if value < 0:
+        raise fail("X0406", f"the weight of a penalty is at least 0, not {value:g}", weight.value.span, "negative")
+    return Regularizer(kind, of, convert(inner, Selection), value, expression.span)
+
+
+def number(expression: ast.Expr) -> int | float:
+    """A number without a unit (`10`, `1e-3`, `10k`, `5%` as a share)."""
+    if isinstance(expression, ast.Number):
+        value = expression.value
+    elif isinstance(expression, ast.Quantity):
+        found = measure(expression)
+        if found.dimension not in ("number", "share"):
+            raise fail(
+                "X0402",
+                f"`{format_node(expression)}` is a quantity of {found.dimension}; here stands a plain number",
+                expression.span,
+                "has a unit",
+                helps=(f"write `{expression.value}`",),
+            )
+        value = found.value
+    else:
+        raise _wrong(expression, "a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(expression, "a finite number")
+    return value
+
+
+def plain(expression: ast.Expr) -> Any:
+    """An expression as plain data: numbers, texts, lists, words. Calls inside become `Invocation`."""
+    match expression:
+        case ast.Number():
+            return number(expression)
+        case ast.Quantity():
+            return measure(expression).value
+        case ast.String():
+            return expression.value
+        case ast.List():
+            return tuple(plain(item) for item in expression.items)
+        case ast.Path():
+            return CONSTANTS.get(expression.text, expression.text)
+        case ast.Call():
+            return invocation(expression)
+        case ast.Var():
+            raise unbound(expression)
+        case _:
+            raise _wrong(expression, "a value")
+
+
+def invocation(expression: ast.Expr) -> Invocation:
+    """`adamw(lr=1e-3)`, or a bare `adamw`, with its arguments as plain data."""
+    if isinstance(expression, ast.Path):
+        return Invocation(expression.text, span=expression.span)
+    if not isinstance(expression, ast.Call):
+        raise _wrong(expression, "a name with arguments, such as `adamw(lr=1e-3)`")
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    for argument in expression.arguments:
+        if argument.key is None:
+            if keywords:
+                raise fail("X0401", "a positional argument after a named one", argument.value.span, "move it forward")
+            positional.append(plain(argument.value))
+        elif argument.key in keywords:
+            raise fail("X0401", f"`{argument.key}` is given twice", argument.span, "second time")
+        else:
+            keywords[argument.key] = plain(argument.value)
+    return Invocation(expression.name, tuple(positional), keywords, expression.span)
+
+
+def unbound(expression: ast.Var) -> NetxformError:
+    """The error for a `$name` without a `param`."""
+    return fail(
+        "X0403",
+        f"`${expression.name}` is not declared",
+        expression.span,
+        "unknown parameter",
+        helps=(f"declare it: `param {expression.name} = …`",),
+    )
+
+
+def compare(op: ast.CompareOp, left: Any, right: Any, span: Span = NOWHERE) -> bool:
+    """`left op right` on plain values. Raises NetxformError X0402 where they cannot be compared."""
+    try:
+        match op:
+            case "<":
+                return left < right
+            case "<=":
+                return left <= right
+            case ">":
+                return left > right
+            case ">=":
+                return left >= right
+            case "==":
+                return left == right
+            case "!=":
+                return left != right
+    except TypeError:
+        raise fail("X0402", f"`{left}` and `{right}` cannot be compared by `{op}`", span, "of different kinds") from None
+
+
+def describe(want: Any) -> str:
+    """A type in words, for messages and `explain`."""
+    origin = get_origin(want)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in get_args(want) if a is not type(None))
+    if origin is Literal:
+        return "|".join(str(a) for a in get_args(want))
+    if origin is tuple:
+        return f"a list of {describe(get_args(want)[0])}"
+    names: dict[Any, str] = {
+        Selection: "a selection",
+        Name: "a name",
+        Invocation: "a name with arguments",
+        Layers: "a block of layers",
+        Count: "a number of epochs or steps",
+        Regularizer: "a penalty such as `l1(activations(conv1), 1e-4)`",
+        Limit: "a comparison",
+        Measure: "a quantity",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+    }
+    return names.get(want, str(want))
+
+
+def _one_of(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
+    literals = [o for o in options if get_origin(o) is Literal]
+    kept = _wrong(expression, "a value")
+    for option in (*literals, *(o for o in options if o not in literals)):
+        try:
+            return convert(expression, option)
+        except NetxformError as error:
+            kept = error
+            if error.diagnostics[0].code == "X0402":
+                raise
+    real = tuple(o for o in options if o is not type(None))
+    if len(real) == 1:
+        return convert(expression, real[0])
+    if real:
+        raise _wrong(expression, " or ".join(describe(o) for o in real))
+    raise kept
+
+
+def _choice(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
+    text = None
+    if isinstance(expression, ast.Path):
+        text = expression.text
+    elif isinstance(expression, ast.String):
+        text = expression.value
+    if text in options:
+        return text
+    near = closest(text or "", [str(o) for o in options])
+    raise NetxformError(
+        [
+            Diagnostic(
+                "X0401",
+                f"`{format_node(expression)}` is not one of {', '.join(f'`{o}`' for o in options)}",
+                expression.span,
+                "not a choice here",
+                helps=tuple(f"did you mean `{n}`?" for n in near),
+            )
+        ]
+    )
+
+
+def _count(expression: ast.Expr) -> Count:
+    if isinstance(expression, ast.Quantity):
+        found = measure(expression)
+        if found.dimension in ("epochs", "steps"):
+            if found.value < 1 or found.value != int(found.value):
+                raise _wrong(expression, f"a whole number of {found.dimension}, at least 1")
+            return Count(int(found.value), found.dimension)
+        raise fail(
+            "X0402",
+            f"`{format_node(expression)}` is a quantity of {found.dimension}; here stands a number of epochs or steps",
+            expression.span,
+            "wrong unit",
+            helps=("write `5epochs` or `1000steps`",),
+        )
+    if isinstance(expression, ast.Number):
+        raise fail(
+            "X0402",
+            f"`{format_node(expression)}` has no unit; here stands a number of epochs or steps",
+            expression.span,
+            "epochs or steps?",
+            helps=(f"write `{format_node(expression)}epochs` or `{format_node(expression)}steps`",),
+        )
+    raise _wrong(expression, "a number of epochs or steps")
+
+
+def _limit(expression: ast.Expr) -> Limit:
+    if not (isinstance(expression, ast.Compare) and isinstance(expression.left, ast.Path)):
+        raise _wrong(expression, "a comparison, such as `params <= 40% of base`")
+    right, of = expression.right, None
+    if isinstance(right, ast.Relative):
+        of, right = right.of.text, right.quantity
+    if not isinstance(right, ast.Number | ast.Quantity):
+        raise _wrong(expression.right, "a number")
+    found = measure(right)
+    return Limit(expression.left.text, expression.op, found.value, found.dimension, of, expression.span)
+
+
+def _wrong(expression: ast.Expr, wanted: str) -> NetxformError:
+    if isinstance(expression, ast.Var):
+        return unbound(expression)
+    return fail(
+        "X0401",
+        f"`{format_node(expression)}` stands where {wanted} is expected",
+        expression.span,
+        f"expected {wanted}",
+    )

@@ -1,1 +1,0 @@
-"""The mathematics of factorizing and of saliency: tensors, networks and data; no verbs, no text."""

@@ -1,0 +1,1 @@
+"""From inputs to a result: the subject, the executor, the variants that are compared."""

@@ -1,0 +1,274 @@
+"""What half precision does to a network: where its casts stand, what rounding does to each weight, and to the outputs.
+
+Weights: round to nearest gives |ŵ − w| ≤ u·|w| with the unit roundoff u = 2⁻ᵖ, and ≤ s/2 below the normal range, s the
+smallest subnormal. Outputs: no useful worst case exists for deep networks, so the bound is stochastic (Monte Carlo arithmetic;
+Vignes, "A stochastic arithmetic for reliable scientific computation", 1993; Parker, 1997): the network in float64, with
+every weight and every value that will be rounded moved at random by up to its rounding, several times; the bound is four
+times the largest change seen.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+from torch.utils import _pytree as pytree
+
+from netxform.graph.meta import MetaRun
+from netxform.graph.network import Network, refresh, weightless_parts
+
+HALF: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+RUNS = 8
+SAFETY = 4.0
+# A recurrent layer and attention round inside, step after step, where the graph cannot see it.
+_INSIDE = {"RNN": 4.0, "GRU": 8.0, "LSTM": 8.0, "MultiheadAttention": 4.0, "Attention": 4.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What rounding did to the finite numbers of some tensors.
+
+    `worst` is the largest |ŵ − w| / |w| in the normal range, at most the unit roundoff; `below` the largest |ŵ − w| under it,
+    in units of half the smallest subnormal, at most 1. `subnormal` counts nonzero numbers under the normal range, `zeroed`
+    those of them that became zero, `overflow` those that became infinite, `largest` is the largest |w|.
+    """
+
+    numbers: int
+    worst: float
+    below: float
+    subnormal: int
+    zeroed: int
+    overflow: int
+    largest: float
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """2⁻¹¹ for float16, 2⁻⁸ for bfloat16: half the distance from 1 to the next number."""
+    return float(torch.finfo(dtype).eps) / 2
+
+
+def rounding(tensors: Iterable[Tensor], dtype: torch.dtype) -> Rounding:
+    """Round copies of the tensors to `dtype` (to nearest, ties to even) and say what it did to them."""
+    info = torch.finfo(dtype)
+    half = float(info.smallest_normal) * float(info.eps) / 2
+    out = Rounding(0, 0.0, 0.0, 0, 0, 0, 0.0)
+    for tensor in tensors:
+        if not tensor.numel():
+            continue
+        w = tensor.detach().double().flatten()
+        r = tensor.detach().to(dtype).double().flatten()
+        size = w.abs()
+        finite = torch.isfinite(r)
+        normal = finite & (size >= info.smallest_normal)
+        small = finite & (size < info.smallest_normal)
+        gap = (r - w).abs()
+        worst = float((gap[normal] / size[normal]).max()) if bool(normal.any()) else 0.0
+        below = float(gap[small].max()) / half if bool(small.any()) else 0.0
+        out = Rounding(
+            out.numbers + w.numel(),
+            max(out.worst, worst),
+            max(out.below, below),
+            out.subnormal + int((small & (size > 0)).sum()),
+            out.zeroed + int((small & (size > 0) & (r == 0)).sum()),
+            out.overflow + int((torch.isfinite(w) & ~finite).sum()),
+            max(out.largest, float(size.max())),
+        )
+    return out
+
+
+# --- where values change their precision ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CastAt:
+    """Before `node` runs, its operand `operand` is cast to `dtype`."""
+
+    node: str
+    operand: str
+    dtype: torch.dtype
+
+
+# functions that take operands of several precisions and answer in the wider one; meta tensors do not tell which do
+_PROMOTES = frozenset(
+    """add sub mul div truediv true_divide divide multiply subtract pow cat concat concatenate stack hstack vstack where maximum
+    minimum iadd isub imul itruediv radd rsub rmul rtruediv add sub mul div setitem copy lt le gt ge eq ne getitem""".split()
+)
+
+
+class _Casts(MetaRun):
+    """A run of a network whose tensors have been cast; notes where an operand must be cast for the node to run."""
+
+    def __init__(self, graph: fx.Graph, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__(module, garbage_collect_values=True, graph=graph)
+        self.dtype = dtype
+        self.found: list[CastAt] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The node, with its operands cast where they must be; every other reader sees them as they were."""
+        if n.op == "output":
+            return None
+        held = {a: self.env[a] for a in n.all_input_nodes if _is_float(self.env[a])}
+        try:
+            if n.op == "call_module":
+                want = held_dtype(self.module.get_submodule(str(n.target)))
+                if want is not None:
+                    self._cast(n, held, want)
+            elif n.op in ("call_function", "call_method") and len({t.dtype for t in held.values()}) > 1:
+                if getattr(n.target, "__name__", str(n.target)).strip("_") not in _PROMOTES:
+                    self._cast(n, held, self.dtype)
+            return super().run_node(n)
+        finally:
+            self.env.update(held)
+
+    def _cast(self, n: fx.Node, held: dict[fx.Node, Tensor], want: torch.dtype) -> None:
+        for operand, value in held.items():
+            if value.dtype != want:
+                self.found.append(CastAt(n.name, operand.name, want))
+                self.env[operand] = value.to(want)
+
+
+def casts_needed(network: Network, dtype: torch.dtype) -> list[CastAt]:
+    """Where operands must be cast so that the network, whose tensors have two precisions, runs; found on a twin."""
+    from netxform.graph.meta import evaluating
+    from netxform.graph.network import example
+
+    module = weightless_parts(network)
+    run = _Casts(network.module.graph, module, dtype)
+    with torch.no_grad(), torch.device("meta"), evaluating(module):
+        run.run(*example(network))
+    return run.found
+
+
+def held_dtype(module: nn.Module) -> torch.dtype | None:
+    """The precision of a layer: that of its first floating-point tensor; None for a layer without one."""
+    return next((t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+# --- what it does to the outputs -------------------------------------------------------------------------------------
+
+
+# functions that make a tensor in the precision that their `dtype` says, or in the default one
+_MAKERS = (torch.zeros, torch.ones, torch.full, torch.empty, torch.eye, torch.arange, torch.linspace, torch.tensor)
+
+
+def _widened(value: Any) -> Any:
+    """Arguments of a node with float64 for every narrower floating-point dtype."""
+    narrow = (torch.float16, torch.bfloat16, torch.float32)
+    return map_aggregate(value, lambda v: torch.float64 if any(v is n for n in narrow) else v)
+
+
+def in_double(network: Network) -> Network:
+    """A copy of the network in float64, with what its graph casts to, or makes in, another precision in float64 too."""
+    inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
+    module = copy.deepcopy(network.module).double()
+    for node in module.graph.nodes:
+        node.args, node.kwargs = _widened(node.args), _widened(node.kwargs)
+        if node.op == "call_method" and node.target in ("float", "half", "bfloat16"):
+            node.target = "double"
+        kind = node.meta.get("dtype")
+        if node.op == "call_function" and node.target in _MAKERS and isinstance(kind, torch.dtype) and kind.is_floating_point:
+            node.kwargs = {**node.kwargs, "dtype": torch.float64}
+    module.recompile()
+    return refresh(replace(network, module=module, inputs=inputs))
+
+
+class _Moved(fx.Interpreter):
+    """A float64 run in which every value that half precision would round is moved by up to its rounding."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        after: fx.GraphModule,
+        dtype: torch.dtype,
+        noise: torch.Generator | None,
+        inside: set[str],
+    ) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self.kinds = {n.name: n.meta.get("dtype") for n in after.graph.nodes}
+        self.dtype, self.noise, self.inside = dtype, noise, inside
+        self.largest, self.where = 0.0, ""
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        times = 1.0
+        if n.op == "call_module":
+            kind = type(self.module.get_submodule(str(n.target))).__name__
+            times = _INSIDE.get(kind, 1.0)
+        rounded = self.kinds.get(n.name) == self.dtype or (times > 1.0 and str(n.target) in self.inside)
+        if not rounded:
+            return value
+        for tensor in pytree.tree_leaves(value):
+            if _is_float(tensor) and tensor.numel():
+                top = float(tensor.abs().max())
+                if top > self.largest:
+                    self.largest, self.where = top, str(n.target) if n.op == "call_module" else n.name
+        return pytree.tree_map(lambda t: moved(t, self.dtype, self.noise, times) if _is_float(t) else t, value)
+
+
+def moved(tensor: Tensor, dtype: torch.dtype, noise: torch.Generator | None, times: float = 1.0) -> Tensor:
+    """The float64 tensor, each number moved at random by up to `times` its rounding in `dtype`."""
+    if noise is None:
+        return tensor
+    info = torch.finfo(dtype)
+    half = float(info.smallest_normal) * float(info.eps) / 2
+    width = (tensor.abs() * unit_roundoff(dtype)).clamp_min(half) * times
+    return tensor + width * (2 * torch.rand(tensor.shape, generator=noise, dtype=tensor.dtype) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """`bound`: what the relative change of the outputs will not exceed. `largest`: the largest value that will be stored in
+    half precision on the way, and `where`.
+    """
+
+    bound: float
+    largest: float
+    where: str
+
+
+def predict(before: Network, after: Network, names: Iterable[str], dtype: torch.dtype, inputs: Any, seed: int) -> Predicted:
+    """The bound for a cast of the tensors `names`: `after` is the cast network, `before` the one that it was made from."""
+    exact = in_double(after)
+    chosen = set(names)
+    known = dict(before.module.named_parameters(remove_duplicate=False)) | dict(
+        before.module.named_buffers(remove_duplicate=False)
+    )
+    held = dict(exact.module.named_parameters(remove_duplicate=False)) | dict(
+        exact.module.named_buffers(remove_duplicate=False)
+    )
+    with torch.no_grad():
+        for name, tensor in held.items():
+            if tensor.is_floating_point():
+                tensor.copy_(known[name].double())
+    inside = {m for m, _ in exact.module.named_modules() if any(n.startswith(f"{m}.") for n in chosen)}
+    given = [t.double() if t.is_floating_point() else t for t in inputs]
+    exact.module.eval()
+
+    def run(noise: torch.Generator | None) -> tuple[list[Tensor], _Moved]:
+        run_ = _Moved(exact.module, after.module, dtype, noise, inside)
+        with torch.no_grad():
+            result = run_.run(*[t.clone() for t in given])
+        return [t for t in pytree.tree_leaves(result) if _is_float(t)], run_
+
+    wanted, quiet = run(None)
+    worst = 0.0
+    originals = {n: t.detach().clone() for n, t in held.items() if n in chosen}
+    for i in range(RUNS):
+        noise = torch.Generator().manual_seed((seed * 7_919 + i) % 2**63)
+        with torch.no_grad():
+            for name, tensor in originals.items():
+                held[name].copy_(moved(tensor, dtype, noise))
+        found, _ = run(noise)
+        for a, b in zip(found, wanted, strict=True):
+            if b.numel():
+                worst = max(worst, float((a - b).abs().max() / b.abs().max().clamp_min(1e-300)))
+    return Predicted(SAFETY * worst, quiet.largest, quiet.where)

@@ -1,0 +1,1 @@
+"""What a network can do without: scores, choice, removal, compensation."""

@@ -1,0 +1,218 @@
+"""Curvature of the loss along gates: optimal brain damage on neurons, channels, heads (LeCun, Denker, Solla, 1990).
+
+    Network, batches ─saliency→ Saliency
+
+m_k multiplies index k of a coupled class wherever it is read (`gates.py`); s_k = ½ ∂²L/∂m_k² at m = 1. With softmax
+cross-entropy, logits z (N, C), p = softmax(z), and v_ck = Σ over places of a_k · ∂z_c/∂a_k, for every sample:
+
+    s_k = ½ E[ Σ_c p_c v_ck² − (Σ_c p_c v_ck)² ]        f_k = −E[ Σ_c (p_c − y_c) v_ck ]        (−first derivative)
+
+the Gauss–Newton form: C backward passes give all gates of all layers. It is the exact second derivative where the network is
+piecewise linear between gates and output and no path leads through two gates of the same class. Drawing the class from p
+gives the same in expectation by one backward pass (`draws`), with a standard error. `exact` differentiates twice, once a gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from netxform.axes.algebra import Atom
+from netxform.errors import fail
+from netxform.graph.network import Network
+from netxform.pruning.backward import Backward
+from netxform.pruning.gates import Gate, Gated, Gates, along_axis, gates
+from netxform.pruning.loss import Batches, Loss, logits, squared, target_of
+
+_AUTO_CLASSES = 32  # with more, `auto` draws classes instead of going through all of them
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """Of every atom that could be scored, for each of its indices: float64 vectors of length `atom.size`.
+
+    `second` s_k, `first` f_k: the loss is predicted to change by f + s when k is removed. `error`: the standard error of s
+    (zero where nothing was drawn, but for the samples). `taylor`: E|∂ℓ/∂m_k| over samples. `missing`: the others, and why.
+    `loss`: the mean loss on the `samples`.
+    """
+
+    second: dict[Atom, Tensor]
+    first: dict[Atom, Tensor]
+    error: dict[Atom, Tensor]
+    taylor: dict[Atom, Tensor]
+    missing: dict[Atom, str]
+    samples: int
+    loss: float
+    method: str
+
+
+Totals = Callable[..., tuple[Tensor, ...]]
+
+
+@dataclass
+class _Sums:
+    second: Tensor
+    square: Tensor
+    first: Tensor
+    taylor: Tensor
+
+
+def saliency(
+    network: Network,
+    batches: Batches,
+    *,
+    method: Literal["auto", "gauss-newton", "monte-carlo", "exact", "first"] = "auto",
+    loss: Loss = "cross_entropy",
+    draws: int = 1,
+    seed: int = 0,
+    output: str | None = None,
+    total_of: Totals = lambda *sums: sums,
+) -> Saliency:
+    """Score every index of every free atom on batches (x (N, …), y (N,)); samples are streamed, nothing is kept.
+
+    `method`: `gauss-newton` makes C backward passes a batch, `monte-carlo` one for each draw, `exact` one Hessian-vector
+    product for each gate, `first` none (s stays zero); `auto` is Gauss–Newton up to 32 classes and Monte-Carlo above.
+    `total_of` adds sums up over processes that were given shares of the batches. Raises
+    NetxformError X0823 where the output is no (N, C) tensor or there is no sample, X0805 where the data does not fit.
+    """
+    found = gates(network)
+    if method != "exact":
+        still = {a: "read from a value that is the same for all samples" for g in found.gates if g.still for a in g.atoms}
+        found = Gates(found.gates, still | found.missing)
+    wanted = [g for g in found.gates if any(a not in found.missing for a in g.atoms)]
+    scored = dict.fromkeys(a for g in wanted for a in g.atoms if a not in found.missing)
+    run = Backward(network, wanted, found.missing)
+    sums = {a: _Sums(*(torch.zeros(a.size, dtype=torch.float64) for _ in range(4))) for a in scored}
+    samples, total = 0, 0.0
+    generator = torch.Generator().manual_seed(seed)
+    chosen: str = method
+    for x, y in batches:
+        if chosen == "exact":
+            total += _exact(network, wanted, sums, x, y, loss, output)
+            samples += len(x)
+            continue
+        z = run.forward(x, output)
+        if chosen == "auto":
+            chosen = "gauss-newton" if z.shape[1] <= _AUTO_CLASSES else "monte-carlo"
+        samples += len(x)
+        total += _batch(run, z, y, sums, chosen, loss, draws, generator)
+    counted, total = (float(t) for t in total_of(torch.tensor(float(samples)).double(), torch.tensor(total).double()))
+    samples = int(counted)
+    if not samples:
+        raise fail("X0823", "there is no sample to score on")
+    sums = {a: _Sums(*total_of(s.second, s.square, s.first, s.taylor)) for a, s in sums.items()}
+    n = float(samples)
+    drawn = n * draws if chosen == "monte-carlo" else n
+    error = {a: ((s.square / drawn - (s.second / drawn) ** 2).clamp_min(0) / drawn).sqrt() for a, s in sums.items()}
+    left = {a: why for a, why in run.missing.items()}
+    keep = [a for a in sums if a not in left]
+    return Saliency(
+        {a: sums[a].second / drawn for a in keep},
+        {a: sums[a].first / n for a in keep},
+        {a: error[a] for a in keep},
+        {a: sums[a].taylor / n for a in keep},
+        left,
+        samples,
+        total / n,
+        chosen,
+    )
+
+
+def _batch(
+    run: Backward, z: Tensor, y: Tensor, sums: dict[Atom, _Sums], method: str, loss: Loss, draws: int, rng: torch.Generator
+) -> float:
+    """Add one batch; returns the sum of its losses."""
+    with torch.no_grad():
+        p = z.double().softmax(1)
+        target = target_of(y, z, loss)
+        each = F.cross_entropy(z.double(), target, reduction="none") if loss == "cross_entropy" else squared(z, target)
+        width = z.shape[1]
+        slope = p - F.one_hot(target, width) if loss == "cross_entropy" else 2 * (z.double() - target) / width
+    last_is_slope = method != "gauss-newton"
+    if method == "gauss-newton":
+        moments: dict[Atom, list[Tensor]] = {}
+        for c in range(width):
+            chance = p[:, c : c + 1] if loss == "cross_entropy" else torch.full_like(p[:, :1], 2 / width)
+            for atom, v in run.backward(z, F.one_hot(torch.full((len(z),), c), width).to(z), c + 1 < width).items():
+                m = moments.setdefault(atom, [torch.zeros_like(v) for _ in range(3)])
+                m[0] += chance * v * v
+                m[1] += chance * v
+                m[2] += slope[:, c : c + 1] * v
+        for atom, (square, mean, first) in moments.items():
+            own = 0.5 * (square - (mean * mean if loss == "cross_entropy" else 0.0))
+            _add(sums[atom], own, first)
+    if method == "monte-carlo":
+        for _ in range(draws):
+            if loss == "cross_entropy":
+                label = torch.multinomial(p, 1, generator=rng)[:, 0]
+                seedling = F.one_hot(label, width) - p
+            else:
+                seedling = torch.randn(z.shape, generator=rng, dtype=torch.float64) * (2 / width) ** 0.5
+            for atom, v in run.backward(z, seedling.to(z), True).items():
+                _add(sums[atom], 0.5 * v * v, None)
+    if last_is_slope:
+        for atom, v in run.backward(z, slope.to(z), False).items():
+            _add(sums[atom], None, v)
+    return float(each.sum())
+
+
+def _add(sums: _Sums, second: Tensor | None, slope: Tensor | None) -> None:
+    if second is not None:
+        sums.second += second.sum(0)
+        sums.square += (second * second).sum(0)
+    if slope is not None:
+        sums.first -= slope.sum(0)
+        sums.taylor += slope.abs().sum(0)
+
+
+# --- exact -----------------------------------------------------------------------------------------------------------
+
+
+def gate_loss(
+    network: Network, wanted: list[Gate], x: Tensor, y: Tensor, m: dict[Atom, Tensor], loss: Loss, output: str | None = None
+) -> Tensor:
+    """The mean loss as a function of the gates m (one vector for each atom)."""
+
+    def act(gate: Gate, value: Tensor) -> Tensor:
+        for atom in gate.atoms:
+            if atom in m:
+                index = gate.index(atom)
+                factor = torch.cat([m[atom], torch.ones(1, dtype=m[atom].dtype)])[index]
+                value = value * along_axis(factor.to(value.dtype), gate.axis, value.dim())
+        return value
+
+    z = logits(Gated(network, wanted)((x,), act), output)
+    target = target_of(y, z, loss)
+    return F.cross_entropy(z, target) if loss == "cross_entropy" else F.mse_loss(z, target.to(z.dtype))
+
+
+def _exact(
+    network: Network, wanted: list[Gate], sums: dict[Atom, _Sums], x: Tensor, y: Tensor, loss: Loss, output: str | None
+) -> float:
+    """Double backward: one Hessian-vector product for each gate. Sums are over samples, hence the factor N."""
+    dtype = next((p.dtype for p in network.module.parameters() if p.dtype.is_floating_point), torch.float32)
+    n = len(x)
+    m = {a: torch.ones(a.size, dtype=dtype, requires_grad=True) for a in sums}
+    # the fused attention kernels have no second derivative
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        value = gate_loss(network, wanted, x, y, m, loss, output)
+        slopes = torch.autograd.grad(value, list(m.values()), create_graph=True) if m else ()
+        for atom, slope in zip(m, slopes, strict=True):
+            second = torch.stack([_diagonal(slope, m[atom], k) for k in range(atom.size)]).double()
+            sums[atom].second += 0.5 * n * second
+            sums[atom].square += n * (0.5 * second) ** 2
+            sums[atom].first -= n * slope.detach().double()
+    return float(value.detach()) * n
+
+
+def _diagonal(slope: Tensor, m: Tensor, k: int) -> Tensor:
+    if not slope.requires_grad:
+        return torch.zeros((), dtype=slope.dtype)
+    found: Any = torch.autograd.grad(slope[k], m, retain_graph=True, allow_unused=True)[0]
+    return torch.zeros((), dtype=slope.dtype) if found is None else found[k]

@@ -1,0 +1,64 @@
+"""The loss that curvature and pruning speak of: of one output (N, C), over batches, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from netxform.errors import fail
+from netxform.graph.meta import evaluating
+from netxform.graph.network import Network
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Loss = Literal["cross_entropy", "mse"]
+
+
+def target_of(y: Tensor, z: Tensor, loss: Loss) -> Tensor:
+    """The targets as the loss takes them: class numbers (N,), or values (N, C). Raises NetxformError X0823."""
+    if loss == "cross_entropy":
+        if y.dtype.is_floating_point or y.shape != z.shape[:1]:
+            raise fail("X0823", f"cross-entropy needs one class number a sample, and the targets are {tuple(y.shape)}")
+        return y
+    if not y.dtype.is_floating_point:
+        return F.one_hot(y, z.shape[1]).double()
+    return y.double().reshape(z.shape)
+
+
+def squared(z: Tensor, target: Tensor) -> Tensor:
+    """The mean square of every sample: (N,)."""
+    return (z.double() - target).square().mean(1)
+
+
+def logits(value: Any, output: str | None) -> Tensor:
+    """The scored output (N, C) of what the network returns. Raises NetxformError X0823."""
+    if isinstance(value, dict):
+        if output is None and len(value) == 1:
+            output = next(iter(value))
+        if output not in value:
+            raise fail(
+                "X0319", "the network has several outputs", helps=(f"write `output=` one of {', '.join(map(str, value))}",)
+            )
+        value = value[output]
+    if not isinstance(value, Tensor) or value.dim() != 2:
+        raise fail("X0823", "curvature is defined here for one output of shape (samples, classes)")
+    return value
+
+
+def mean_loss(network: Network, batches: Batches, loss: Loss, output: str | None = None) -> tuple[float, float, int]:
+    """The mean loss in eval mode, the share of right classes, and the number of samples."""
+    total, right, count = 0.0, 0, 0
+    with torch.no_grad(), evaluating(network.module):
+        for x, y in batches:
+            z = logits(network.module(x), output).double()
+            target = target_of(y, z, loss)
+            each = F.cross_entropy(z, target, reduction="none") if loss == "cross_entropy" else squared(z, target)
+            total += float(each.sum())
+            right += 0 if y.dtype.is_floating_point else int((z.argmax(1) == y).sum())
+            count += len(x)
+    if not count:
+        raise fail("X0823", "there is no sample to measure the loss on")
+    return total / count, right / count, count

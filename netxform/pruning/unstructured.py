@@ -1,0 +1,133 @@
+"""Single weights set to zero: a share of all of them, or two of every four neighbours along the inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from netxform.axes.infer import types_of
+from netxform.graph.edits import Assign, Edit
+from netxform.graph.network import Network
+from netxform.graph.surgery import perform
+from netxform.language.choice import Choice
+from netxform.language.values import Limit
+from netxform.language.verb import Material
+from netxform.language.work import Training
+from netxform.pruning.iterative import recovered, tensors_of
+from netxform.pruning.scores import Request, fisher
+from netxform.syntax import ast
+
+
+def weights_in(network: Network, modules: Sequence[str] | None) -> tuple[str, ...]:
+    """The weights of the Linear and Conv layers among the modules."""
+    out: list[str] = []
+    for path, part in network.module.named_modules():
+        inside = modules is None or path in set(modules)
+        if inside and isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            out.append(types_of(network).names[f"{path}.weight"])
+    return tuple(dict.fromkeys(out))
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """What is asked for. `amount`: the share that goes, or `below` (op, bound) on the score; `pattern` two of every four.
+
+    `by`: magnitude |w|, or obd-weights ½ h w². `ranking`: all weights in one list, or the same share of each tensor.
+    """
+
+    by: str
+    amount: float
+    below: tuple[ast.CompareOp, float] | None
+    pattern: bool
+    ranking: Literal["global", "layer"]
+    step: float | None
+    data: str | None
+    samples: int
+    loss: Literal["cross_entropy", "mse"]
+
+
+def zero_weights(
+    network: Network, choice: Choice, material: Material, wanted: Sparsity, recover: Sequence[Training], stops: Sequence[Limit]
+) -> Choice:
+    """The lowest weights set to zero, in rounds where `step` says so; trainings in between keep the zeros. Raises X0602."""
+    names: tuple[str, ...] = choice.values["weights"]
+    trainings = [replace(w, held=tuple(dict.fromkeys((*w.held, *(n for n in names if n in w.parameters))))) for w in recover]
+    rounds = 1 if wanted.step is None else max(1, math.ceil(wanted.amount / wanted.step - 1e-9))
+    predicted, notes, metrics = (0.0 if wanted.by == "obd-weights" else None), list[str](), dict[str, float]()
+    done: dict[str, Tensor] = {}
+    material.start("prune", rounds)
+    try:
+        for number in range(rounds):
+            share = min(wanted.amount, (number + 1) * (wanted.step or 1.0))
+            scores = _scores(network, names, wanted, material)
+            held = dict(network.module.named_parameters(remove_duplicate=False))
+            gone = _chosen(scores, wanted, share)
+            if predicted is not None:
+                predicted += sum(float(scores[n][m].sum()) for n, m in gone.items())
+            tensors = {n: held[n].detach().masked_fill(m.to(held[n].device), 0.0) for n, m in gone.items()}
+            after = perform(network, Edit((Assign(tuple(tensors)),), tensors))
+            after, found, broken = recovered(after, trainings, stops, material, number)
+            if broken is not None:
+                notes.append(broken)
+                break
+            network, metrics = after, found
+            done |= tensors_of(network) if trainings else tensors
+            material.step(f"round {number + 1}")
+    finally:
+        material.stop()
+    done = {n: t.detach() for n, t in done.items()}
+    sparse = [n for n in names if n in done]
+    zeros, count = sum(int((done[n] == 0).sum()) for n in sparse), sum(done[n].numel() for n in sparse)
+    values: dict[str, Any] = choice.values | {
+        "zeros": f"{zeros} of {count}", "assigned": list(done), "changed": list(done), "sparse": sparse,
+        "samples": wanted.samples, "predicted": predicted, "error": None,
+    }  # fmt: skip
+    warnings = (*choice.warnings, *notes)
+    return replace(choice, values=values, warnings=warnings, provisional="", tensors=done, metrics=metrics)
+
+
+def _scores(network: Network, names: Sequence[str], wanted: Sparsity, material: Material) -> dict[str, Tensor]:
+    held = dict(network.module.named_parameters(remove_duplicate=False))
+    sizes = {n: held[n].detach().double().abs() for n in names}
+    if wanted.by == "magnitude":
+        return sizes
+    assert wanted.data is not None
+    data = wanted.data
+    diagonal, _ = fisher(network, Request(lambda: material.batches(data, wanted.samples), wanted.loss))
+    return {n: 0.5 * diagonal[n] * w.square() for n, w in sizes.items()}
+
+
+def _chosen(scores: Mapping[str, Tensor], wanted: Sparsity, share: float) -> dict[str, Tensor]:
+    """The weights that go, as masks. Ties are broken by the order of tensors and positions."""
+    if wanted.pattern:
+        return {n: _two_of_four(s) for n, s in scores.items()}
+    if wanted.below is not None:
+        op, bound = wanted.below
+        return {n: s < bound if op == "<" else s <= bound for n, s in scores.items()}
+    if wanted.ranking == "layer":
+        return {n: _lowest(s.flatten(), share).reshape(s.shape) for n, s in scores.items()}
+    taken = _lowest(torch.cat([s.flatten() for s in scores.values()]), share)
+    parts = taken.split([s.numel() for s in scores.values()])
+    return {n: part.reshape(s.shape) for (n, s), part in zip(scores.items(), parts, strict=True)}
+
+
+def _lowest(flat: Tensor, share: float) -> Tensor:
+    out = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+    out[torch.argsort(flat, stable=True)[: round(share * len(flat))]] = True
+    return out
+
+
+def _two_of_four(values: Tensor) -> Tensor:
+    """The two lowest of every four neighbours along the inputs (dimension 1); a rest of fewer than four stays."""
+    moved = values.movedim(1, -1)
+    whole = moved.shape[-1] // 4 * 4
+    mask = torch.zeros(moved.shape, dtype=torch.bool)
+    four = moved[..., :whole].unflatten(-1, (-1, 4))
+    low = four.argsort(dim=-1, stable=True)[..., :2]
+    mask[..., :whole] = torch.zeros(four.shape, dtype=torch.bool).scatter(-1, low, True).flatten(-2)
+    return mask.movedim(-1, 1)
