@@ -86,4 +86,5 @@ def annotate(graph: fx.Graph, module: nn.Module, *inputs: Tensor) -> Any:
     with torch.no_grad(), torch.device("meta") if meta else contextlib.nullcontext(), evaluating(module):
         run = _Shapes(module, garbage_collect_values=True, graph=graph)
         run.meta = meta
+        run.extra_traceback = False  # the error says where; fx would add lines of its own to it
         return run.run(*inputs)
