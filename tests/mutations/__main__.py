@@ -20,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.mutations.defect import ROOT, Defect
 from tests.mutations.table import DEFECTS
+
+from tests.mutations.defect import ROOT, Defect
 
 LIMIT_S = 600
 
