@@ -177,7 +177,7 @@ class Walk(Iterator[PlanItem]):
         return self._here.item
 
     def settle(self, choice: Choice) -> Step:
-        """The step just given, made from its final choice; where that is not the planned one, what is behind is resolved again."""
+        """The step just given, made from its final choice; where that is another than planned, the rest is resolved again."""
         here = self._here
         assert here is not None and here.statement is not None and isinstance(here.item, Step)
         made = self._resolver.made(here.statement, here.before, choice, here.rest)
