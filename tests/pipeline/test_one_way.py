@@ -22,7 +22,16 @@ from netxform.pipeline.subject import Inputs
 
 NET = 'model net = zoo.smallcnn() input="1x1x8x8"\ndata d = sklearn.digits(train=64)\n'
 PLAIN = NET + "cut at layer4; freeze body\nattach head classes=10\nassert params < 1e9\ntrain head for 1epochs on d\n"
-SETTLED = NET + "freeze conv1\nprune conv2 by magnitude amount=50%\nfreeze conv3\nsnapshot was\nassert params < 1e9\nunfreeze conv3\n"
+SETTLED = (
+    NET
+    + """freeze conv1
+prune conv2 by magnitude amount=50%
+freeze conv3
+snapshot was
+assert params < 1e9
+unfreeze conv3
+"""
+)
 
 
 class Calls:
