@@ -181,12 +181,14 @@ def _check(options: Any) -> int:
 
 def _plan(options: Any) -> int:
     from netxform import api
+    from netxform.artifacts.plan_file import save_plan
+    from netxform.pipeline.subject import Inputs
     from netxform.training.progress import Bar
 
-    inputs = api.Inputs(trust=_trust(options))
+    inputs = Inputs(trust=_trust(options))
     plan = api.plan_spec(_checked(options), inputs, deep=options.deep, progress=None if options.json else Bar())
     if options.out is not None:
-        api.save_plan(plan, options.out)
+        save_plan(plan, options.out)
     if options.json:
         print(json.dumps({"digest": plan.digest(), "plan": plan.to_dict()}, indent=1))
     else:
@@ -199,22 +201,24 @@ def _plan(options: Any) -> int:
 def _apply(options: Any) -> int:
     spec = _checked(options)
     from netxform import api
+    from netxform.artifacts.plan_file import saved_digest
     from netxform.artifacts.report import certificate_table, plan_table, show
+    from netxform.pipeline.subject import Inputs
     from netxform.training.process import join, leave, require
     from netxform.training.progress import Bar
 
     processes = join()
     require(options.processes, processes)
     out = options.out or Path(("stdin" if options.spec == "-" else Path(options.spec).stem) + ".bundle")
-    expected = api.saved_digest(options.plan) if options.plan is not None else None
-    inputs = api.Inputs(trust=_trust(options))
+    expected = saved_digest(options.plan) if options.plan is not None else None
     silent = options.quiet or options.json or not processes.first
+    api.refuse_existing(out, options.overwrite)
+    prepared = api.prepare_spec(spec, Inputs(trust=_trust(options)))
     if not silent:
-        show(plan_table(api.plan_spec(spec, inputs)))
+        show(plan_table(prepared.plan))
         print()
-    result = api.apply_spec(
-        spec,
-        inputs,
+    result = api.apply_prepared(
+        prepared,
         out=out,
         overwrite=options.overwrite,
         resume=options.resume,
@@ -272,7 +276,8 @@ def _compare(options: Any) -> int:
 
 
 def _ls(options: Any) -> int:
-    from netxform import api
+    from netxform.pipeline.inspection import listing
+    from netxform.pipeline.subject import Inputs
 
     path = Path(options.spec)
     text = _read(path) if path.is_file() else f"model net = {_source(options.spec)}"
@@ -286,7 +291,7 @@ def _ls(options: Any) -> int:
     spec = check_source(replace(program, statements=declared), {}, _trust(options))
     if options.axes or options.svg:
         return _axes(options, spec)
-    rows = api.listing(spec, api.Inputs(trust=_trust(options)), options.selection)
+    rows = listing(spec, Inputs(trust=_trust(options)), options.selection)
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -298,9 +303,10 @@ def _ls(options: Any) -> int:
 
 
 def _axes(options: Any, spec: Any) -> int:
-    from netxform import api
+    from netxform.pipeline.inspection import axes
+    from netxform.pipeline.subject import Inputs
 
-    found, picture = api.axes(spec, api.Inputs(trust=_trust(options)), options.selection)
+    found, picture = axes(spec, Inputs(trust=_trust(options)), options.selection)
     if options.svg:
         options.svg.write_text(picture, encoding="utf-8")
         print(f"drawn to {options.svg}", file=sys.stderr)

@@ -89,10 +89,10 @@ def all_paths(network: Network) -> tuple[str, ...]:
 
 def tensors_of(network: Network, modules: Iterable[str]) -> tuple[str, ...]:
     """The names of the parameters and buffers that hang directly on the given modules; tied tensors under each name."""
+    from netxform.graph.tensors import held
+
     chosen = set(modules)
-    state = [n for n, _ in network.module.named_parameters(remove_duplicate=False)]
-    state += [n for n, _ in network.module.named_buffers(remove_duplicate=False)]
-    return tuple(n for n in state if n.rpartition(".")[0] in chosen)
+    return tuple(n for n in held(network.module) if n.rpartition(".")[0] in chosen)
 
 
 @lru_cache(maxsize=1024)

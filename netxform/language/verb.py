@@ -7,6 +7,7 @@ import, one that lacks a duty or that has a field without a slot. No torch here.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -243,6 +244,30 @@ class Settles(Protocol):
         ...
 
 
+class Role(enum.Enum):
+    """What a statement does in the course of a spec, for who runs a variant of it: `role: ClassVar[Role]` of a verb."""
+
+    CUTS = "takes the network apart: what is learnt before it is pre-training"
+    BUILDS = "puts something new on what was there: pre-training is over"
+    CARRIES = "carries learnt weights over from elsewhere"
+    TRAINS = "trains: pre-training, where it stands before the structure changes"
+    FREEZES = "says which parameters are trained"
+    OTHER = "none of these"
+
+
+Control: typing.TypeAlias = typing.Literal["scratch", "random", "alone"]
+"""A control run of `compare`: fresh weights and nothing frozen; fresh weights; without teachers."""
+
+
+@runtime_checkable
+class Controlled(Protocol):
+    """A further duty of the verbs whose statement is another one in a control run."""
+
+    def control(self, kind: Control) -> Transform | None:
+        """The statement in a control run of this kind; None where it is left out."""
+        ...
+
+
 @runtime_checkable
 class Transform(Protocol):
     """The duties of a verb."""
@@ -278,6 +303,11 @@ class Entry:
         """The page of `explain`."""
         return inspect.cleandoc(self.cls.__doc__ or "")
 
+    @property
+    def role(self) -> Role:
+        """What its statements do in the course of a spec."""
+        return getattr(self.cls, "role", Role.OTHER)
+
     def signature(self) -> str:
         """The shape of the sentence in one line, for help and `explain`."""
         parts = [self.word]
@@ -311,7 +341,7 @@ class Entry:
 REGISTRY: dict[str, Entry] = {}
 T = TypeVar("T", bound=type)
 _DUTIES = ("resolve", "rewrite", "law")
-_NOT_SLOTS = ("contract", "validate", "settle", *_DUTIES)
+_NOT_SLOTS = ("contract", "role", "validate", "settle", "control", *_DUTIES)
 
 
 def verb(word: str, *, setting: bool = False) -> Callable[[T], T]:
@@ -338,6 +368,8 @@ def entry(word: str, cls: type, setting: bool = False) -> Entry:
         raise TypeError(f"verb `{word}` lacks {', '.join(missing)}")
     if not isinstance(getattr(cls, "contract", None), Contract):
         raise TypeError(f"verb `{word}` states no contract")
+    if not isinstance(getattr(cls, "role", Role.OTHER), Role):
+        raise TypeError(f"verb `{word}`: `role` is a Role, not {cls.role!r}")  # type: ignore[attr-defined]
     if "Example:" not in (cls.__doc__ or ""):
         raise TypeError(f"verb `{word}`: the docstring needs a line `Example:` with a spec that runs")
     stray = [n for n in vars(cls) if not n.startswith("_") and n not in _NOT_SLOTS and n not in _fields(cls)]

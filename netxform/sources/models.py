@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from netxform.errors import Diagnostic, NetxformError, Span, did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
+from netxform.graph.shapes import times
 from netxform.language.values import CONSTANTS, plain
 from netxform.sources.trust import Trust, need_code, need_pickle, read_path
 from netxform.syntax import ast
@@ -294,10 +295,10 @@ def _find(graph: Any, name: str) -> Any:
 
 def _placeholder(node: Any) -> tuple[tuple[int, ...], str]:
     """Shape and dtype of an exported program's input; a dynamic size counts as it was traced."""
-    names = {"torch.float32": "f32", "torch.float64": "f64", "torch.float16": "f16", "torch.bfloat16": "bf16"}
-    names |= {"torch.int64": "i64", "torch.int32": "i32"}
+    from netxform.graph.tensors import NAMES
+
     held = node.meta["val"]
-    return tuple(int(s) if isinstance(s, int) else int(s.node.hint) for s in held.shape), names[str(held.dtype)]
+    return tuple(int(s) if isinstance(s, int) else int(s.node.hint) for s in held.shape), NAMES[held.dtype]
 
 
 def _python(path: Path, function: str, span: Span) -> nn.Module:
@@ -328,7 +329,7 @@ def load_weights(module: nn.Module, path: Path, trust: Trust, span: Span, by_pos
     missing = [k for k in wanted if k not in state]
     extra = [k for k in state if k not in wanted]
     wrong = [
-        f"{k}: {_times(state[k].shape)}, not {_times(wanted[k].shape)}"
+        f"{k}: {times(state[k].shape)}, not {times(wanted[k].shape)}"
         for k in wanted
         if k in state and state[k].shape != wanted[k].shape
     ]
@@ -421,7 +422,3 @@ def check_finite(module: nn.Module) -> None:
 def _few(names: Iterable[str], most: int = 6) -> str:
     listed = list(names)
     return ", ".join(listed[:most]) + (f" … ({len(listed)} in all)" if len(listed) > most else "")
-
-
-def _times(shape: Iterable[int]) -> str:
-    return " x ".join(str(n) for n in shape) or "scalar"

@@ -13,7 +13,7 @@ from netxform.language.choice import Choice
 from netxform.language.claims import Claim, SameOutputs
 from netxform.language.laws import Contract
 from netxform.language.values import Layers, Name, Selection
-from netxform.language.verb import Scope, key, layers, operand, prep, verb
+from netxform.language.verb import Role, Scope, key, layers, operand, prep, verb
 from netxform.language.work import Fitting
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Attach:
     seed: int | None = key(None)
     block: Layers | None = layers()
     contract: ClassVar[Contract] = Contract.EXACT
+    role: ClassVar[Role] = Role.BUILDS
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """A head is layers or a classifier, not both."""

@@ -12,7 +12,7 @@ from netxform.language.choice import Choice
 from netxform.language.claims import Claim, SameValue
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
-from netxform.language.verb import Scope, key, prep, verb
+from netxform.language.verb import Role, Scope, key, prep, verb
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
@@ -39,6 +39,7 @@ class Cut:
     before: Selection | None = prep("before")
     drops: tuple[Selection, ...] | None = key(None)
     contract: ClassVar[Contract] = Contract.EXACT
+    role: ClassVar[Role] = Role.CUTS
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """One place, no more and no less."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from netxform.errors import Diagnostic, Span, fail
 from netxform.graph.edits import Edit
+from netxform.graph.shapes import times
 from netxform.language.choice import Choice
 from netxform.language.claims import Claim, Untouched, ZerosHeld
 from netxform.language.laws import Contract
 from netxform.language.learning import Learning, planned
 from netxform.language.values import Count, Name, Selection
-from netxform.language.verb import ModelInfo, Scope, key, lines, operand, prep, verb
+from netxform.language.verb import Control, ModelInfo, Scope, key, lines, operand, prep, verb
 from netxform.language.work import Match, Soft
 from netxform.syntax import ast
 
@@ -92,6 +93,10 @@ class Distill(Learning):
         if not 0 <= self.hard <= 1:
             yield Diagnostic("X0406", f"`hard` is in [0, 1], not {self.hard:g}", span, "hard")
 
+    def control(self, kind: Control) -> Distill:
+        """Without its teachers it learns from the labels alone."""
+        return replace(self, hard=1.0, matches=()) if kind == "alone" else self
+
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Name the tensors that will change, look at every teacher, and settle every setting."""
         infos = {t.text: scope.model(t.text, t.span) for t in self.teachers}
@@ -149,7 +154,7 @@ class Distill(Learning):
             if tuple(shape)[1:] != info.output[1:]:
                 raise fail(
                     "X0343",
-                    f"the teacher `{name}` gives {_times(info.output[1:])} values, the student {_times(tuple(shape)[1:])}",
+                    f"the teacher `{name}` gives {times(info.output[1:])} values, the student {times(tuple(shape)[1:])}",
                     place,
                     "does not match",
                     helps=("attach a head of that size to the student, or choose another teacher",),
@@ -211,7 +216,7 @@ def _sizes(wanted: Features, here: tuple[int, ...], there: tuple[int, ...]) -> t
         helps = ("via conv1x1 takes maps, via linear vectors and sequences, via attention maps of any channels",)
         raise fail(
             "X0343",
-            f"`{wanted.student}` is {_times(here[1:])}, `{wanted.to}` {_times(there[1:])}: not to be matched via {wanted.via}",
+            f"`{wanted.student}` is {times(here[1:])}, `{wanted.to}` {times(there[1:])}: not to be matched via {wanted.via}",
             wanted.student.span,
             "does not match",
             helps=helps,
@@ -224,7 +229,3 @@ def _smaller(network: Network, infos: dict[str, ModelInfo]) -> Iterator[str]:
     for name, info in infos.items():
         if info.network is not None and info.params < mine:
             yield f"the teacher `{name}` has {info.params:,} parameters, the student {mine:,}: is it the better one?"
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape) or "scalar"

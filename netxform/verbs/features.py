@@ -10,7 +10,7 @@ from netxform.language.choice import Choice
 from netxform.language.claims import Claim, SameValue
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
-from netxform.language.verb import Scope, key, prep, verb
+from netxform.language.verb import Role, Scope, key, prep, verb
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
@@ -34,6 +34,7 @@ class Features:
     at: Selection = prep("at", MISSING)
     pool: Literal["avg", "max", "none"] = key("avg")
     contract: ClassVar[Contract] = Contract.EXACT
+    role: ClassVar[Role] = Role.CUTS
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Find the point and what flattens it."""

@@ -11,7 +11,7 @@ from netxform.language.choice import Choice
 from netxform.language.claims import Claim, FrozenInTraining, SameOutputs
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
-from netxform.language.verb import Scope, key, operand, verb
+from netxform.language.verb import Role, Scope, key, operand, verb
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
@@ -36,6 +36,7 @@ class Freeze:
     selection: Selection = operand()
     bn: Literal["eval", "train"] = key("eval")
     contract: ClassVar[Contract] = Contract.EXACT
+    role: ClassVar[Role] = Role.FREEZES
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Name the tensors and the norms."""

@@ -13,7 +13,7 @@ from netxform.language.choice import Choice
 from netxform.language.claims import Claim, Taken, Untouched
 from netxform.language.laws import Contract
 from netxform.language.values import Name, Selection, invocation
-from netxform.language.verb import Material, Scope, key, lines, operand, prep, verb
+from netxform.language.verb import Material, Role, Scope, key, lines, operand, prep, verb
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Init:
     seed: int | None = key(None)
     maps: tuple[Mapped, ...] = lines("map", Mapped)
     contract: ClassVar[Contract] = Contract.TRAINING
+    role: ClassVar[Role] = Role.CARRIES
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """A source of vectors has one file; a model has no vocabulary."""

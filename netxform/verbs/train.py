@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from netxform.graph.edits import Edit
@@ -11,7 +11,8 @@ from netxform.language.claims import Claim, Untouched, ZerosHeld
 from netxform.language.laws import Contract
 from netxform.language.learning import Head, Learning, LossName, planned
 from netxform.language.values import Count, Selection
-from netxform.language.verb import Scope, key, lines, operand, prep, verb
+from netxform.language.verb import Control, Role, Scope, key, lines, operand, prep, verb
+from netxform.syntax import ast
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
@@ -58,6 +59,11 @@ class Train(Learning):
     loss: LossName = key("cross_entropy")
     heads: tuple[Head, ...] = lines("head", Head)
     contract: ClassVar[Contract] = Contract.TRAINING
+    role: ClassVar[Role] = Role.TRAINS
+
+    def control(self, kind: Control) -> Train:
+        """From scratch everything is trained alike."""
+        return replace(self, selection=Selection(ast.Path("**")), groups=()) if kind == "scratch" else self
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Name the tensors that will change, and settle every setting."""

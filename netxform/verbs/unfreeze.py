@@ -11,7 +11,7 @@ from netxform.language.choice import Choice
 from netxform.language.claims import Claim, SameOutputs
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
-from netxform.language.verb import Scope, key, operand, verb
+from netxform.language.verb import Role, Scope, key, operand, verb
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
@@ -33,6 +33,7 @@ class Unfreeze:
     selection: Selection = operand()
     bn: Literal["eval", "train"] = key("train")
     contract: ClassVar[Contract] = Contract.EXACT
+    role: ClassVar[Role] = Role.FREEZES
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Name the frozen tensors and norms of the selection."""
