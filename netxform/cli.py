@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from netxform.errors import NetxformError, did_you_mean, fail
+from netxform.sources.formats import FORMATS, suffix_of
 from netxform.sources.trust import Trust
 from netxform.syntax.format import format as format_text
 from netxform.syntax.parse import parse, parse_expression
@@ -154,7 +155,7 @@ def _source(text: str) -> str:
     """A model source as the language writes it: names as they are, files in quotes."""
     try:
         parse_expression(text)
-        return text if "/" not in text and not text.endswith((".pt2", ".py", ".pt")) else json.dumps(text)
+        return json.dumps(text) if "/" in text or suffix_of(text) in FORMATS else text
     except NetxformError:
         return json.dumps(text)
 
