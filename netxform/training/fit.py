@@ -24,6 +24,7 @@ from torch import Tensor, fx, nn
 from netxform.errors import NetxformError, fail
 from netxform.graph.network import Network, detached
 from netxform.language.laws import Evidence
+from netxform.language.methods import less_is_better
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
 from netxform.training import checkpoint as states
@@ -407,7 +408,7 @@ def _remember(run: _Run, row: dict[str, float]) -> None:
     metric = (run.work.keep or "val_loss").replace("top1", "accuracy")
     if metric not in row:
         metric = "train_loss"
-    value = row[metric] if metric.endswith(("loss", "mae")) else -row[metric]
+    value = row[metric] if less_is_better(metric) else -row[metric]
     if run.best is None or value < run.best[0]:
         state = _state(run) if run.work.keep is not None else {}
         run.best = (value, int(row["epoch"]), {n: t.clone() for n, t in state.items()})
