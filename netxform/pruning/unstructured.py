@@ -39,8 +39,8 @@ def weights_in(network: Network, modules: Sequence[str] | None) -> tuple[str, ..
 class Sparsity:
     """What is asked for. `amount`: the share that goes, or `below` (op, bound) on the score; `pattern` two of every four.
 
-    `by`: a score of single weights, such as magnitude |w|, or obd-weights ½ h w². `ranking`: all weights in one list, or the same
-    share of each tensor.
+    `by`: a score of single weights, such as magnitude |w|, or obd-weights ½ h w². `ranking`: all weights in one list, or
+    the same share of each tensor.
     """
 
     by: str

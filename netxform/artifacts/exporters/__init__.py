@@ -108,7 +108,7 @@ def export(network: Network, inputs: tuple[Tensor, ...], out: Path, to: str | No
 
 
 def _apart(network: Network, inputs: tuple[Tensor, ...], found: Any, slack: float) -> tuple[float, float]:
-    """The largest difference of the outputs, and what rounding explains: `slack` times the rounding step at the largest value."""
+    """The largest difference of the outputs, and what is allowed: `slack` times the rounding step at the largest value."""
     import torch
     from torch.utils._pytree import tree_leaves
 

@@ -1,5 +1,6 @@
-"""`.onnx`: one file for ONNX runtimes; the names of the inputs are the network's. Run again by onnxruntime, whose kernels sum in
-other orders: a thousand rounding steps are allowed at the largest output.
+"""`.onnx`: one file for ONNX runtimes.
+
+It is run again by onnxruntime, whose kernels sum in other orders: a thousand rounding steps are allowed at the largest output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`.pt2`: a program of torch.export, for AOTInductor, ExecuTorch and whatever reads ATen; any batch size where the network has it.
+"""`.pt2`: a program of torch.export, for AOTInductor and whatever else reads ATen; of any batch size where the network is.
 
 The same operations run on the same weights: what is left is the order of sums where torch takes them apart differently.
 """

@@ -1,4 +1,4 @@
-"""`.py`: the network as a readable module of plain PyTorch, with its weights beside it as safetensors. The same bits come out."""
+"""`.py`: the network as a readable module of plain PyTorch, its weights beside it as safetensors; the same bits come out."""
 
 from __future__ import annotations
 
