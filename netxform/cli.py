@@ -309,7 +309,8 @@ def _ls(options: Any) -> int:
     from netxform import api
 
     path = Path(options.spec)
-    text = _read(path) if path.is_file() else f"model net = {_source(options.spec)}"
+    spec = path.is_file() and suffix_of(options.spec) not in FORMATS
+    text = _read(path) if spec else f"model net = {_source(path.name if path.is_file() else options.spec)}"
     program = parse(text, str(options.spec))
     from dataclasses import replace
 
