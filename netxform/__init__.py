@@ -123,7 +123,7 @@ def export(folder: str | _Path, out: str | _Path, to: str | None = None) -> Expo
     """Write the model of a bundle for another program, load the file again and compare what it computes.
 
     `out`: the file; `to`: the exporter (pt2, onnx, py, …), by the suffix of the file where it is None. Returns the worst
-    difference beside its bound. Raises NetxformError X0828 (no such exporter), X0814 (a package is missing), X0818 (the file
+    difference beside its bound. Raises NetxformError X0834 (no such exporter), X0814 (a package is missing), X0818 (the file
     exists), X0820 (cannot be exported), X0501 (the file computes something else).
     """
     from netxform.artifacts import bundle, exporters

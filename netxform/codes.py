@@ -201,8 +201,8 @@ CODES: dict[str, tuple[str, str]] = {
         "a text or a file of vectors that cannot be read",
         "The file is damaged or of another format; the place in it is given.",
     ),
-    "X0827": ("a package that fails", "An installed package offers something by entry point, and its file cannot be imported."),
-    "X0828": (
+    "X0833": ("a package that fails", "An installed package offers something by entry point, and its file cannot be imported."),
+    "X0834": (
         "unknown exporter",
         "`netxform explain exporters` lists them; the suffix of the file says which, or `--to NAME`.",
     ),

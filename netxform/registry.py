@@ -42,7 +42,7 @@ class Registry(Generic[T]):
         return add
 
     def find(self, name: str, span: Span = NOWHERE, label: str = "unknown") -> T:
-        """The thing of that name. Raises NetxformError: `code` for an unknown one, X0827 for a package that fails."""
+        """The thing of that name. Raises NetxformError: `code` for an unknown one, X0833 for a package that fails."""
         self._import_own()
         if name not in self._things:
             point = points(self.group).get(name)
@@ -61,7 +61,7 @@ class Registry(Generic[T]):
         return tuple(dict.fromkeys((*self._things, *points(self.group))))
 
     def items(self) -> Iterator[tuple[str, T]]:
-        """Every name and what it stands for; imports what was not asked for yet. Raises NetxformError X0827."""
+        """Every name and what it stands for; imports what was not asked for yet. Raises NetxformError X0833."""
         for name in self.names():
             yield name, self.find(name)
 
@@ -98,7 +98,7 @@ def points(group: str) -> dict[str, EntryPoint]:
 
 
 def load(point: EntryPoint) -> Any:
-    """Import what an entry point names. Raises NetxformError X0827, which names the package."""
+    """Import what an entry point names. Raises NetxformError X0833, which names the package."""
     try:
         return point.load()
     except NetxformError:
@@ -111,7 +111,7 @@ def load(point: EntryPoint) -> Any:
 def _broken(point: EntryPoint, why: str) -> NetxformError:
     package = point.dist.name if point.dist is not None else point.value
     return fail(
-        "X0827",
+        "X0833",
         f"`{point.name}` of the package `{package}` cannot be used: {why}",
         notes=(f"entry point of {point.group}: {point.value}",),
         helps=(f"mend it, or `pip uninstall {package}`",),

@@ -8,7 +8,7 @@ from netxform import registry
 def load() -> None:
     """Import every file of this folder, and every verb that an installed package offers as `netxform.verbs`.
 
-    Raises NetxformError X0827 for a package that fails.
+    Raises NetxformError X0833 for a package that fails.
     """
     registry.import_files(__name__)
     for point in registry.points("netxform.verbs").values():

@@ -77,8 +77,8 @@ def test_from_the_command_line(bundle: Path, tmp_path: Path, capsys) -> None:
 
 
 def test_what_is_refused(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert code_of(bundle, tmp_path / "net.xyz") == ("X0828", 1)
-    assert code_of(bundle, tmp_path / "net", "pt3") == ("X0828", 1)
+    assert code_of(bundle, tmp_path / "net.xyz") == ("X0834", 1)
+    assert code_of(bundle, tmp_path / "net", "pt3") == ("X0834", 1)
     assert code_of(tmp_path / "nothing", tmp_path / "net.pt2") == ("X0815", 1)
     assert code_of(bundle, tmp_path / "no" / "net.pt2") == ("X0819", 1)
     there = importlib.util.find_spec

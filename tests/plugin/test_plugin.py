@@ -104,6 +104,6 @@ def test_a_package_that_fails_is_named(folder: Path, tmp_path: Path) -> None:
     for name, why in (("sad", "No module named 'no_such_package_at_all'"), ("silent", "registers no score")):
         (folder / f"{name}.xform").write_text(f"model net = zoo.mlp(width=8)\nprune fc1 by {name} amount=25%")
         told = netxform(folder, "plan", f"{name}.xform", code=1, paths=(broken,))
-        assert "X0827" in told and "netxform-sad" in told and why in told
+        assert "X0833" in told and "netxform-sad" in told and why in told
     (folder / "other.xform").write_text("model net = zoo.mlp(width=8)\nprune fc1 by magnitude amount=25%")
     netxform(folder, "plan", "other.xform", paths=(broken,))

@@ -39,7 +39,7 @@ class Exporter:
     slack: float = 0.0
 
 
-EXPORTERS: Registry[Exporter] = Registry("netxform.exporters", "exporter", "X0828", __name__)
+EXPORTERS: Registry[Exporter] = Registry("netxform.exporters", "exporter", "X0834", __name__)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Exported:
 def exporter_of(out: Path, to: str | None) -> tuple[str, Exporter]:
     """The exporter that is named, or that has the suffix of the file.
 
-    Raises NetxformError X0828 (there is none), X0814 (a package is missing).
+    Raises NetxformError X0834 (there is none), X0814 (a package is missing).
     """
     name = to
     if name is None:
@@ -65,7 +65,7 @@ def exporter_of(out: Path, to: str | None) -> tuple[str, Exporter]:
     if name is None:
         known = ", ".join(EXPORTERS)
         helps = (f"name one: `--to NAME`, of {known}",)
-        raise fail("X0828", f"no exporter writes `{out.name}`", helps=helps)
+        raise fail("X0834", f"no exporter writes `{out.name}`", helps=helps)
     found = EXPORTERS.find(name)
     missing = [p for p in found.needs if importlib.util.find_spec(p) is None]
     if missing:
@@ -77,7 +77,7 @@ def exporter_of(out: Path, to: str | None) -> tuple[str, Exporter]:
 def export(network: Network, inputs: tuple[Tensor, ...], out: Path, to: str | None = None) -> Exported:
     """Write the network for another program, load it again and run it on the inputs.
 
-    Raises NetxformError X0828 (unknown exporter), X0814 (package missing), X0818 (the file exists), X0819 (cannot be written),
+    Raises NetxformError X0834 (unknown exporter), X0814 (package missing), X0818 (the file exists), X0819 (cannot be written),
     X0820 (the network cannot be exported), X0501 (the file computes something else). Then nothing is left behind.
     """
     name, exporter = exporter_of(out, to)
