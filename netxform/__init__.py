@@ -31,6 +31,7 @@ if _TYPE_CHECKING:
 
     from netxform.api import Result
     from netxform.artifacts.bundle import Verdict
+    from netxform.artifacts.exporters import Exported
     from netxform.axes.view import Captured
     from netxform.compiler.check import Spec
     from netxform.compiler.plan import Plan
@@ -47,6 +48,7 @@ __all__ = [
     "capture",
     "check",
     "compare",
+    "export",
     "format",
     "load",
     "parse",
@@ -181,6 +183,20 @@ def load(folder: str | _Path) -> nn.Module:
     from netxform import api
 
     return api.load_bundle(folder)
+
+
+def export(folder: str | _Path, out: str | _Path, to: str | None = None) -> Exported:
+    """Write the model of a bundle for another program, load the file again and compare what it computes.
+
+    `out`: the file; `to`: the exporter (pt2, onnx, py, …), by the suffix of the file where it is None. Returns the worst
+    difference beside its bound. Raises NetxformError X0834 (no such exporter), X0814 (a package is missing), X0818 (the file
+    exists), X0820 (cannot be exported), X0501 (the file computes something else).
+    """
+    from netxform.artifacts import bundle, exporters
+    from netxform.compiler.measure import probe
+
+    network, held = bundle.read(_Path(folder))
+    return exporters.export(network, probe(network, held["seed"]), _Path(out), to)
 
 
 def compare(

@@ -1,20 +1,34 @@
-"""The command line: check, plan, apply, verify, compare, ls, fmt, explain."""
+"""The command line: check, plan, apply, verify, export, compare, ls, fmt, explain."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from netxform.errors import NetxformError, did_you_mean, fail
+from netxform.registry import Registry
+from netxform.sources.formats import FORMATS, suffix_of
 from netxform.sources.trust import Trust
 from netxform.syntax.format import format as format_text
 from netxform.syntax.parse import parse, parse_expression
 
+KINDS = {
+    "models": "netxform.sources.models.source:MODELS",
+    "formats": "netxform.sources.formats:FORMATS",
+    "data": "netxform.sources.data.source:DATA",
+    "exporters": "netxform.artifacts.exporters:EXPORTERS",
+    "scores": "netxform.pruning.needs:SCORES",
+    "losses": "netxform.language.methods:LOSSES",
+    "metrics": "netxform.language.methods:METRICS",
+    "optimizers": "netxform.language.methods:OPTIMIZERS",
+    "transforms": "netxform.language.methods:TRANSFORMS",
+}
 EXIT = "exit codes: 0 done, 1 error, 2 `plan --detailed-exitcode` found changes, 3 a contract or an assert fell short"
 
 
@@ -67,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--quiet", action="store_true", help="no progress, no tables")
     verify = _command(commands, "verify", _verify, "measure every claim of a bundle again, from the folder alone")
     verify.add_argument("folder", type=Path)
+    export = _command(
+        commands, "export", _export, "write the model of a bundle for another program, and compare what it computes"
+    )
+    export.add_argument("folder", type=Path, metavar="BUNDLE")
+    export.add_argument("out", type=Path, metavar="FILE", help="net.pt2, net.onnx, net.py; `netxform explain exporters`")
+    export.add_argument("--to", metavar="NAME", help="the exporter (default: by the suffix)")
     compare = _command(commands, "compare", _compare, "draw the recorded trajectories of runs, and say how well they part")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="bundles of specs with `record trajectory`")
     compare.add_argument("-o", "--out", type=Path, action="append", metavar="FILE", help="pictures: .png, .svg, .pdf")
@@ -85,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     fmt.add_argument("-w", "--write", action="store_true", help="write it back")
     fmt.add_argument("--check", action="store_true", help="exit with 1 where the file is not canonical")
     explain = _command(commands, "explain", _explain, "the page of a verb or of an error code")
-    explain.add_argument("what", nargs="?", help="a verb, a code such as X0203, or `locks`")
+    explain.add_argument("what", nargs="?", help="a verb, a code such as X0203, `locks`, or a kind: scores, losses, …")
     return parser
 
 
@@ -154,7 +174,7 @@ def _source(text: str) -> str:
     """A model source as the language writes it: names as they are, files in quotes."""
     try:
         parse_expression(text)
-        return text if "/" not in text and not text.endswith((".pt2", ".py", ".pt")) else json.dumps(text)
+        return json.dumps(text) if "/" in text or suffix_of(text) in FORMATS else text
     except NetxformError:
         return json.dumps(text)
 
@@ -253,6 +273,20 @@ def _verify(options: Any) -> int:
     return 0 if verdict.held else 3
 
 
+def _export(options: Any) -> int:
+    import netxform
+
+    made = netxform.export(options.folder, options.out, options.to)
+    if options.json:
+        found = {"path": str(made.path), "exporter": made.exporter, "bound": made.bound, "worst": made.worst}
+        print(json.dumps(found | {"samples": made.samples}, indent=1))
+    else:
+        print(
+            f"written to {made.path} by `{made.exporter}`: {made.worst:.3g} from the bundle's model, {made.bound:.3g} allowed"
+        )
+    return 0
+
+
 def _compare(options: Any) -> int:
     from netxform import api
     from netxform.artifacts import picture
@@ -280,7 +314,8 @@ def _ls(options: Any) -> int:
     from netxform.pipeline.subject import Inputs
 
     path = Path(options.spec)
-    text = _read(path) if path.is_file() else f"model net = {_source(options.spec)}"
+    spec = path.is_file() and suffix_of(options.spec) not in FORMATS
+    text = _read(path) if spec else f"model net = {_source(path.name if path.is_file() else options.spec)}"
     program = parse(text, str(options.spec))
     from dataclasses import replace
 
@@ -340,10 +375,15 @@ def _explain(options: Any) -> int:
         for word, entry in sorted(REGISTRY.items()):
             print(f"  {word:10} {entry.doc.splitlines()[0]}")
         print("\n`netxform explain VERB` shows its form, contract and an example; `netxform explain X0203` a code's page.")
+        print(f"`netxform explain KIND` lists what there is by name: {', '.join(KINDS)}.")
         return 0
     if options.what in REGISTRY:
         entry = REGISTRY[options.what]
         print(f"{entry.signature()}\n\n{entry.doc}")
+        return 0
+    if options.what in KINDS:
+        registry: Registry[Any] = pkgutil.resolve_name(KINDS[options.what])
+        print(f"{options.what}: {', '.join(registry)}\n\nInstalled packages add some by the entry point `{registry.group}`.")
         return 0
     if options.what in ("locks", "lock"):
         from netxform.axes.algebra import LOCKS, MIXES
@@ -356,7 +396,7 @@ def _explain(options: Any) -> int:
         return 0
     found = page(options.what.upper())
     if found is None:
-        known = [*REGISTRY, *CODES]
+        known = [*REGISTRY, *KINDS, *CODES]
         raise fail("X0110", f"`{options.what}` is neither a verb nor a code", helps=did_you_mean(options.what, known))
     print(found)
     return 0

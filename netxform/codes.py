@@ -201,6 +201,11 @@ CODES: dict[str, tuple[str, str]] = {
         "a text or a file of vectors that cannot be read",
         "The file is damaged or of another format; the place in it is given.",
     ),
+    "X0833": ("a package that fails", "An installed package offers something by entry point, and its file cannot be imported."),
+    "X0834": (
+        "unknown exporter",
+        "`netxform explain exporters` lists them; the suffix of the file says which, or `--to NAME`.",
+    ),
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),
     "X0903": ("pickled objects", "Unpickling can run code; it needs `--trust-pickle`. Prefer safetensors."),

@@ -14,6 +14,7 @@ from netxform import verbs as _verbs
 from netxform.compiler.expand import ParamValue, expand, rebuild
 from netxform.errors import Diagnostic, Findings, Label, NetxformError, Span, did_you_mean, fail
 from netxform.graph.layer_spec import Layer
+from netxform.language.methods import asserted_metrics
 from netxform.language.values import Layers, Selection, convert, describe, invocation
 from netxform.language.verb import REGISTRY, Entry, Slot, Transform, slots_of
 from netxform.sources.data import check_data_source
@@ -28,20 +29,6 @@ from netxform.syntax.scan import Places
 _verbs.load()
 
 COSTS = ("params", "macs", "flops", "bytes")
-METRICS = (
-    "train_loss",
-    "val_loss",
-    "val_accuracy",
-    "val_top1",
-    "test_loss",
-    "test_accuracy",
-    "test_top1",
-    "val_mae",
-    "val_r2",
-    "test_mae",
-    "test_r2",
-    "teacher_val_accuracy",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -542,20 +529,21 @@ def check_condition(condition: ast.Condition, models: dict[str, ast.Model], find
 
 
 def _quantity_name(expression: ast.Expr, findings: Findings) -> None:
-    if isinstance(expression, ast.Path) and expression.text not in (*COSTS, *METRICS):
+    metrics = asserted_metrics()
+    if isinstance(expression, ast.Path) and expression.text not in (*COSTS, *metrics):
         findings.add(
             "X0204",
             f"`{expression.text}` is no cost and no metric",
             expression.span,
             "unknown quantity",
-            helps=did_you_mean(expression.text, (*COSTS, *METRICS))
-            or (f"costs: {', '.join(COSTS)}; metrics: {', '.join(METRICS)}",),
+            helps=did_you_mean(expression.text, (*COSTS, *metrics))
+            or (f"costs: {', '.join(COSTS)}; metrics: {', '.join(metrics)}",),
         )
 
 
 def _same_dimension(condition: ast.Compare, findings: Findings) -> None:
     left, right = condition.left, condition.right
-    if not isinstance(left, ast.Path) or left.text not in (*COSTS, *METRICS):
+    if not isinstance(left, ast.Path) or left.text not in (*COSTS, *asserted_metrics()):
         return
     allowed = {
         "params": ("number", "params"),

@@ -19,7 +19,9 @@ from netxform.language.values import Limit
 from netxform.language.verb import Material
 from netxform.language.work import Training
 from netxform.pruning.iterative import recovered, tensors_of
-from netxform.pruning.scores import Request, fisher
+from netxform.pruning.needs import SCORES
+from netxform.pruning.scores import Request
+from netxform.registry import called
 from netxform.syntax import ast
 
 
@@ -37,7 +39,8 @@ def weights_in(network: Network, modules: Sequence[str] | None) -> tuple[str, ..
 class Sparsity:
     """What is asked for. `amount`: the share that goes, or `below` (op, bound) on the score; `pattern` two of every four.
 
-    `by`: magnitude |w|, or obd-weights ½ h w². `ranking`: all weights in one list, or the same share of each tensor.
+    `by`: a score of single weights, such as magnitude |w|, or obd-weights ½ h w². `ranking`: all weights in one list, or
+    the same share of each tensor.
     """
 
     by: str
@@ -58,7 +61,7 @@ def zero_weights(
     names: tuple[str, ...] = choice.values["weights"]
     trainings = [replace(w, held=tuple(dict.fromkeys((*w.held, *(n for n in names if n in w.parameters))))) for w in recover]
     rounds = 1 if wanted.step is None else max(1, math.ceil(wanted.amount / wanted.step - 1e-9))
-    predicted, notes, metrics = (0.0 if wanted.by == "obd-weights" else None), list[str](), dict[str, float]()
+    predicted, notes, metrics = (0.0 if SCORES.find(wanted.by).predicts else None), list[str](), dict[str, float]()
     done: dict[str, Tensor] = {}
     material.start("prune", rounds)
     try:
@@ -92,14 +95,10 @@ def zero_weights(
 
 
 def _scores(network: Network, names: Sequence[str], wanted: Sparsity, material: Material) -> dict[str, Tensor]:
-    held = dict(network.module.named_parameters(remove_duplicate=False))
-    sizes = {n: held[n].detach().double().abs() for n in names}
-    if wanted.by == "magnitude":
-        return sizes
-    assert wanted.data is not None
-    data = wanted.data
-    diagonal, _ = fisher(network, Request(lambda: material.batches(data, wanted.samples), wanted.loss))
-    return {n: 0.5 * diagonal[n] * w.square() for n, w in sizes.items()}
+    kind, data = SCORES.find(wanted.by), wanted.data
+    assert kind.weights is not None and (data is not None or not kind.data)
+    request = Request(lambda: iter(()) if data is None else material.batches(data, wanted.samples), wanted.loss)
+    return called(kind.weights)(network, names, request)
 
 
 def _chosen(scores: Mapping[str, Tensor], wanted: Sparsity, share: float) -> dict[str, Tensor]:

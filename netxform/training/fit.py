@@ -1,4 +1,4 @@
-"""The training loop, on ignite's engine; the same code runs alone and under `torchrun` (DDP, FSDP2).
+"""The training loop; the same code runs alone and under `torchrun` (DDP, FSDP2).
 
     Network, Training, DataSet ─fit→ Network, History
 
@@ -12,18 +12,18 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from ignite.engine import Engine, Events
 from torch import Tensor, fx, nn
 
 from netxform.errors import NetxformError, fail
 from netxform.graph.network import Network, detached
 from netxform.language.laws import Evidence
+from netxform.language.methods import less_is_better
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
 from netxform.training import checkpoint as states
@@ -144,58 +144,31 @@ def fit(
     asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
     run = _prepare(copied.module.to(device), work, device, processes, len(data.train), asked)
     per_epoch = batch_count(data.train, work.batch)
-    epochs = work.length if work.unit == "epochs" else math.ceil(work.length / per_epoch)
+    epochs = work.length if work.unit == "epochs" else math.ceil(work.length / max(1, per_epoch))
     steps = work.length if work.unit == "steps" else epochs * per_epoch
-    engine = Engine(lambda engine, batch: _step(run, batch, data.train, engine.state.iteration))
-
-    def begin(engine: Engine) -> None:
-        run.epoch = engine.state.epoch
-        torch.manual_seed((work.seed * 7_919 + run.epoch) % (2**63))
-        run.sums = {"loss": 0.0, "count": 0.0}
-        engine.set_data(
-            stream(
-                data.train,
-                work.batch,
-                shuffle=(work.seed, run.epoch),
-                rank=processes.rank,
-                world=processes.world,
-                drop_single=True,
-                accumulate=work.accumulate,
-            )
-        )
-        _modes(run.module, work)
-
-    def advance(engine: Engine) -> None:
-        progress.step(f"loss {engine.state.output:.3f}")
-        if engine.state.iteration >= steps:
-            engine.terminate()
-
-    def end(engine: Engine) -> None:
-        _close_epoch(run, data)
-        _record(run, probe or data)
-        if checkpoint is not None:
-            _save(run, checkpoint)
-        if work.patience is not None and run.stale >= work.patience:
-            engine.terminate()
-
-    engine.add_event_handler(Events.EPOCH_STARTED, begin)
-    engine.add_event_handler(Events.ITERATION_COMPLETED, advance)
-    engine.add_event_handler(Events.EPOCH_COMPLETED, end)
     warnings: list[str] = []
     with _seeded(), _deterministic():
         try:
+            if not per_epoch:
+                raise ValueError("there is no sample to train on")
             known = _known(run, asked, data, warnings)
-            if checkpoint is not None and _load(run, checkpoint):
-                engine.load_state_dict({"epoch_length": per_epoch, "max_epochs": epochs, "epoch": len(run.rows)})
+            if checkpoint is not None:
+                _load(run, checkpoint)
             if not run.points:
                 _record(run, probe or data)
-            finished = len(run.rows) >= epochs or (work.patience is not None and run.stale >= work.patience)
             progress.start(title, steps)
             progress.step("resumed", int(run.scheduler.last_epoch))
-            if not finished:
-                engine.run([None], max_epochs=epochs, epoch_length=per_epoch)
-                if len(run.rows) < run.epoch:  # stopped by steps in the middle of an epoch
-                    end(engine)
+            iteration = len(run.rows) * per_epoch
+            while len(run.rows) < epochs and not (work.patience is not None and run.stale >= work.patience):
+                for pieces in _open_epoch(run, data):
+                    iteration += 1
+                    progress.step(f"loss {_step(run, pieces, data.train, iteration):.3f}")
+                    if iteration >= steps:
+                        break
+                _close_epoch(run, data)
+                _record(run, probe or data)
+                if checkpoint is not None:
+                    _save(run, checkpoint)
         except (RuntimeError, ValueError, IndexError) as error:
             raise _misfit(error, data) from error
         finally:
@@ -217,6 +190,24 @@ def fit(
     count = int(run.scheduler.last_epoch)
     return copied, History(
         tuple(run.rows), metrics, best, len(run.rows) < epochs, count, evidence, tuple(warnings), tuple(run.points)
+    )
+
+
+def _open_epoch(run: _Run, data: DataSet) -> Iterator[tuple[Batch, ...]]:
+    """The batches of the next epoch; random numbers and modes as they are at its start."""
+    work = run.work
+    run.epoch = len(run.rows) + 1
+    torch.manual_seed((work.seed * 7_919 + run.epoch) % (2**63))
+    run.sums = {"loss": 0.0, "count": 0.0}
+    _modes(run.module, work)
+    return stream(
+        data.train,
+        work.batch,
+        shuffle=(work.seed, run.epoch),
+        rank=run.processes.rank,
+        world=run.processes.world,
+        drop_single=True,
+        accumulate=work.accumulate,
     )
 
 
@@ -407,7 +398,7 @@ def _remember(run: _Run, row: dict[str, float]) -> None:
     metric = (run.work.keep or "val_loss").replace("top1", "accuracy")
     if metric not in row:
         metric = "train_loss"
-    value = row[metric] if metric.endswith(("loss", "mae")) else -row[metric]
+    value = row[metric] if less_is_better(metric) else -row[metric]
     if run.best is None or value < run.best[0]:
         state = _state(run) if run.work.keep is not None else {}
         run.best = (value, int(row["epoch"]), {n: t.clone() for n, t in state.items()})
@@ -441,7 +432,7 @@ def _save(run: _Run, place: Path) -> None:
     states.write(place, len(run.rows), tensors, facts, run.processes)
 
 
-def _load(run: _Run, place: Path) -> bool:
+def _load(run: _Run, place: Path) -> None:
     """Go on from a saved state, if there is one."""
     every = [p for g in run.optimizer.param_groups for p in g["params"]]
     now = _state(run)
@@ -449,7 +440,7 @@ def _load(run: _Run, place: Path) -> bool:
     like |= {f"optimizer.{i}.{k}": p for i, p in enumerate(every) for k in _STATISTICS}
     found = states.read(place, like, run.processes)
     if found is None:
-        return False
+        return
     tensors, facts = found
     parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}, "point": {}}
     for name, tensor in tensors.items():
@@ -469,7 +460,6 @@ def _load(run: _Run, place: Path) -> bool:
     run.points = sorted((int(epoch), p) for epoch, p in parts["point"].items())
     run.rows, run.stale = facts["rows"], facts["stale"]
     run.best = None if facts["best"] is None else (facts["best"][0], facts["best"][1], parts["best"])
-    return True
 
 
 _STATISTICS = (

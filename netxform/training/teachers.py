@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, fx, nn
@@ -124,7 +125,7 @@ def cache_folder() -> Path | None:
     named = os.environ.get("NETXFORM_CACHE")
     if named is not None:
         return Path(named) if named else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "netxform"
+    return user_cache_path("netxform")
 
 
 def _stored(file: Path, key: str, rows: int) -> Tensor | None:

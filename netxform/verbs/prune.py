@@ -14,6 +14,7 @@ from netxform.language.claims import Claim, LossChange, MaskedTwin, Sparse, Unto
 from netxform.language.laws import Contract
 from netxform.language.values import Limit, Name, Selection
 from netxform.language.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
+from netxform.pruning.needs import SCORES
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
@@ -120,7 +121,7 @@ class Prune:
 
     def _single(self, span: Span) -> Iterator[Diagnostic]:
         """What single weights have no meaning for is refused, not passed over."""
-        if self.by.name not in ("obd", "obd-weights", "magnitude"):
+        if self.by.name not in SCORES or SCORES.find(self.by.name).single is None:
             helps = ("write `by magnitude` or `by obd-weights`",)
             yield Diagnostic(
                 "X0412", f"`{self.by.name}` scores no single weights", self.by.span, "index sets alone", helps=helps
@@ -144,9 +145,8 @@ class Prune:
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """Find the index sets; estimate the sizes by taking the same share of each."""
         from netxform.pruning.removal import Wanted, candidates, estimate
-        from netxform.pruning.scores import WITHOUT_DATA, known
 
-        known(self.by.name)
+        kind = SCORES.find(self.by.name)
         if self.granularity != "channel":
             return self._weights(network, scope)
         inside = None if self.selection is None else scope.modules_of(self.selection)
@@ -163,7 +163,7 @@ class Prune:
             )
         limit = self._limit(scope)
         data = None
-        if self.by.name not in WITHOUT_DATA or self.compensate != "none" or self._measure() in ("zeros", "activation"):
+        if kind.data or self.compensate != "none" or self._measure() in ("zeros", "activation"):
             data = scope.data(None if self.over is None else self.over.text, scope.span).name
         else:
             data = self._other_data(scope)
@@ -203,7 +203,7 @@ class Prune:
     def _normalise(self) -> Any:
         if self.normalise is not None:
             return self.normalise
-        return "mean" if self.by.name in ("magnitude", "bn-scale", "activation") and self.ranking == "global" else "none"
+        return SCORES.find(self.by.name).normalise if self.ranking == "global" else "none"
 
     def _limit(self, scope: Scope) -> tuple[str, float] | None:
         if self.until is None:
@@ -226,8 +226,8 @@ class Prune:
         names = weights_in(network, scope.modules_of(self.selection) if self.selection else None)
         if not names:
             raise fail("X0331", "there are no weights of Linear or Conv layers here", scope.span, "nothing to prune")
-        by = "obd-weights" if self.by.name == "obd" else self.by.name
-        if by == "obd-weights":
+        by = SCORES.find(self.by.name).single or self.by.name
+        if SCORES.find(by).data:
             data = scope.data(None if self.over is None else self.over.text, scope.span).name
         else:
             data = self._other_data(scope)
@@ -237,7 +237,7 @@ class Prune:
                           self.step, data, self.samples, self.loss)  # fmt: skip
         recover = [t.resolve(network, scope).work for t in self.recover]
         values = {"by": by, "tensors": len(names), "weights": names, "data": data, "removed": {}, "wanted": wanted}
-        text = "which weights go needs weights" + (f" and {self.samples} samples of `{data}`" if by == "obd-weights" else "")
+        text = "which weights go needs weights" + (f" and {self.samples} samples of `{data}`" if SCORES.find(by).data else "")
         return Choice((str(self.selection or "**"),), values | {"recover": recover}, provisional=text)
 
     def _other_data(self, scope: Scope) -> str | None:

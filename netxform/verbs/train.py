@@ -9,7 +9,8 @@ from netxform.graph.edits import Edit
 from netxform.language.choice import Choice
 from netxform.language.claims import Claim, Untouched, ZerosHeld
 from netxform.language.laws import Contract
-from netxform.language.learning import Head, Learning, LossName, planned
+from netxform.language.learning import Head, Learning, planned
+from netxform.language.methods import LossName
 from netxform.language.values import Count, Selection
 from netxform.language.verb import Control, Role, Scope, key, lines, operand, prep, verb
 from netxform.syntax import ast

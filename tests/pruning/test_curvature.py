@@ -18,8 +18,9 @@ from netxform.graph.network import Network
 from netxform.pruning.curvature import gate_loss, saliency
 from netxform.pruning.exactness import curved
 from netxform.pruning.gates import free, gates, masked
+from netxform.pruning.needs import SCORES
 from netxform.pruning.ranking import Ranking, until
-from netxform.pruning.scores import SCORES, Request, Scores, activity, known, score
+from netxform.pruning.scores import Request, Scores, activity, known, score
 from tests.strategies import networks
 
 EXACT = 1e-10
