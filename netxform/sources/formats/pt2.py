@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from netxform.errors import fail
-from netxform.graph.tensors import NAMES
 from netxform.sources.formats import FORMATS, Asked, Format
 from netxform.sources.loaded import Loaded
 from netxform.sources.trust import need_pickle
@@ -37,6 +36,8 @@ def _find(graph: Any, name: str) -> Any:
 
 def _placeholder(node: Any) -> tuple[tuple[int, ...], str]:
     """Shape and dtype of an exported program's input; a dynamic size counts as it was traced."""
+    from netxform.graph.tensors import NAMES
+
     held = node.meta["val"]
     return tuple(int(s) if isinstance(s, int) else int(s.node.hint) for s in held.shape), NAMES[held.dtype]
 
