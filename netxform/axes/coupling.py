@@ -16,7 +16,7 @@ from netxform.axes.algebra import Atom, atoms
 from netxform.axes.infer import op_name, types_of
 from netxform.axes.reindex import Axis, axes_of
 from netxform.axes.roles import roles
-from netxform.axes.rules.operations import Typed
+from netxform.axes.rules.context import Typed
 from netxform.graph.dataflow import in_order
 from netxform.graph.network import Network, exit_nodes
 

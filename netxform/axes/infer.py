@@ -22,8 +22,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from netxform.axes.algebra import Atom, Dim, Lock, Mix, atoms, fresh, lock, mix, size, unify
-from netxform.axes.rules.layers import LAYERS
-from netxform.axes.rules.operations import RULES, Int, Positions, Real, Typed, locked
+from netxform.axes.rules import load
+from netxform.axes.rules.context import Int, Positions, Real, Typed, Uncovered, locked
+from netxform.axes.rules.registry import LAYERS, RULES, Rule, covered
 from netxform.graph.copies import structure, weightless
 from netxform.graph.meta import on_meta
 from netxform.graph.network import Network
@@ -105,6 +106,7 @@ def types_of(network: Network) -> Types:
 
 def infer(module: fx.GraphModule) -> Types:
     """Find the types. Never fails on a graph that runs: what it does not understand it locks."""
+    load()
     return _Inference(module).run()
 
 
@@ -293,11 +295,10 @@ class _Inference:
         self.path = path
         known = LAYERS.get(type(module).__name__) if _as_written(module) else None
         if known is not None:
-            mark = self.mark()
             try:
-                return known(self, module, *args, **kwargs)
-            except Exception:  # a use that the rule does not know: the layer is run instead
-                self.back(mark)
+                return self.by(known, (self, module, *args), kwargs)
+            except Uncovered:  # the layer is run instead
+                pass
         return self.opaque(module, path, args, kwargs)
 
     def function(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -331,14 +332,22 @@ class _Inference:
         known = RULES.get(name)
         if known is None:
             return None
-        mark = self.mark()
         try:
-            made = known(self, *args, **{k: v for k, v in kwargs.items() if k not in ("inplace", "out")})
-        except Exception:  # a use that the rule does not know: the operation is run, or locks
-            self.back(mark)
+            made = self.by(known, (self, *args), {k: v for k, v in kwargs.items() if k not in ("inplace", "out")})
+        except Uncovered:  # the operation is run, or locks
             return None
         self.note(made)
         return made
+
+    def by(self, known: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the rule says; what it noted is forgotten where it does not cover the use. Raises Uncovered."""
+        covered(known, args, kwargs)
+        mark = self.mark()
+        try:
+            return known(*args, **kwargs)
+        except Uncovered:
+            self.back(mark)
+            raise
 
     def note(self, made: Any) -> None:
         dtype = self.node.meta.get("dtype") if self.node is not None and not self.inside else None

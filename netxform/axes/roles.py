@@ -16,7 +16,7 @@ from torch.fx.node import map_arg
 
 from netxform.axes.algebra import Atom, Dim, Mirror, Sum, atoms, extent, normal, size
 from netxform.axes.infer import Contraction, Types, op_name, types_of
-from netxform.axes.rules.operations import VIEWS
+from netxform.axes.rules.registry import VIEWS
 from netxform.graph.network import Network
 
 Site = tuple[str, int]

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from netxform.axes.algebra import Atom, Dim, Mix, atoms
 from netxform.axes.infer import op_name, types_of
 from netxform.axes.roles import along
-from netxform.axes.rules.operations import Typed
+from netxform.axes.rules.context import Typed
 from netxform.graph.network import Network
 
 Removed = Mapping[Atom, Sequence[int]]
