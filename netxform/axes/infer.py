@@ -306,9 +306,12 @@ class _Inference:
         name = op_name(node)
         if not operands:
             if _is_shape(self.shape) and node.meta.get("dtype") is not None:
-                made = self.rule(name, args, kwargs)
+                try:
+                    made = self.rule(name, args, kwargs)
+                except Uncovered:
+                    made = None
                 return made if made is not None else locked(self.shape, "constant", node.name, node.meta.get("dtype"))
-            return _plain(node, args, kwargs)
+            return self.plain(node, args, kwargs)
         first = args[0] if args else None
         if isinstance(first, list | tuple) and name == "getitem":
             return cast("tuple[Any, ...]", first)[args[1]]
@@ -322,20 +325,34 @@ class _Inference:
             if name == "getattr":
                 name = str(asked)
                 args = (first,)
-        made = self.rule(name, args, kwargs)
-        if made is not None or name == "setitem":
-            return made
+        try:
+            made = self.rule(name, args, kwargs)
+            if made is not None or name == "setitem":
+                return made
+        except Uncovered:  # the operation is run instead
+            pass
         return self.opaque(None, node.name, args, kwargs)
 
+    def plain(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Arithmetic on sizes: done, with the dimensions that it came from. Code that fails on them is noted."""
+        leaves = pytree.tree_leaves((args, kwargs))
+        dims = tuple(d for leaf in leaves if isinstance(leaf, Int | Real) for d in leaf.dims)
+        try:
+            call: Any = getattr(args[0], str(node.target)) if node.op == "call_method" else node.target
+            result = call(*(args[1:] if node.op == "call_method" else args), **kwargs)
+        except Exception as error:  # the model's own code, on sizes without tensors
+            self.types.uncovered[node.name] = _reason(error)
+            for dim in dims:
+                self.mix(dim, "size")
+            return None
+        return _marked(result, dims, node.target is operator.getitem)
+
     def rule(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result by the rule of that name; None where there is none or it does not cover this use."""
+        """The result by the rule of that name. Raises Uncovered where there is none or it does not cover this use."""
         known = RULES.get(name)
         if known is None:
-            return None
-        try:
-            made = self.by(known, (self, *args), {k: v for k, v in kwargs.items() if k not in ("inplace", "out")})
-        except Uncovered:  # the operation is run, or locks
-            return None
+            raise Uncovered("no rule")
+        made = self.by(known, (self, *args), {k: v for k, v in kwargs.items() if k not in ("inplace", "out")})
         self.note(made)
         return made
 
@@ -368,75 +385,91 @@ class _Inference:
     def opaque(self, module: nn.Module | None, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run on the meta device, operation by operation; lock everything where that fails."""
         assert self.node is not None
-        try:
-            return self.dispatched(module, path, args, kwargs)
-        except Exception as error:
-            self.types.uncovered[self.node.name] = str(error).strip().split("\n")[0][:120]
-            for operand in _leaves((args, kwargs)):
-                self.touch(operand)
-                for dim in operand.dims:
-                    lock(dim, Lock("unknown", self.node.name))
-            if module is not None:
-                for name in self.inner_names(path):
-                    for dim in self.of(name).dims:
-                        lock(dim, Lock("unknown", self.node.name))
-            return _all_locked(self.shape, self.node.name, self.node.meta.get("dtype"))
-        finally:
-            self.inside = False
-
-    def inner_names(self, path: str) -> list[str]:
-        return list(dict.fromkeys(c for n, c in self.types.names.items() if n.startswith(path + ".") or not path))
-
-    def dispatched(self, module: nn.Module | None, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        assert self.node is not None
-        known: dict[int, Typed] = {}
-        keep: list[Tensor] = []
-
-        def empty(x: Typed) -> Tensor:
-            made = torch.empty(x.shape, dtype=x.dtype or torch.float32, device="meta")
-            known[id(made)] = x
-            keep.append(made)
-            return made
-
-        plain_args, plain_kwargs = pytree.tree_map_only(Typed, empty, (args, kwargs), is_leaf=lambda v: isinstance(v, Typed))
-        plain_args, plain_kwargs = on_meta(pytree.tree_map_only(Int, int, (plain_args, plain_kwargs)))
-        if module is not None:
-            memo: dict[int, Any] = {}
-            call: Any = structure(module, weightless, memo).eval()
-            for name in self.inner_names(path):
-                known[id(memo[id(self.held[name])])] = self.of(name)
-            keep += memo.values()
-        elif self.node.op == "call_method":
-            call = lambda x, *a, **k: getattr(x, str(self.node.target))(*a, **k)  # noqa: E731 # pyright: ignore
-        else:
-            call = self.node.target
-        self.inside = True
-        outer = self.shape
-        mode = _Dispatch(self, known, keep)
+        found: dict[int, Typed] = {}
+        mode = _Dispatch(self, found)
+        call, plain_args, plain_kwargs = self.prepared(module, path, args, kwargs, mode)
+        outer, self.inside = self.shape, True
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             with torch.no_grad(), torch.device("meta"), mode:
                 result = call(*plain_args, **plain_kwargs)
+        except Exception as error:  # the model's own code, where there are no values
+            if mode.broken is not None:
+                raise mode.broken from None
+            self.types.uncovered[self.node.name] = _reason(error)
+            self.give_up(module, path, args, kwargs)
+            return _all_locked(outer, self.node.name, self.node.meta.get("dtype"))
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-            self.shape, self.at = outer, self.node.name
-        made = pytree.tree_map_only(
-            Tensor, lambda x: known.get(id(x)) or locked(tuple(x.shape), "constant", self.at, x.dtype), result
+            self.shape, self.at, self.inside = outer, self.node.name, False
+        return pytree.tree_map_only(
+            Tensor, lambda x: found.get(id(x)) or locked(tuple(x.shape), "constant", self.at, x.dtype), result
         )
-        return made
+
+    def give_up(self, module: nn.Module | None, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Lock every operand and every tensor of the module."""
+        why = Lock("unknown", self.node.name if self.node is not None else "")
+        for operand in _leaves((args, kwargs)):
+            self.touch(operand)
+            for dim in operand.dims:
+                lock(dim, why)
+        if module is not None:
+            for name in self.inner_names(path):
+                for dim in self.of(name).dims:
+                    lock(dim, why)
+
+    def inner_names(self, path: str) -> list[str]:
+        return list(dict.fromkeys(c for n, c in self.types.names.items() if n.startswith(path + ".") or not path))
+
+    def prepared(
+        self, module: nn.Module | None, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], mode: _Dispatch
+    ) -> tuple[Any, Any, Any]:
+        """What is run on the meta device, and its arguments there; `mode` is told the types of their tensors."""
+        assert self.node is not None
+
+        def empty(x: Typed) -> Tensor:
+            made = torch.empty(x.shape, dtype=x.dtype or torch.float32, device="meta")
+            mode.known[id(made)] = x
+            mode.keep.append(made)
+            return made
+
+        plain = pytree.tree_map_only(Typed, empty, (args, kwargs), is_leaf=lambda v: isinstance(v, Typed))
+        plain_args, plain_kwargs = on_meta(pytree.tree_map_only(Int, int, plain))
+        if module is not None:
+            memo: dict[int, Any] = {}
+            call: Any = structure(module, weightless, memo).eval()
+            for name in self.inner_names(path):
+                mode.known[id(memo[id(self.held[name])])] = self.of(name)
+            mode.keep += memo.values()
+        elif self.node.op == "call_method":
+            call = lambda x, *a, **k: getattr(x, str(self.node.target))(*a, **k)  # noqa: E731 # pyright: ignore
+        else:
+            call = self.node.target
+        return call, plain_args, plain_kwargs
 
 
 class _Dispatch(TorchDispatchMode):
-    """Every ATen operation of a run on meta tensors, typed."""
+    """Every ATen operation of a run on meta tensors, typed. `broken`: what a rule raised, so that it is no code's failure."""
 
-    def __init__(self, owner: _Inference, known: dict[int, Typed], keep: list[Tensor]) -> None:
+    def __init__(self, owner: _Inference, known: dict[int, Typed]) -> None:
         super().__init__()
-        self.owner, self.known, self.keep = owner, known, keep
+        self.owner, self.known = owner, known
+        self.keep: list[Tensor] = []
+        self.broken: Exception | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        try:
+            self.type(func, out, args, kwargs)
+        except Exception as error:
+            self.broken = error
+            raise
+        return out
+
+    def type(self, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+        """Type the results of one operation."""
         name = func._schema.name.split("::")[1]
         owner = self.owner
         owner.types.ops += 1
@@ -446,11 +479,13 @@ class _Dispatch(TorchDispatchMode):
             owner.shape = tuple(out.shape)
         owner.at = f"{node}: {name}"
         targs, tkwargs = pytree.tree_map_only(Tensor, self.of, (args, kwargs))
-        made = None
-        if any(True for _ in _leaves((targs, tkwargs))) or name in RULES:
+        made, why = None, "no result"
+        try:
             made = owner.rule(_normal_name(name), targs, tkwargs)
+        except Uncovered as error:
+            why = str(error)
         if made is None:
-            owner.types.uncovered[owner.at] = "no rule"
+            owner.types.uncovered[owner.at] = why
             for operand in _leaves((targs, tkwargs)):
                 owner.touch(operand)
                 for dim in operand.dims:
@@ -459,7 +494,6 @@ class _Dispatch(TorchDispatchMode):
         self.bind(out, made)
         for dim in (d for x in _leaves(made) for d in x.dims):
             owner.types.stated.append(Stated(owner.at, None, (dim,), size(dim)))
-        return out
 
     def of(self, tensor: Tensor) -> Typed:
         found = self.known.get(id(tensor))
@@ -576,28 +610,20 @@ def _sized(n: int, dim: Dim) -> Int:
     return made
 
 
-def _plain(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Arithmetic on sizes: done, with the dimensions that it came from."""
-    dims: list[Dim] = []
-    for leaf in pytree.tree_leaves((args, kwargs)):
-        dims += getattr(leaf, "dims", ()) if isinstance(leaf, Int | Real) else ()
-    try:
-        if node.op == "call_method":
-            result: Any = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        else:
-            result = cast(Any, node.target)(*args, **kwargs)
-    except Exception:
-        return None
+def _reason(error: Exception) -> str:
+    """The first line of what code that is not ours said when it failed."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:120]
 
-    def marked(value: Any) -> Any:
-        if isinstance(value, tuple | list):
-            return type(value)(marked(v) for v in cast("list[Any]", value)) if not hasattr(value, "_fields") else value
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return value
-        if isinstance(value, Int | Real) and node.target is operator.getitem:
-            return value
-        made: Int | Real = Int(value) if isinstance(value, int) else Real(value)
-        made.dims = tuple(dims)
-        return made
 
-    return marked(result)
+def _marked(value: Any, dims: tuple[Dim, ...], picked: bool) -> Any:
+    """Numbers that know which dimensions they came from. `picked`: out of several that know it already."""
+    if isinstance(value, tuple | list):
+        items = cast("list[Any]", value)
+        return type(value)(_marked(v, dims, picked) for v in items) if not hasattr(value, "_fields") else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if isinstance(value, Int | Real) and picked:
+        return value
+    made: Int | Real = Int(value) if isinstance(value, int) else Real(value)
+    made.dims = dims
+    return made
