@@ -13,7 +13,8 @@ from typing import Any
 import networkx as nx
 
 from netxform.axes.algebra import Atom, atoms
-from netxform.axes.infer import op_name, types_of
+from netxform.axes.infer import types_of
+from netxform.axes.names import op_name
 from netxform.axes.reindex import Axis, axes_of
 from netxform.axes.roles import roles
 from netxform.axes.rules.context import Typed

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.axes.algebra import Atom, Dim, atoms, normal, positions, show, size_under
-from netxform.axes.infer import Stated, Types, types_of
+from netxform.axes.infer import types_of
 from netxform.axes.rules.context import Typed
+from netxform.axes.types import Stated, Types
 from netxform.errors import fail
 from netxform.graph.layers import Attention
 from netxform.graph.network import Network, clone, refresh

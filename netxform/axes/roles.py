@@ -15,8 +15,10 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from netxform.axes.algebra import Atom, Dim, Mirror, Sum, atoms, extent, normal, size
-from netxform.axes.infer import Contraction, Types, op_name, types_of
+from netxform.axes.infer import types_of
+from netxform.axes.names import op_name
 from netxform.axes.rules.registry import VIEWS
+from netxform.axes.types import Contraction, Types
 from netxform.graph.network import Network
 
 Site = tuple[str, int]

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.axes.infer import op_name
+from netxform.axes.names import op_name
 from netxform.errors import fail
 from netxform.factorization.factorized_layer import taps_bound
 from netxform.factorization.geometry import Geometry, geometry, kernel

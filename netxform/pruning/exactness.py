@@ -15,7 +15,7 @@ from typing import Any
 from torch import fx, nn
 
 from netxform.axes.algebra import Atom
-from netxform.axes.infer import op_name
+from netxform.axes.names import op_name
 from netxform.axes.rules.registry import VIEWS
 from netxform.graph.activations import Activation, activation_of
 from netxform.graph.layers import BatchNormAct2d

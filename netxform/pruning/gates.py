@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.axes.algebra import Atom, Dim, atoms, size
-from netxform.axes.infer import Contraction, types_of
+from netxform.axes.infer import types_of
 from netxform.axes.reindex import Axis, axes_of
 from netxform.axes.roles import along
 from netxform.axes.rules.context import Typed
+from netxform.axes.types import Contraction
 from netxform.graph.layers import Attention
 from netxform.graph.network import Network, clone
 from netxform.pruning.inner import PRODUCT, OpenAttention, axis_of, opened

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.axes.algebra import Atom, Dim, Mix, atoms
-from netxform.axes.infer import op_name, types_of
+from netxform.axes.infer import types_of
+from netxform.axes.names import op_name
 from netxform.axes.roles import along
 from netxform.axes.rules.context import Typed
 from netxform.graph.network import Network

@@ -236,7 +236,7 @@ def _tail(network: Network, scope: Scope, path: str, modules: dict[str, Any], se
     import torch
     from torch import nn
 
-    from netxform.axes.infer import op_name
+    from netxform.axes.names import op_name
     from netxform.graph.activations import activation_of
     from netxform.graph.network import exit_nodes
     from netxform.graph.outputs import find
