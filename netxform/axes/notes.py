@@ -143,10 +143,14 @@ class Notes:
         covered(known, args, kwargs)
         mark = self.mark()
         try:
-            return known(*args, **kwargs)
+            made = known(*args, **kwargs)
         except Uncovered:
             self.back(mark)
             raise
+        for value in leaves(made):
+            if tuple(size(d) for d in value.dims) != value.shape:
+                raise ValueError(f"`{known.__name__}` gives other sizes than {value.shape} at `{self.at}`")
+        return made
 
     def note(self, made: Any) -> None:
         """Tell a result its precision."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 from torch import nn
 
 from netxform.axes.algebra import Lock, concat, fresh, lock, unify
-from netxform.axes.rules.context import Context, Shape, Typed, Uncovered, broadcast, locked, need, several
+from netxform.axes.rules.context import Context, Shape, Typed, Uncovered, broadcast, need, several, unknown
 from netxform.axes.rules.registry import layer, rule
 
 
@@ -15,6 +15,8 @@ from netxform.axes.rules.registry import layer, rule
 def _attention(t: Context, query: Typed, key: Typed, value: Typed, attn_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
     """Softmax(q k^T · scale) v: q and k are contracted over their width, keys and values over positions."""
     shape = cast("Shape", t.shape[0] if several(t) else t.shape)
+    if any(len(x.shape) != len(shape) for x in (query, key, value)) or query.shape[:-2] != shape[:-2]:
+        raise Uncovered("queries that are repeated for several batches of keys")
     for operand in (query, key, value):
         t.touch(operand)
     t.contract(query, len(query.shape) - 1, key, len(key.shape) - 1)
@@ -36,7 +38,7 @@ def _attention(t: Context, query: Typed, key: Typed, value: Typed, attn_mask: An
     if isinstance(attn_mask, Typed):
         broadcast(t, [Typed([*heads, query.dims[-2], key.dims[-2]], (*query.shape[:-1], key.shape[-2])), attn_mask],
                    (*shape[:-2], query.shape[-2], key.shape[-2]))  # fmt: skip
-    return (made, *[locked(s, "unknown", t.at) for s in t.shape[1:]]) if several(t) else made
+    return (made, *[unknown(t, s) for s in t.shape[1:]]) if several(t) else made
 
 
 @layer("MultiheadAttention Attention")

@@ -113,6 +113,11 @@ def locked(shape: Shape, kind: str, at: str = "", dtype: Any = None) -> Typed:
     return Typed([fresh(n, Lock(kind, at)) for n in shape], shape, dtype)
 
 
+def unknown(t: Context, shape: Any) -> Typed | None:
+    """A result that nobody is meant to use, locked; None where it is no tensor."""
+    return locked(shape, "unknown", t.at) if isinstance(shape, tuple) else None
+
+
 def alike(x: Typed) -> Typed:
     """Another value of the same type."""
     return Typed(list(x.dims), x.shape, x.dtype)

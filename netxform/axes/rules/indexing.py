@@ -71,6 +71,11 @@ def indexed(t: Context, x: Typed, index: Any) -> list[Dim]:
 @rule("setitem")
 def _setitem(t: Context, x: Typed, index: Any, value: Any) -> None:
     """What is written has the type of the place that it is written to."""
+    if isinstance(index, Typed) and str(index.dtype) == "torch.bool" and not isinstance(value, Typed):
+        t.touch(x)
+        for a, b in zip(x.dims, index.dims, strict=False):  # a mask says element by element where the number goes
+            unify(a, b, t.at)
+        return
     dims = indexed(t, x, index)
     if isinstance(value, Typed):
         t.touch(value)

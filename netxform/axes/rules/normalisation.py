@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from netxform.axes.algebra import ONE, Lock, lock, regroup, unify
-from netxform.axes.rules.context import Context, Typed, Uncovered, alike, locked, several
+from netxform.axes.rules.context import Context, Typed, Uncovered, alike, several, unknown
 from netxform.axes.rules.registry import layer, rule
 
 
@@ -40,7 +40,7 @@ def batch_norm(t: Context, x: Typed, tensors: Sequence[Typed], batch_statistics:
             if i != 1:
                 t.mix(dim, "batch_norm")
     if several(t):
-        rest = [Typed([x.dims[1]], s) if s == (x.shape[1],) else locked(s, "unknown") for s in t.shape[1:]]
+        rest = [Typed([x.dims[1]], s) if s == (x.shape[1],) else unknown(t, s) for s in t.shape[1:]]
         return (Typed(list(x.dims), x.shape, x.dtype), *rest)
     return Typed(list(x.dims), x.shape, x.dtype)
 
@@ -74,7 +74,7 @@ def _layer_norm(
                 unify(a, b, t.at)
     if several(t):
         return (alike(input), *[Typed([d if n == m else ONE for d, n, m in zip(input.dims, input.shape, s, strict=True)], s)
-                                 if len(s) == len(input.shape) else locked(s, "unknown") for s in t.shape[1:]])  # fmt: skip
+                                 if len(s) == len(input.shape) else unknown(t, s) for s in t.shape[1:]])  # fmt: skip
     return alike(input)
 
 
@@ -107,7 +107,7 @@ def _group_norm(
 def _native_group_norm(t: Context, x: Typed, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, eps: float) -> Any:
     """The ATen form."""
     made = group_norm(t, x, [a for a in (weight, bias) if isinstance(a, Typed)], groups)
-    return (made, *[locked(s, "unknown") for s in t.shape[1:]])
+    return (made, *[unknown(t, s) for s in t.shape[1:]])
 
 
 @rule("_weight_norm_interface _weight_norm")
@@ -125,7 +125,7 @@ def _weight_norm(t: Context, v: Typed, g: Typed, dim: int = 0) -> Any:
         kept = len(norms) == len(v.shape) and norms[dim] == v.shape[dim]
         return (
             alike(v),
-            Typed([d if i == dim else ONE for i, d in enumerate(v.dims)], norms) if kept else locked(norms, "unknown"),
+            Typed([d if i == dim else ONE for i, d in enumerate(v.dims)], norms) if kept else unknown(t, norms),
         )
     return alike(v)
 

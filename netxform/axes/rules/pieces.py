@@ -15,6 +15,8 @@ from netxform.axes.rules.shape import rearranged
 def _cat(t: Context, tensors: Sequence[Typed], dim: int = 0, axis: int | None = None, **kwargs: Any) -> Typed:
     """Segments along one dimension; the others are the same."""
     given = [x for x in tensors if x.shape != (0,)]
+    if not given:
+        raise Uncovered("nothing but empty tensors")
     i = axis_of(given[0], dim if axis is None else axis)
     for x in given:
         t.touch(x)
@@ -64,6 +66,8 @@ def _repeat_interleave(t: Context, x: Typed, repeats: Any, dim: int | None = Non
 @rule("pad constant_pad_nd")
 def _pad(t: Context, x: Typed, pad: Any, mode: Any = "constant", value: Any = None, **kwargs: Any) -> Typed:
     """New segments of one value in front and behind; other modes copy neighbours."""
+    if not isinstance(pad, list | tuple) or not all(isinstance(n, int) for n in cast("list[Any]", pad)):
+        raise Uncovered("padding that is no list of numbers")
     t.touch(x)
     dims = list(x.dims)
     for k in range(len(pad) // 2):
@@ -91,7 +95,9 @@ def _slice(t: Context, x: Typed, dim: int = 0, start: Any = None, end: Any = Non
 def _narrow(t: Context, x: Typed, dim: int, start: Any, length: Any) -> Typed:
     """A run of one dimension, by start and length."""
     i = axis_of(x, dim)
-    made = piece(t, x, i, int(start), int(start) + int(length))
+    if not isinstance(start, int) or not isinstance(length, int):
+        raise Uncovered("a bound that is a tensor")
+    made = piece(t, x, i, int(start), start + length)
     if not is_locked(x.dims[i]):
         t.state(length, made)
         if start:
@@ -155,7 +161,7 @@ def _flip(t: Context, x: Typed, *dims: Any, **kwargs: Any) -> Typed:
     """Read backwards."""
     t.touch(x)
     given = kwargs.get("dims", dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims)
-    axes = {axis_of(x, d) for d in given}
+    axes = {axis_of(x, d) for d in ([given] if isinstance(given, int) else given)}
     if not axes:
         raise Uncovered("no dimension is named")
     return same(t, x, [mirrored(normal(d)) if i in axes else d for i, d in enumerate(x.dims)])
@@ -192,6 +198,8 @@ def _roll(t: Context, x: Typed, shifts: Any, dims: Any = None) -> Typed:
 
 def piece(t: Context, x: Typed, i: int, start: Any, stop: Any, step: Any = 1) -> Dim:
     """The type of a slice of dimension i. Bounds in the code must follow the segments before and inside."""
+    if any(b is not None and not isinstance(b, int) for b in (start, stop, step)):
+        raise Uncovered("a bound that is a tensor")
     n = x.shape[i]
     first, last, stride = slice(
         None if start is None else int(start), None if stop is None else int(stop), int(step or 1)

@@ -13,12 +13,13 @@ from netxform.axes.rules.context import (
     Real,
     Shape,
     Typed,
+    Uncovered,
     axis_of,
     broadcast,
-    locked,
     need,
     same,
     several,
+    unknown,
 )
 from netxform.axes.rules.registry import layer, rule
 from netxform.graph.activations import ACTIVATIONS
@@ -41,12 +42,16 @@ def pointwise(t: Context, *args: Any, **kwargs: Any) -> Any:
     for number in (*args, *kwargs.values()):
         for dim in getattr(number, "dims", ()) if isinstance(number, Int | Real) else ():
             t.mix(dim, "size")
+    if t.shape is None:
+        raise Uncovered("the result is no tensor")
     shape = cast("Shape", t.shape[0] if several(t) else t.shape)
+    if any(len(a.shape) > len(shape) for a in operands):
+        raise Uncovered("the result has fewer dimensions than an operand")
     result = broadcast(t, operands, shape)
     if several(t):
         return (
             result,
-            *[Typed(list(result.dims), result.shape) if s == shape else locked(s, "unknown", t.at) for s in t.shape[1:]],
+            *[Typed(list(result.dims), result.shape) if s == shape else unknown(t, s) for s in t.shape[1:]],
         )
     return result
 

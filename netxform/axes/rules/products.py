@@ -56,10 +56,12 @@ def _outer(t: Context, x: Typed, y: Typed) -> Typed:
 @rule("einsum")
 def _einsum(t: Context, equation: str, *operands: Any) -> Typed:
     """A letter is one axis; letters that the result lacks are summed over."""
+    if not isinstance(equation, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise Uncovered("an equation that is no text")
     given = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], list | tuple) else list(operands)
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
-    if "." in equation or len(terms) != len(given):
+    if "." in equation or len(terms) != len(given) or not all(isinstance(x, Typed) for x in given):
         raise Uncovered("an equation with dots, or without a term for every operand")
     letters = [c for term in terms for c in term]
     if not arrow:

@@ -88,6 +88,8 @@ def _gumbel_softmax(t: Context, x: Typed, tau: Any = 1, hard: Any = False, eps: 
 @rule("normalize")
 def _normalize(t: Context, x: Typed, p: Any = 2.0, dim: int = 1, *args: Any, **kwargs: Any) -> Typed:
     """Divided by a norm along one dimension."""
+    if not isinstance(dim, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise Uncovered("several dimensions normalised together")
     t.touch(x)
     t.mix(x.dims[axis_of(x, dim)], "norm")
     return alike(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -57,6 +58,8 @@ def _followed(x: Typed, made: Typed) -> tuple[int | None, ...]:
 
 def _regrouped(x: Typed, shape: Shape, at: str) -> list[Dim]:
     """Blocks of neighbouring dimensions with equal products, each regrouped by itself."""
+    if math.prod(x.shape) != math.prod(shape):
+        raise Uncovered("another number of elements")
     out: list[Dim] = []
     i = j = 0
     while j < len(shape) or i < len(x.shape):
@@ -98,29 +101,43 @@ def rearranged(x: Typed, order: Sequence[int | None], t: Context) -> Typed:
     return Typed(dims, t.shape, x.dtype, x.source, axes)
 
 
-@rule("permute movedim moveaxis permute_copy", view=True)
-def _permute(t: Context, x: Typed, *order: Any, dims: Any = None, **kwargs: Any) -> Typed:
+@rule("permute permute_copy", view=True)
+def _permute(t: Context, x: Typed, *order: Any, dims: Any = None) -> Typed:
     """Another order of dimensions."""
-    if kwargs or (len(order) == 2 and dims is None and len(x.shape) != 2):
-        source, target = (
-            kwargs.get("source", order[0] if order else None),
-            kwargs.get("destination", order[-1] if order else None),
-        )
-        if isinstance(source, int) and isinstance(target, int):
-            rest = [i for i in range(len(x.shape)) if i != axis_of(x, source)]
-            rest.insert(axis_of(x, target), axis_of(x, source))
-            return rearranged(x, rest, t)
-        raise Uncovered("several dimensions moved at once")
     given = dims if dims is not None else order[0] if len(order) == 1 and isinstance(order[0], list | tuple) else order
     return rearranged(x, [axis_of(x, i) for i in given], t)
 
 
-@rule("transpose swapaxes swapdims t T mT H mH adjoint transpose_copy", view=True)
-def _transpose(t: Context, x: Typed, *two: Any, dim0: Any = None, dim1: Any = None, **kwargs: Any) -> Typed:
+@rule("movedim moveaxis", view=True)
+def _movedim(t: Context, x: Typed, source: Any, destination: Any) -> Typed:
+    """Some dimensions in other places, the others in their order."""
+    old, new = ([axis_of(x, i) for i in ([v] if isinstance(v, int) else v)] for v in (source, destination))
+    order = [i for i in range(len(x.shape)) if i not in old]
+    for place, i in sorted(zip(new, old, strict=True)):
+        order.insert(place, i)
+    return rearranged(x, order, t)
+
+
+@rule("transpose swapaxes swapdims transpose_copy", view=True)
+def _transpose(t: Context, x: Typed, dim0: int, dim1: int) -> Typed:
     """Two dimensions exchanged."""
+    return _exchanged(t, x, axis_of(x, dim0), axis_of(x, dim1))
+
+
+@rule("t mT mH H adjoint", view=True)
+def _transposed(t: Context, x: Typed) -> Typed:
+    """The last two dimensions exchanged."""
+    return _exchanged(t, x, -2, -1)
+
+
+@rule("T", view=True)
+def _backwards(t: Context, x: Typed) -> Typed:
+    """All dimensions in the other order."""
+    return rearranged(x, list(reversed(range(len(x.shape)))), t)
+
+
+def _exchanged(t: Context, x: Typed, a: int, b: int) -> Typed:
     order = list(range(len(x.shape)))
-    a, b = (*two, dim0, dim1)[:2] if two else (dim0, dim1)
-    a, b = (-2, -1) if a is None else (axis_of(x, a), axis_of(x, b if b is not None else dim1))
     if len(order) > 1:
         order[a], order[b] = order[b], order[a]
     return rearranged(x, order, t)
@@ -169,11 +186,10 @@ def _flatten_layer(t: Context, module: nn.Module, input: Typed) -> Typed:
 
 @layer("Unflatten")
 def _unflatten(t: Context, module: nn.Module, input: Typed) -> Typed:
-    made = _reshape(t, input)
-    start = cast(Any, module).dim % len(input.shape)
-    sizes = cast(Any, module).unflattened_size
-    if not all(isinstance(n, int) for n in sizes):
+    start, sizes = cast(Any, module).dim, cast(Any, module).unflattened_size
+    if not isinstance(start, int) or not all(isinstance(n, int) for n in sizes):
         raise Uncovered("named sizes")
+    made, start = _reshape(t, input), axis_of(input, start)
     for i, number in enumerate(sizes):
         if number != -1:
             t.attribute("unflattened_size", made.dims[start + i], item=i)
