@@ -55,7 +55,7 @@ ACTIVATIONS = (
     Activation(nn.Softplus, ("softplus",), 1.0, zero=False),
     Activation(nn.Tanhshrink, ("tanhshrink",), 1.0),
     Activation(nn.Softshrink, ("softshrink",), 1.0, piecewise=True),
-    Activation(nn.Hardshrink, ("hardshrink",), piecewise=True),
+    Activation(nn.Hardshrink, ("hardshrink",), idempotent=True, piecewise=True),
 )
 IDEMPOTENT = tuple(a.layer for a in ACTIVATIONS if a.idempotent)
 _LAYERS = {a.layer: a for a in ACTIVATIONS}
