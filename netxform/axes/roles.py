@@ -1,4 +1,4 @@
-"""What a tensor does along an index set: is it produced or summed over? What Net2Net and pruning need beyond the types.
+"""What a tensor does along an axis: is it produced or summed over? What Net2Net and pruning need beyond the types.
 
 A tensor dimension is *contracted* where every use of the tensor sums over it (the columns of a consumer); otherwise its
 indices are *carried* (the rows of a producer, the vectors of a norm, a depthwise kernel).
@@ -26,7 +26,7 @@ Site = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """The places where an index set is summed over.
+    """The places where an axis is summed over.
 
     `consumers`: tensors whose dimension is contracted. `inner`: sums over two activations, with no tensor to carry a
     factor. `tied`: tensors that are contracted in one use and carried in another.

@@ -37,7 +37,7 @@ class Parts:
 
 @dataclass(slots=True)
 class Contraction:
-    """A sum over an index set: at which node, of which tensors of the module (name, axis), or of activations (None)."""
+    """A sum over an axis: at which node, of which tensors of the module (name, axis), or of activations (None)."""
 
     node: str
     left: tuple[str, int] | None

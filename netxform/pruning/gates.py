@@ -1,4 +1,4 @@
-"""Gates: where the index sets of a network are read, and the network run with something done at those places.
+"""Gates: where the axes of a network are read, and the network run with something done at those places.
 
     Network ─gates→ Gate, …        Network, Gate, (Gate, Tensor → Tensor) ─Gated→ outputs
 

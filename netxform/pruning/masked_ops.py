@@ -1,9 +1,9 @@
-"""Operations across index sets, computed over what remains of them: LayerNorm's statistics, means, softmax, extrema.
+"""Operations across axes, computed over what remains of them: LayerNorm's statistics, means, softmax, extrema.
 
     Network, removed ─across→ {node: the operation over the rest}, those that have no such form
 
 With its readers gated and these operations blind to the removed indices, the network computes what removal does, also where
-something is mixed across an index set. Nothing is cut here: all values keep their sizes, so that the two ways share no code.
+something is mixed across an axis. Nothing is cut here: all values keep their sizes, so that the two ways share no code.
 """
 
 from __future__ import annotations
