@@ -266,13 +266,6 @@ def _mask_of_another(a: Tensor, b: Tensor) -> Tensor:
 
 
 @net()
-def _mask_moved(a: Tensor, b: Tensor) -> Tensor:
-    a = a.clone()
-    a[b > 0] = b[b > 0]
-    return a
-
-
-@net()
 def _axes_exchanged_by_name(a: Tensor, b: Tensor) -> Tensor:
     return torch.swapaxes(torch.swapaxes(a, axis0=1, axis1=3).relu(), axis0=1, axis1=3) + b
 

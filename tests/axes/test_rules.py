@@ -150,6 +150,17 @@ def test_a_rule_that_gives_other_sizes_is_a_bug() -> None:
         infer(network.module)
 
 
+class MaskMoved(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        x[x > 0] = x[x > 0] * 2
+        return x
+
+
+def test_a_write_that_no_rule_covers_is_not_overlooked() -> None:
+    assert "no rule covers" in str(between(captured(MaskMoved())))
+
+
 def test_a_name_has_one_rule() -> None:
     with pytest.raises(ValueError, match="`relu` has a rule already"):
         rule("relu")(broken)

@@ -90,7 +90,7 @@ def _attention_layer(
         if isinstance(mask, Typed):
             for dim in mask.dims:
                 lock(dim, Lock("position", t.at))
-    out = Typed([*query.dims[:2], weight.dims[0]], query.shape, query.dtype)
+    out = Typed([*query.dims[:2], weight.dims[0]], t.shape[0], query.dtype)
     if not need_weights:
         return (out, None)
     if average_attn_weights:
