@@ -58,7 +58,7 @@ CODES: dict[str, tuple[str, str]] = {
     "X0207": ("unknown attribute", "`sel[attribute == value]`: no module of the selection has such an attribute."),
     "X0208": (
         "unknown function of selections",
-        "between(a, b), upstream(a), downstream(a): along the data flow. coupled(a): the layers that carry an index set of\n"
+        "between(a, b), upstream(a), downstream(a): along the data flow. coupled(a): the layers that carry an axis of\n"
         "a's outputs, and change with it. blocks(a): the repeated parts in a.\n"
         "first(a), last(a), nth(a, 3), top(a, 3, by=params): by order and size.",
     ),

@@ -16,16 +16,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.axes.infer import op_name
+from netxform.axes.names import op_name
 from netxform.errors import fail
 from netxform.factorization.factorized_layer import taps_bound
 from netxform.factorization.geometry import Geometry, geometry, kernel
+from netxform.graph.activations import Activation, activation_of
 from netxform.graph.network import Network
 
-# the largest slope of a function that is applied to every element, and that maps 0 to 0
-_SLOPES = {"relu": 1.0, "relu6": 1.0, "hardtanh": 1.0, "leaky_relu": 1.0, "elu": 1.0, "tanh": 1.0, "gelu": 1.13, "silu": 1.1,
-           "hardswish": 1.5, "mish": 1.09, "dropout": 1.0, "identity": 1.0, "flatten": 1.0, "view": 1.0, "reshape": 1.0,
-           "contiguous": 1.0, "permute": 1.0, "transpose": 1.0, "squeeze": 1.0, "unsqueeze": 1.0, "softmax": 1.0}  # fmt: skip
+# what moves or thins out values, or maps them by a function of slope 1 with several arguments
+_PASSED = frozenset(
+    "dropout dropout2d identity flatten view reshape contiguous permute transpose squeeze unsqueeze softmax".split()
+)
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,16 @@ def _module(node: fx.Node, part: nn.Module, x: _Value, error: float) -> _Value:
         window = math.prod(-(-n // m) for n, m in sides) if "avg" in name else 1
         gain = math.sqrt(overlap / window)
         return _Value(gain * x.norm, gain * x.gap)
-    slope = _SLOPES.get({"dropout2d": "dropout", "leakyrelu": "leaky_relu"}.get(name, name))
+    known = activation_of(part)
+    slope = 1.0 if name in _PASSED else _slope(known) if known is not None and type(part) is known.layer else None
     if slope is None:
         raise _refuse(node, f"`{type(part).__name__}`")
     return _Value(slope * x.norm, slope * x.gap)
+
+
+def _slope(known: Activation | None) -> float | None:
+    """The largest slope of a function that maps 0 to 0, so that it bounds norms as well."""
+    return known.slope if known is not None and known.zero else None
 
 
 def _overlap(kernel_size: Any, stride: Any, dims: int) -> float:
@@ -105,8 +112,9 @@ def _function(node: fx.Node, inputs: list[_Value]) -> _Value:
         return _Value(sum(v.norm for v in inputs), sum(v.gap for v in inputs))
     if name in ("cat", "concat"):
         return _Value(math.hypot(*(v.norm for v in inputs)), math.hypot(*(v.gap for v in inputs)))
-    if name in _SLOPES:
-        return _Value(_SLOPES[name] * inputs[0].norm, _SLOPES[name] * inputs[0].gap)
+    slope = 1.0 if name in _PASSED else _slope(activation_of(name))
+    if slope is not None:
+        return _Value(slope * inputs[0].norm, slope * inputs[0].gap)
     if name in ("size", "getattr", "getitem", "shape"):
         return inputs[0]
     if name == "mean":

@@ -54,7 +54,7 @@ class Deepen:
 
     def resolve(self, network: Network, scope: Scope) -> Choice:
         """For each selected layer: behind which node, and which layers."""
-        from netxform.graph.blocks import IDEMPOTENT
+        from netxform.graph.activations import IDEMPOTENT
         from netxform.graph.building import settle_layers
 
         modules = dict(network.module.named_modules(remove_duplicate=False))
@@ -174,7 +174,8 @@ class Deepen:
         """Shape kept, and the identity at birth. Raises NetxformError X0322."""
         import torch
 
-        from netxform.graph.blocks import IDEMPOTENT, identity_obstacle
+        from netxform.graph.activations import IDEMPOTENT
+        from netxform.graph.blocks import identity_obstacle
         from netxform.graph.building import build
 
         meta = torch.device("meta")
@@ -235,7 +236,8 @@ def _tail(network: Network, scope: Scope, path: str, modules: dict[str, Any], se
     import torch
     from torch import nn
 
-    from netxform.axes.infer import op_name
+    from netxform.axes.names import op_name
+    from netxform.graph.activations import activation_of
     from netxform.graph.network import exit_nodes
     from netxform.graph.outputs import find
 
@@ -246,17 +248,15 @@ def _tail(network: Network, scope: Scope, path: str, modules: dict[str, Any], se
         node = several[0]
     norm: Any = None
     activation: Any = None
-    functions = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardtanh": nn.Hardtanh, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh,
-                 "sigmoid": nn.Sigmoid, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "hardswish": nn.Hardswish}  # fmt: skip
     while len(node.users) == 1:
         user = next(iter(node.users))
         part = modules.get(str(user.target)) if user.op == "call_module" else None
         if norm is None and activation is None and isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             norm = part
-        elif activation is None and part is not None and type(part).__name__ in {c.__name__ for c in functions.values()}:
-            activation = part
-        elif activation is None and user.op in ("call_function", "call_method") and op_name(user) in functions:
-            activation = functions[op_name(user)]()
+        elif activation is None and (known := activation_of(op_name(user) if part is None else part)) and known.repeatable:
+            if part is not None and type(part) is not known.layer:
+                break
+            activation = known.layer() if part is None else part
         else:
             break
         node = user

@@ -262,7 +262,7 @@ def _inner(network: Network, atom: Atom) -> bool:
 def _output(network: Network, path: str) -> list[Dim]:
     """The type of the module's output value, or of the tensor that a module without a call hands out; empty for none."""
     from netxform.axes.infer import types_of
-    from netxform.axes.rules.operations import Typed
+    from netxform.axes.rules.context import Typed
     from netxform.graph.network import exit_nodes
 
     module = network.module.get_submodule(path)
