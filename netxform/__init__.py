@@ -29,10 +29,10 @@ if _TYPE_CHECKING:
     from torch import Tensor, nn
 
     from netxform.api import Result
-    from netxform.artifacts.bundle import Verdict
     from netxform.axes.view import Captured
     from netxform.compiler.check import Spec
     from netxform.compiler.plan import Plan
+    from netxform.compiler.remeasure import Verdict
 
 __version__ = "0.1.0"
 __all__ = [

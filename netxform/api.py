@@ -28,9 +28,11 @@ from netxform.compiler.check import Bound, Item, Spec, StageItem, check, check_s
 from netxform.compiler.execute import Outcome, Trained, deepen, run
 from netxform.compiler.models import Models
 from netxform.compiler.plan import Plan, Step
+from netxform.compiler.remeasure import Verdict, certify, held_out_of, verify
 from netxform.compiler.resolve import resolve
 from netxform.errors import NOWHERE, NetxformError, fail
 from netxform.graph.network import Network, clone, exit_nodes
+from netxform.language.certificate import Certificate, ComparisonRecord
 from netxform.language.selector import Selected, World, select
 from netxform.language.trajectory import Trajectory
 from netxform.language.verb import DataInfo
@@ -48,10 +50,14 @@ from netxform.training.process import Processes, join, wait
 
 @dataclass(frozen=True)
 class Result:
-    """What `apply` gives: the model (plain PyTorch, eval mode), the certificate, the plan, and fitted classifiers."""
+    """What `apply` gives: the model (plain PyTorch, eval mode), the certificate, the plan, and fitted classifiers.
+
+    `certificate` is `record` as plain data.
+    """
 
     model: nn.Module
     certificate: dict[str, Any]
+    record: Certificate
     plan: Plan
     estimators: dict[str, Any] = field(default_factory=dict[str, Any])
     histories: tuple[tuple[str, History], ...] = ()
@@ -292,14 +298,15 @@ def apply_spec(
         ways = workers.trajectories
         comparisons = [_compare(plan, s, c, outcome, inputs, progress, ways) for s, c in outcome.comparisons]
         outcome.network.module.eval()
-        held = bundle.held_out_of(outcome.network, workers.last) if not workers.fitted else None
-        certificate = bundle.certificate(outcome, held, comparisons)
+        held = held_out_of(outcome.network, workers.last) if not workers.fitted else None
+        record, witness = certify(outcome, held, comparisons)
         curves = [{"statement": t, **row} for t, h in workers.histories for row in h.rows]
         if out is not None and processes.first:
-            bundle.write(out, outcome, certificate, held, curves, list(workers.fitted), overwrite, ways)
+            bundle.write(out, outcome, record, witness, curves, list(workers.fitted), overwrite, ways)
         estimators = {f.name: f.estimator for f in workers.fitted}
         model = copy.deepcopy(outcome.network.module)
-        result = Result(model, certificate, plan, estimators, tuple(workers.histories), outcome.metrics, out, tuple(ways))
+        histories = tuple(workers.histories)
+        result = Result(model, record.plain(), record, plan, estimators, histories, outcome.metrics, out, tuple(ways))
     except NetxformError as error:
         raise NetxformError(error.diagnostics, checked.sources | error.sources, error.exit_code) from error
     if keep is not None and processes.first:
@@ -363,7 +370,7 @@ def _compare(
     inputs: Inputs,
     progress: Progress,
     ways: list[Trajectory],
-) -> dict[str, Any]:
+) -> ComparisonRecord:
     """The spec as written and its variants, over the seeds; each run has its own seed for samples, weights and order."""
     scores: dict[str, list[float]] = {}
     base = plan.spec.seed
@@ -377,14 +384,14 @@ def _compare(
             ways += found
             progress.stop()
             scores.setdefault(variant, []).append(_metric(metrics, wanted))
-    return {
-        "statement": step.text,
-        "metric": wanted.metric,
-        "seeds": list(range(base, base + wanted.seeds)),
-        "runs": scores,
-        "mean": {v: statistics.fmean(s) for v, s in scores.items()},
-        "standard_error": {v: statistics.stdev(s) / len(s) ** 0.5 for v, s in scores.items()},
-    }
+    return ComparisonRecord(
+        statement=step.text,
+        metric=wanted.metric,
+        seeds=tuple(range(base, base + wanted.seeds)),
+        runs={v: tuple(s) for v, s in scores.items()},
+        mean={v: statistics.fmean(s) for v, s in scores.items()},
+        standard_error={v: statistics.stdev(s) / len(s) ** 0.5 for v, s in scores.items()},
+    )
 
 
 def _metric(metrics: Mapping[str, float], wanted: Comparison) -> float:
@@ -483,9 +490,10 @@ def load_bundle(folder: str | Path) -> nn.Module:
     return bundle.read(Path(folder))[0].module.eval()
 
 
-def verify_bundle(folder: str | Path) -> bundle.Verdict:
+def verify_bundle(folder: str | Path) -> Verdict:
     """Measure every claim of a bundle again, from the folder alone."""
-    return bundle.verify(Path(folder))
+    network, certificate = bundle.read(Path(folder))
+    return verify(network, certificate, bundle.witness(Path(folder), network))
 
 
 def compare_runs(
