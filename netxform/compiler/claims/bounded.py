@@ -129,7 +129,7 @@ def layer_errors(claim: LayerErrors, case: Case) -> Measured:
         reference += [x, y]
         rows.append(LayerRow(bound.path, kernel, gain, kernel_bound=bound.kernel, gain_bound=bound.gain, how=bound.how))
     shares = [max(_share(r.kernel, r.kernel_bound), _share(r.gain, r.gain_bound)) for r in rows]
-    broken = tuple(r.layer for r, s in zip(rows, shares, strict=True) if not s <= 1 + _ROUNDING)
+    broken = tuple(r.layer for r, s in zip(rows, shares, strict=True) if s > 1 + _ROUNDING)
     name = "layer errors over their bounds, at the worst inputs"
     detail = LayersDetail(tuple(rows), broken)
     evidence = Evidence(name, 1.0, max(shares, default=0.0), not broken, len(rows), case.seed, "float64", detail)
@@ -137,6 +137,9 @@ def layer_errors(claim: LayerErrors, case: Case) -> Measured:
 
 
 def _share(measured: float, bound: float) -> float:
+    """The measured value in terms of its bound; infinite where it is no number."""
+    if math.isnan(measured):
+        return math.inf
     return 0.0 if measured == 0.0 else measured / bound if bound > 0 else math.inf
 
 

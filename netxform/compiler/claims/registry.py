@@ -75,7 +75,7 @@ def _add(made: Family) -> None:
     kind = getattr(made.claim, "kind", None)
     if not isinstance(kind, str) or not kind:
         raise TypeError(f"{made.claim.__name__} has no `kind`")
-    if not issubclass(made.detail, Detail):
+    if Detail not in made.detail.__mro__:
         raise TypeError(f"the detail of `{kind}` is no Detail: {made.detail.__name__}")
     known = FAMILIES.get(kind)
     if known is not None and known.claim is not made.claim:
