@@ -117,13 +117,25 @@ def zeros_held() -> Broken:
 
 def layer_errors() -> Broken:
     claim, before, after, edit = applied("factorize fc rank=2", "layer errors")
-    return claim, before, after, [changed(after, "fc.0.weight", add(1.0)), changed(after, "fc.1.weight", add(float("nan")))], edit
+    return (
+        claim,
+        before,
+        after,
+        [changed(after, "fc.0.weight", add(1.0)), changed(after, "fc.1.weight", add(float("nan")))],
+        edit,
+    )
 
 
 def output_error() -> Broken:
     network = small()
     far = changed(network, "out.bias", add(0.1))
-    return c.OutputError(worst=1e-3, radius=1.0), network, network, [far, changed(network, "fc.bias", add(float("nan")))], Edit()
+    return (
+        c.OutputError(worst=1e-3, radius=1.0),
+        network,
+        network,
+        [far, changed(network, "fc.bias", add(float("nan")))],
+        Edit(),
+    )
 
 
 def within_bound() -> Broken:
@@ -150,7 +162,10 @@ def rounded() -> Broken:
 def quantized() -> Broken:
     pytest.importorskip("torchao")
     claim, before, after, edit = applied("cast int8", "quantized")
-    bad = [changed(after, "fc.weight", lambda t: t.view(-1)[:1].bitwise_xor_(4)), changed(after, "fc.scale", lambda t: t.neg_())]
+    bad = [
+        changed(after, "fc.weight", lambda t: t.view(-1)[:1].bitwise_xor_(4)),
+        changed(after, "fc.scale", lambda t: t.neg_()),
+    ]
     return claim, before, after, bad, edit
 
 
@@ -162,7 +177,9 @@ def taken() -> Broken:
 
 def sparse() -> Broken:
     network = changed(small(), "out.weight", lambda t: t.view(3, 2, 4)[..., :2].zero_())
-    moved = changed(network, "out.weight", lambda t: (t[0, :1].fill_(1.0), t[0, 2:3].zero_(), t[0, 4:5].fill_(1.0), t[0, 3:4].zero_()))
+    moved = changed(
+        network, "out.weight", lambda t: (t[0, :1].fill_(1.0), t[0, 2:3].zero_(), t[0, 4:5].fill_(1.0), t[0, 3:4].zero_())
+    )
     return c.Sparse(("out.weight",), 12, True), network, network, [changed(network, "out.weight", add(1.0)), moved], Edit()
 
 

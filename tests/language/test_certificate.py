@@ -82,14 +82,14 @@ def certificates(draw: st.DrawFn, kinds: tuple[str, ...]) -> cert.Certificate:
 @pytest.mark.parametrize("kind", sorted(FAMILIES))
 def test_every_kind_comes_back(kind: str) -> None:
     @given(certificates((kind,)))
-    @settings(max_examples=25)
+    @settings(max_examples=10)
     def comes_back(made: cert.Certificate) -> None:
         text = made.dump()
         json.loads(text, parse_constant=lambda word: pytest.fail(word))
         read = cert.load(text, detail_of)
         # NaN is not equal to itself: the texts are compared, and what can be
         assert read.dump() == text
-        assert repr(read.plain()) == repr(made.plain())
+        assert json.dumps(read.plain(), sort_keys=True) == json.dumps(made.plain(), sort_keys=True)
         assert type(read.statements[0].claims[0].detail) is FAMILIES[kind].detail
 
     comes_back()
