@@ -30,11 +30,11 @@ if _TYPE_CHECKING:
     from torch import Tensor, nn
 
     from netxform.api import Result
-    from netxform.artifacts.bundle import Verdict
     from netxform.artifacts.exporters import Exported
     from netxform.axes.view import Captured
     from netxform.compiler.check import Spec
     from netxform.compiler.plan import Plan
+    from netxform.compiler.remeasure import Verdict
     from netxform.pipeline.subject import Inputs
     from netxform.training.fit import Progress
 

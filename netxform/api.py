@@ -18,7 +18,9 @@ from netxform.artifacts import bundle, picture, trajectory
 from netxform.compiler.check import Spec, check_source
 from netxform.compiler.execute import deepen, run
 from netxform.compiler.plan import Plan
+from netxform.compiler.remeasure import Verdict, certify, held_out_of, verify
 from netxform.errors import NetxformError, fail
+from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
 from netxform.pipeline.controls import compared
 from netxform.pipeline.executor import Executor, keep_folder
@@ -29,10 +31,14 @@ from netxform.training.process import join, wait
 
 @dataclass(frozen=True)
 class Result:
-    """What `apply` gives: the model (plain PyTorch, eval mode), the certificate, the plan, and fitted classifiers."""
+    """What `apply` gives: the model (plain PyTorch, eval mode), the certificate, the plan, and fitted classifiers.
+
+    `certificate` is `record` as plain data.
+    """
 
     model: nn.Module
     certificate: dict[str, Any]
+    record: Certificate
     plan: Plan
     estimators: dict[str, Any] = field(default_factory=dict[str, Any])
     histories: tuple[tuple[str, History], ...] = ()
@@ -122,17 +128,17 @@ def apply_prepared(
         ways = executor.trajectories
         comparisons = [compared(prepared, s, c, outcome, progress, ways) for s, c in outcome.comparisons]
         outcome.network.module.eval()
-        held = bundle.held_out_of(outcome.network, executor.last) if not executor.fitted else None
-        certificate = bundle.certificate(outcome, held, comparisons)
+        held = held_out_of(outcome.network, executor.last) if not executor.fitted else None
+        record, witness = certify(outcome, held, comparisons)
         curves = [{"statement": t, **row} for t, h in executor.histories for row in h.rows]
         if out is not None and processes.first:
-            bundle.write(out, outcome, certificate, held, curves, list(executor.fitted), overwrite, ways)
+            bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways)
     except NetxformError as error:
         raise with_sources(error, prepared.spec) from error
     estimators = {f.name: f.estimator for f in executor.fitted}
     model = copy.deepcopy(outcome.network.module)
     histories = tuple(executor.histories)
-    result = Result(model, certificate, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways))
+    result = Result(model, record.plain(), record, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways))
     if keep is not None and processes.first:
         shutil.rmtree(keep, ignore_errors=True)
     wait(processes)
@@ -144,9 +150,10 @@ def load_bundle(folder: str | Path) -> nn.Module:
     return bundle.read(Path(folder))[0].module.eval()
 
 
-def verify_bundle(folder: str | Path) -> bundle.Verdict:
+def verify_bundle(folder: str | Path) -> Verdict:
     """Measure every claim of a bundle again, from the folder alone."""
-    return bundle.verify(Path(folder))
+    network, certificate = bundle.read(Path(folder))
+    return verify(network, certificate, bundle.witness(Path(folder), network))
 
 
 def compare_runs(

@@ -249,9 +249,9 @@ def _apply(options: Any) -> int:
     if not processes.first:
         return 0
     if options.json:
-        print(json.dumps(result.certificate, indent=1))
+        print(result.record.dump(), end="")
     elif not options.quiet:
-        show(certificate_table(result.certificate))
+        show(certificate_table(result.record))
         print(f"written to {out}")
     return 0
 
@@ -261,9 +261,7 @@ def _verify(options: Any) -> int:
 
     verdict = api.verify_bundle(options.folder)
     if options.json:
-        from dataclasses import asdict
-
-        print(json.dumps([{"what": w, **asdict(e)} for w, e in verdict.lines], indent=1))
+        print(verdict.dump(), end="")
     else:
         from netxform.artifacts.report import show, verdict_table
 

@@ -160,7 +160,7 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     material = workers.material(item)
     measured = tuple(measure(c, before, after, inputs, plan.spec.seed, item.edit, material) for c in item.claims)
     if trained is not None:
-        measured += tuple(Measured(e, {}) for e in trained.evidence)
+        measured += tuple(Measured(e) for e in trained.evidence)
     broken = [m.evidence for m in measured if not m.evidence.held]
     if broken:
         raise NetxformError(
@@ -170,7 +170,7 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
                     f"contract `{item.contract}` fell short: {e.claim}",
                     item.span,
                     f"measured {e.measured:.3g}, allowed {e.bound:.3g}",
-                    notes=tuple(f"{k}: {v}" for k, v in e.detail.items()),
+                    notes=tuple(f"{k}: {v}" for k, v in e.detail.plain().items()),
                     helps=("nothing was written; please report this: a contract that fails is a defect of netxform",),
                 )
                 for e in broken

@@ -18,6 +18,7 @@ from netxform.compiler.check import Bound, Item, Spec, StageItem, check
 from netxform.compiler.execute import Outcome, run
 from netxform.compiler.plan import Step
 from netxform.errors import fail
+from netxform.language.certificate import ComparisonRecord
 from netxform.language.trajectory import Trajectory
 from netxform.language.verb import Control, Controlled, Role
 from netxform.language.work import Comparison
@@ -47,14 +48,14 @@ def compared(
             ways += found
             progress.stop()
             scores.setdefault(variant, []).append(_metric(metrics, wanted))
-    return {
-        "statement": step.text,
-        "metric": wanted.metric,
-        "seeds": list(range(base, base + wanted.seeds)),
-        "runs": scores,
-        "mean": {v: statistics.fmean(s) for v, s in scores.items()},
-        "standard_error": {v: statistics.stdev(s) / len(s) ** 0.5 for v, s in scores.items()},
-    }
+    return ComparisonRecord(
+        statement=step.text,
+        metric=wanted.metric,
+        seeds=tuple(range(base, base + wanted.seeds)),
+        runs={v: tuple(s) for v, s in scores.items()},
+        mean={v: statistics.fmean(s) for v, s in scores.items()},
+        standard_error={v: statistics.stdev(s) / len(s) ** 0.5 for v, s in scores.items()},
+    )
 
 
 def _metric(metrics: Mapping[str, float], wanted: Comparison) -> float:

@@ -21,7 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 from torch.utils.data import TensorDataset
 
-from netxform.compiler.measure import tensor_hash, tensors
+from netxform.compiler.claims.training import TeacherDetail
+from netxform.compiler.evidence import tensor_hash, tensors
+from netxform.language.claims import TeacherKept
 from netxform.language.laws import Evidence
 from netxform.language.work import Soft, Training
 from netxform.training.data import Samples, shares
@@ -107,8 +109,8 @@ class Teachers:
             what = f"teacher `{name}` untouched, bit for bit, and in eval mode"
             if not before:
                 what = f"teacher `{name}` in eval mode (a function has no bits to compare)"
-            detail = {"digest": after, "answers": "remembered" if name in self.tables else "asked at every step"}
-            out.append(Evidence(what, 0.0, float(moved), moved == 0, 0, 0, "bits", detail))
+            detail = TeacherDetail(after, "remembered" if name in self.tables else "asked at every step")
+            out.append(Evidence(what, 0.0, float(moved), moved == 0, 0, 0, "bits", detail, TeacherKept.kind))
         return tuple(out)
 
 
