@@ -1,1 +1,1 @@
-"""From inputs to a result: the subject with its plan, the executor, the control runs that are compared; and looking at a model."""
+"""From inputs to a result: the subject with its plan, the executor, the control runs of `compare`; and looking at a model."""
