@@ -32,6 +32,7 @@ from netxform.training.data import steps as stream
 from netxform.training.evaluate import evaluate, precision, taught_well
 from netxform.training.objective import Objective, show, shrink
 from netxform.training.optimize import optimizer_of, schedule_of
+from netxform.training.probe import point
 from netxform.training.process import (
     Processes,
     join,
@@ -46,7 +47,6 @@ from netxform.training.process import (
 )
 from netxform.training.taps import Student
 from netxform.training.teachers import Teachers, cache_folder
-from netxform.training.trajectory import point
 
 
 class Progress(Protocol):
