@@ -13,7 +13,7 @@ from netxform.errors import Span
 from netxform.graph.cost import Cost
 from netxform.graph.edits import Edit
 from netxform.graph.network import Network
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract, Evidence
 from netxform.language.verb import Settles, Transform
@@ -33,7 +33,7 @@ class Step:
     verb: str
     contract: Contract
     transform: Transform
-    choice: Choice
+    choice: Choice[Values]
     edit: Edit
     claims: tuple[Claim, ...]
     before: Cost
@@ -60,7 +60,7 @@ class Check:
 
 
 PlanItem: TypeAlias = Step | Check
-Walk: TypeAlias = Generator[PlanItem, Choice | None, None]
+Walk: TypeAlias = Generator[PlanItem, Choice[Values] | None, None]
 """Items one after the other; a step that is sent its final choice is given once more, made from it."""
 
 
@@ -131,7 +131,7 @@ def _item(item: PlanItem) -> dict[str, Any]:
         "contract": item.contract.value,
         "stage": item.stage,
         "targets": list(item.choice.targets),
-        "values": _data(item.choice.values),
+        "values": _data(item.choice.values.entries()),
         "provisional": item.choice.provisional,
         "tensors": sorted(item.choice.tensors),
         "estimated": item.estimated,

@@ -21,7 +21,7 @@ from netxform.graph.cost import Cost, cost
 from netxform.graph.network import Network, entry_nodes, exit_nodes, twin
 from netxform.graph.outputs import loose_end
 from netxform.graph.surgery import perform
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.selector import (
     Removed,
     Selected,
@@ -308,7 +308,7 @@ def _remember(name: str, item: Bound, state: _State) -> None:
     state.snapshots[name] = described(name, state.network, item.span, "snapshot")
 
 
-def _made(item: Bound, index: int, choice: Choice, state: _State) -> tuple[Step, Network]:
+def _made(item: Bound, index: int, choice: Choice[Values], state: _State) -> tuple[Step, Network]:
     """The step of a choice, and the twin as it is behind it."""
     action = item.transform
     edit = action.rewrite(state.network, choice)
