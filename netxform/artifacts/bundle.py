@@ -71,7 +71,7 @@ def certificate(outcome: Outcome, held_out: HeldOut | None, comparisons: list[di
     inputs = probe(network, plan.spec.seed)
     statements: list[dict[str, Any]] = []
     # what was settled on weights or data, in words
-    chosen = {s.index: list(s.choice.values.chosen) for s in plan.steps}
+    chosen = {s.index: list(s.choice.values.recorded) for s in plan.steps}
     for entry, measured in zip(outcome.entries, outcome.measured, strict=True):
         claims: list[dict[str, Any]] = []
         for one in measured:

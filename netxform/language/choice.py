@@ -45,7 +45,7 @@ class Values:
         return (", ".join(told),) if told else ()
 
     @property
-    def chosen(self) -> tuple[str, ...]:
+    def recorded(self) -> tuple[str, ...]:
         """What was chosen on weights or data, in words that the certificate keeps."""
         return ()
 

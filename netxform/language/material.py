@@ -1,4 +1,4 @@
-"""What may be used while a choice is settled on the real network: data, further models, and a place to say how it goes. No torch."""
+"""What may be used while a choice is settled on the real network: data, models, and a place to say how it goes. No torch."""
 
 from __future__ import annotations
 

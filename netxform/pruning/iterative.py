@@ -31,7 +31,6 @@ from netxform.pruning.ranking import Removed, kept, until
 from netxform.pruning.removal import Sign, Wanted, cost_of, named_maps, ranking
 from netxform.pruning.scores import Request, Scores, activity, known
 
-
 _SIGNS: dict[Sign, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip

@@ -26,7 +26,6 @@ from netxform.graph.surgery import perform
 from netxform.pruning.gates import free
 from netxform.pruning.ranking import Ranking, Removed, alike, kept, until
 
-
 Sign: TypeAlias = Literal["<", "<=", ">", ">=", "==", "!="]
 
 
@@ -72,6 +71,14 @@ def candidates(
             f"something is {'; '.join(mixed)}: what is left is so alone, and a prediction from gates does not see that"
         )
     return tuple(a.name for a in good), tuple(warnings)
+
+
+def locked(network: Network, inside: Sequence[str] | None) -> tuple[str, ...]:
+    """Why the axes of the selection's tensors are locked, each reason once."""
+    owners = None if inside is None else set(inside)
+    first = types_of(network).names
+    held = {first[n] for n in first if owners is None or n.rpartition(".")[0] in owners}
+    return tuple(dict.fromkeys(a.locked for a in axes_of(network) if a.locked and any(n in held for n, _ in a.sites)))[:4]
 
 
 def _produced(network: Network, modules: Sequence[str]) -> list[Axis]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Head(Values):
-    """Where the layers are put: behind `node`, in the place of the loose end where `replace`; `name` where it is not the target."""
+    """Where the layers are put: behind `node`, in the place of a loose end where `replace`; `name`, if not the target's."""
 
     node: str = field(metadata=HIDDEN)
     replace: bool = field(metadata=HIDDEN)

@@ -141,9 +141,7 @@ class Cast:
         whole = {c for c in called for f in found if f == c or f.startswith(f"{c}.")}
         return found | {n for n in modules for c in whole if n == c or n.startswith(f"{c}.")}
 
-    def settle(
-        self, network: Network, choice: Choice[Halves | Steps], material: Material
-    ) -> Choice[Halves] | Choice[Steps]:
+    def settle(self, network: Network, choice: Choice[Halves | Steps], material: Material) -> Choice[Halves] | Choice[Steps]:
         """Count what rounding does to the weights; predict what it does to the outputs."""
         v = choice.values
         if isinstance(v, Steps):

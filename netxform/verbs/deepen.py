@@ -253,7 +253,9 @@ class Deepen:
         return (SameFunction(),)
 
 
-def _tail(network: Network, scope: Scope, path: str, modules: Mapping[str, nn.Module], selection: Selection) -> tuple[Any, Any, Any]:
+def _tail(
+    network: Network, scope: Scope, path: str, modules: Mapping[str, nn.Module], selection: Selection
+) -> tuple[Any, Any, Any]:
     """The last node of layer, norm and activation as they follow each other; the norm and the activation, if there are."""
     import torch
     from torch import nn

@@ -282,9 +282,7 @@ class Init:
                 return item.to.text + name[len(item.source.text) :]
         return name
 
-    def settle(
-        self, network: Network, choice: Choice[Vectors | Pairs], material: Material
-    ) -> Choice[Vectors] | Choice[Pairs]:
+    def settle(self, network: Network, choice: Choice[Vectors | Pairs], material: Material) -> Choice[Vectors] | Choice[Pairs]:
         """Read the vectors, or the other model's weights."""
         v, call = choice.values, self._vectors()
         if isinstance(v, Vectors):

@@ -34,7 +34,7 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning(Values):
-    """What every kind of pruning chooses: the indices that go by index set (none for single weights), and what trains between."""
+    """What every kind of pruning chooses: the indices that go, by index set, and what trains in between."""
 
     removed: Mapping[str, Sequence[int]] = field(metadata=HIDDEN)
     recover: tuple[Training, ...] = field(metadata=HIDDEN)
@@ -215,7 +215,7 @@ class Prune:
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Open] | Choice[OpenWeights]:
         """Find the index sets; estimate the sizes by taking the same share of each."""
-        from netxform.pruning.removal import Wanted, candidates, estimate
+        from netxform.pruning.removal import Wanted, candidates, estimate, locked
         from netxform.pruning.scores import WITHOUT_DATA, known
 
         known(self.by.name)
@@ -230,7 +230,7 @@ class Prune:
                 f"nothing in `{self.selection or 'the network'}` may be pruned",
                 self.selection.span if self.selection is not None else scope.span,
                 "all of it is locked",
-                notes=_locked(network, inside),
+                notes=locked(network, inside),
                 helps=("`netxform ls SPEC --axes` shows what is free",),
             )
         limit = self._limit(scope)
@@ -313,7 +313,13 @@ class Prune:
         wanted = Sparsity(by, 0.5 if self.amount is None else self.amount, below, self.granularity == "2:4", self.ranking,
                           self.step, data, self.samples, self.loss)  # fmt: skip
         values = OpenWeights(
-            removed={}, recover=self._trainings(network, scope), by=by, tensors=len(names), weights=names, data=data, wanted=wanted
+            removed={},
+            recover=self._trainings(network, scope),
+            by=by,
+            tensors=len(names),
+            weights=names,
+            data=data,
+            wanted=wanted,
         )
         text = "which weights go needs weights" + (f" and {self.samples} samples of `{data}`" if by == "obd-weights" else "")
         return Choice(values, (str(self.selection or "**"),), provisional=text)
@@ -395,14 +401,3 @@ class Prune:
         if isinstance(v, Removal | Zeros) and v.data is not None:
             claims.append(LossChange(v.data, v.samples, self.loss, v.predicted, v.error, self.output))
         return tuple(claims)
-
-
-def _locked(network: Network, inside: Sequence[str] | None) -> tuple[str, ...]:
-    """Why the axes of the selection's tensors are locked, each reason once."""
-    from netxform.axes.infer import types_of
-    from netxform.axes.reindex import axes_of
-
-    owners = None if inside is None else set(inside)
-    first = types_of(network).names
-    held = {first[n] for n in first if owners is None or n.rpartition(".")[0] in owners}
-    return tuple(dict.fromkeys(a.locked for a in axes_of(network) if a.locked and any(n in held for n, _ in a.sites)))[:4]
