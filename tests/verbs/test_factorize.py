@@ -127,7 +127,7 @@ def test_budgets_are_met_and_monotone(cost: str) -> None:
         name = {"flops": "macs"}.get(cost, cost)
         totals = result.certificate["cost"]
         assert totals["after"][name] <= share / 100 * totals["before"][name]
-        seen.append(result.plan.steps[0].choice.values["weighted error"])
+        seen.append(result.plan.steps[0].choice.values.entries()["weighted error"])
     assert seen == sorted(seen)
 
 
@@ -145,7 +145,7 @@ def test_the_plan_marks_what_is_open_and_a_deep_plan_closes_it() -> None:
     assert not deep.steps[0].choice.provisional
     assert deep.steps[0].measured
     result = nx.apply(text)
-    assert deep.steps[0].choice.values["chosen"] == result.plan.steps[0].choice.values["chosen"]
+    assert deep.steps[0].choice.values.entries()["chosen"] == result.plan.steps[0].choice.values["chosen"]
     assert deep.final == result.plan.final
 
 
