@@ -124,7 +124,7 @@ def _plain(value: object) -> ast.Expr:
         case Invocation():
             return _call(value)
         case _:
-            raise TypeError(f"no expression for {type(value).__name__}: a verb's field has a type that `sentence` does not know")
+            raise TypeError(f"no expression for {type(value).__name__}: a field's type that `sentence` does not know")
 
 
 def _bound(limit: Limit) -> ast.Expr:

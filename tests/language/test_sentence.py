@@ -31,16 +31,18 @@ STATEMENTS = (
     "deepen conv3 name=`for` kernel=5 start=branch",
     "distill ** from [t1, t2] for 100steps mix=[0.6, 0.4] mean=geometric { match student.a.b to t1.c via conv1x1 weight=0.5 }",
     "factorize :Linear | conv* - fc using [svd, tucker2] until latency <= 5ms over d",
-    "factorize a by vbmf", "factorize a rank=[128, 0.25]", "factorize a until bytes <= 3MiB", "factorize a until params <= 1.5Mparams",
+    "factorize a by vbmf", "factorize a rank=[128, 0.25]", "factorize a until bytes <= 3MiB",
+    "factorize a until params <= 1.5Mparams",
     "factorize a until macs <= 37.3% of base gate=none when_smaller=false worst_case=1.5",
     "features at layer4 pool=none",
     'init embed from word2vec("a b.bin") vocabulary="true"',
     "init gru from other.net { map encoder.rnn to gru; map a to b }",
     'prune granularity="2:4"',
     "prune saliency < 1e-3 keep [a, b] by obd(method=monte-carlo, draws=4)",
-    "prune amount=30% step=0.07 { stop_if val_accuracy < 7%; stop_if val_loss > 1.5; recover { train ** for 2epochs; train a for 3steps } }",
-    "train ** for 5epochs on d using sgd(lr=1, momentum=0.9) regularize [l1(activations(a | b), 1e-4), weight_decay(fc::weight, 0.5)]"
-    " augment=[shift(2), flip] device=\"cuda:0\" compile=true clip=1.0 { group a lr=1e-5; group b weight_decay=0 }",
+    "prune amount=30% step=0.07 { stop_if val_accuracy < 7%; stop_if val_loss > 1.5;"
+    " recover { train ** for 2epochs; train a for 3steps } }",
+    "train ** for 5epochs on d using sgd(lr=1, momentum=0.9) "
+    "regularize [l1(activations(a | b), 1e-4), weight_decay(fc::weight, 0.5)] augment=[shift(2), flip] device=\"cuda:0\" compile=true clip=1.0 { group a lr=1e-5; group b weight_decay=0 }",
     "train a for 3steps { head x loss=mse target=1; head y weight=0.5 }",
     "widen a[params > 1M]? x1.5 mode=copy", "widen op:relu to 512",
 )  # fmt: skip

@@ -145,7 +145,7 @@ def test_the_plan_marks_what_is_open_and_a_deep_plan_closes_it() -> None:
     assert not deep.steps[0].choice.provisional
     assert deep.steps[0].measured
     result = nx.apply(text)
-    assert deep.steps[0].choice.values.entries()["chosen"] == result.plan.steps[0].choice.values["chosen"]
+    assert deep.steps[0].choice.values.entries()["chosen"] == result.plan.steps[0].choice.values.entries()["chosen"]
     assert deep.final == result.plan.final
 
 
