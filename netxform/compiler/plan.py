@@ -122,7 +122,7 @@ def _given(items: tuple[PlanItem, ...]) -> Walk:
     yield from items
 
 
-def _item(item: PlanItem) -> dict[str, Any]:
+def _item(item: PlanItem) -> dict[str, object]:
     if isinstance(item, Check):
         return {"assert": item.text, "held": item.held}
     return {

@@ -110,8 +110,10 @@ def _call(made: Invocation) -> ast.Call:
 def _plain(value: object) -> ast.Expr:
     """The expression that `values.plain` reads as this value: a word stands bare where it can."""
     match value:
-        case None | True | False:
-            return ast.Path({None: "none", True: "true", False: "false"}[value])
+        case None:
+            return ast.Path("none")
+        case bool():
+            return ast.Path("true" if value else "false")
         case float() if math.isinf(value):
             return ast.Path("inf")
         case int() | float():

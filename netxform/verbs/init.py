@@ -17,6 +17,8 @@ from netxform.language.verb import Material, Scope, key, lines, operand, prep, v
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from netxform.graph.network import Network
@@ -303,7 +305,12 @@ class Init:
 
 
 def _table(
-    old: Tensor, words: tuple[str, ...], found: dict[str, Any], missing: str, seed: int, special: tuple[str, ...]
+    old: Tensor,
+    words: tuple[str, ...],
+    found: Mapping[str, NDArray[np.floating]],
+    missing: str,
+    seed: int,
+    special: tuple[str, ...],
 ) -> tuple[Tensor, list[str]]:
     """The embedding's table (V, D), and the words that the file lacks."""
     import numpy as np

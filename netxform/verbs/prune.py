@@ -234,7 +234,6 @@ class Prune:
                 helps=("`netxform ls SPEC --axes` shows what is free",),
             )
         limit = self._limit(scope)
-        data = None
         if self.by.name not in WITHOUT_DATA or self.compensate != "none" or self._measure() in ("zeros", "activation"):
             data = scope.data(None if self.over is None else self.over.text, scope.span).name
         else:
@@ -352,16 +351,13 @@ class Prune:
             return choice.settled(zeros, made.tensors, made.metrics, made.notes)
         found = prune(network, v.wanted, v.recover, self._broken, material)
         means = {name for _, _, name in found.means}
-        latency = None
-        if found.latency is not None:
-            before, after = found.latency
-            latency = f"{before:.3g} ms → {after:.3g} ms on this machine, at the captured batch"
+        times = "{:.3g} ms → {:.3g} ms on this machine, at the captured batch"
         values = Removal(
             removed=found.removed, recover=v.recover, curvature=v.curvature, by=v.by, score=found.score,
             index_sets=v.index_sets, indices=Part(sum(map(len, found.removed.values())), found.total), biases=found.biases,
             mixes=found.mixes, assigned=tuple(n for n in found.tensors if n not in means), twin=found.twin, means=found.means,
             data=v.wanted.data, samples=found.samples, predicted=found.predicted, error=found.error, wanted=v.wanted,
-            latency=latency,
+            latency=None if found.latency is None else times.format(*found.latency),
         )  # fmt: skip
         return choice.settled(values, found.tensors, found.metrics, found.notes)
 

@@ -42,7 +42,8 @@ STATEMENTS = (
     "prune amount=30% step=0.07 { stop_if val_accuracy < 7%; stop_if val_loss > 1.5;"
     " recover { train ** for 2epochs; train a for 3steps } }",
     "train ** for 5epochs on d using sgd(lr=1, momentum=0.9) "
-    "regularize [l1(activations(a | b), 1e-4), weight_decay(fc::weight, 0.5)] augment=[shift(2), flip] device=\"cuda:0\" compile=true clip=1.0 { group a lr=1e-5; group b weight_decay=0 }",
+    "regularize [l1(activations(a | b), 1e-4), weight_decay(fc::weight, 0.5)]"
+    " augment=[shift(2), flip] device=\"cuda:0\" compile=true clip=1.0 { group a lr=1e-5; group b weight_decay=0 }",
     "train a for 3steps { head x loss=mse target=1; head y weight=0.5 }",
     "widen a[params > 1M]? x1.5 mode=copy", "widen op:relu to 512",
 )  # fmt: skip

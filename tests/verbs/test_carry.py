@@ -111,7 +111,7 @@ def test_words_find_their_rows_and_others_are_filled(missing: str, tmp_path: Pat
         case _:
             assert torch.equal(table[3], mean if missing == "mean" else torch.zeros(3))
     values = result.plan.steps[0].choice.values.entries()
-    assert (values["words"], values["found"], values["lacking"]) == (4, 3, ["unheard"])
+    assert (values["words"], values["found"], values["lacking"]) == (4, 3, ("unheard",))
 
 
 @pytest.mark.parametrize(
