@@ -236,7 +236,7 @@ def _choose(every: Sequence[Target], network: Network, seen: Mapping[str, Seen],
 
 def _by_vbmf(target: Target, module: nn.Module, round_to: int) -> Pick:
     form = first(target)
-    way = target.ways[form]
+    way = target.factorized[form]
     try:
         ranks = way.by_vbmf(module)
     except ValueError as error:
@@ -302,7 +302,7 @@ def _weight(seen: Seen | None) -> float:
 
 def _new_biases(target: Target, network: Network) -> int:
     """Biases that a correction adds to a layer that has none."""
-    way = next(iter(target.ways.values()))
+    way = next(iter(target.factorized.values()))
     without = getattr(network.module.get_submodule(target.path), "bias", None) is None
     return cast(Chain, way).g.outputs if target.dense is not None and without else 0
 
@@ -312,7 +312,7 @@ def _new_biases(target: Target, network: Network) -> int:
 
 def _make(chosen: Chosen, network: Network, seen: Mapping[str, Seen], wanted: Wanted, material: Material) -> Factorized:
     """Every factor, with its bound; on data, the mean error goes into the bias."""
-    layers = {p.target.path: p.way.layers(p.ranks) for p in chosen.picks}
+    layers = {p.target.path: p.layer.layers(p.ranks) for p in chosen.picks}
     parts: dict[str, dict[str, Tensor]] = {}
     bounds: list[LayerBound] = []
     errors: dict[str, Errors] = {}
@@ -324,7 +324,7 @@ def _make(chosen: Chosen, network: Network, seen: Mapping[str, Seen], wanted: Wa
         if wanted.sequential and data is not None:
             data = observe(now, [path], _batches(wanted, material, held=False))[path].over_all(material.total)
         module = network.module.get_submodule(path)
-        made = pick.way.make(module, pick.ranks, seed=wanted.seed, exact=wanted.exact, seen=data)
+        made = pick.layer.make(module, pick.ranks, seed=wanted.seed, exact=wanted.exact, seen=data)
         parts[path] = dict(made.tensors)
         bounds += made.bounds
         errors[path] = Errors(made.error / (made.norm or 1.0), made.method)
@@ -373,7 +373,7 @@ def _correct(
     found = _gaps(network, layers, {path: parts[path] for path in mine}, wanted, material, held=False)
     for path, gap in found.items():
         held = parts[path]
-        biased = mine[path].way.layers(mine[path].ranks, bias=True)
+        biased = mine[path].layer.layers(mine[path].ranks, bias=True)
         name = f"{biased[-1].name}.bias" if biased[-1].name else "bias"
         like = next(iter(held.values()))
         held[name] = (held[name].double() + gap.mean_O if name in held else gap.mean_O).to(like.dtype)

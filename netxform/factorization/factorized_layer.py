@@ -1,6 +1,6 @@
 """The ways to factorize one layer: a chain of plain layers, a tensor train matrix, or factor pairs inside a layer.
 
-layer, form ─way→ Way        Way, ranks ─make→ tensors, errors, bounds
+layer, form ─→ FactorizedLayer        FactorizedLayer, ranks ─make→ tensors, errors, bounds
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
-from netxform.factorization.decompositions import FORMS, Factors, Matrix, Ranks, calls, clip, compose, cost, tensors
+from netxform.factorization.decompositions import DECOMPOSITIONS, Factors, Matrix, Ranks, calls, clip, compose, cost, tensors
 from netxform.factorization.geometry import Geometry, kernel
 from netxform.factorization.output_covariance import Seen
 from netxform.factorization.rank_curves import Table, squared_tails
@@ -58,7 +58,7 @@ class Chain:
     """A chain of plain layers in one of the forms."""
 
     def __init__(self, g: Geometry, form: str, place: Place) -> None:
-        self.g, self.form, self.place = g, FORMS[form], place
+        self.g, self.form, self.place = g, DECOMPOSITIONS[form], place
         self.name, self.dense = form, g.params
         self.whole: list[Spectral] = []
 
@@ -450,7 +450,7 @@ class Pairs:
         return Made(made, error, norm, tuple(bounds), "svd")
 
 
-Way = Chain | TrainMatrix | Pairs
+FactorizedLayer = Chain | TrainMatrix | Pairs
 
 
 def pairs(module: nn.Module, place: Place) -> Pairs | None:

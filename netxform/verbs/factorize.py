@@ -280,7 +280,7 @@ def _filled(v: Factors, picks: Sequence[Pick], left: Mapping[str, str], errors: 
     told = [f"{p.target.path}: {_line(p)}{_error(errors[p.target.path]) if errors else ''}" for p in picks]
     told += [f"{path}: left as it is: {why}" for path, why in left.items()]
     chosen = {p.target.path: (p.form, p.ranks) for p in picks}
-    chains = {p.target.path: p.way.layers(p.ranks) for p in picks}
+    chains = {p.target.path: p.layer.layers(p.ranks) for p in picks}
     return replace(v, left=left, chosen=chosen, chains=chains, factors=tuple(told))
 
 
