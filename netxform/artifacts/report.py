@@ -16,12 +16,6 @@ from netxform.graph.cost import Cost
 from netxform.language.certificate import Certificate, ClaimRecord, ComparisonRecord
 from netxform.syntax.quantity import short
 
-_HIDDEN = (
-    "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
-    "seed", "selected", "base", "now", "left", "chosen", "chains", "bounds", "factors",
-    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights", "pairs", "tensor", "sensitivity",
-)  # fmt: skip
-
 
 def plan_table(plan: Plan) -> Group:
     """What will be done, statement by statement, with the cost after each and the origin of every default."""
@@ -60,21 +54,7 @@ def plan_table(plan: Plan) -> Group:
 
 def details(step: Step) -> list[str]:
     """What was chosen, and where each value that the spec did not state came from."""
-    lines: list[str] = []
-    values = step.choice.values
-    if values.get("removes"):
-        removed = cast("list[str]", values["removes"])
-        lines.append(f"removes {', '.join(removed[:8])}{' …' if len(removed) > 8 else ''}")
-    if values.get("layers"):
-        made = cast("list[Any]", values["layers"])
-        lines.append("; ".join(f"{layer.name} = {layer.make}" for layer in made))
-    lines += cast("list[str]", values.get("factors") or [])
-    if "parameters" in values:
-        norms = values.get("norms") or ()
-        lines.append(f"{len(values['parameters'])} parameters" + (f", {len(norms)} BatchNorm" if norms else ""))
-    shown = [f"{k} {_text(v)}" for k, v in values.items() if k not in _HIDDEN and v not in (0.0, None)]
-    if shown:
-        lines.append(", ".join(shown))
+    lines = list(step.choice.values.lines())
     origins = [v if k.startswith("note") else f"{k}: {v}" for k, v in step.choice.origins.items()]
     if origins:
         lines.append(f"default: {'; '.join(origins)}")
@@ -84,12 +64,6 @@ def details(step: Step) -> list[str]:
         lines.append(f"measured: {found.claim}: {found.detail.found(found.measured, found.bound)}")
     lines += [f"warning: {w}" for w in step.choice.warnings]
     return lines
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(v, str) for v in cast("list[Any]", value)):
-        return ", ".join(cast("list[str]", value))
-    return str(value)
 
 
 def certificate_table(certificate: Certificate) -> Group:

@@ -12,7 +12,7 @@ from netxform.errors import Span
 from netxform.graph.cost import Cost
 from netxform.graph.edits import Edit
 from netxform.graph.network import Network
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract, Evidence
 from netxform.language.verb import Transform
@@ -32,7 +32,7 @@ class Step:
     verb: str
     contract: Contract
     transform: Transform
-    choice: Choice
+    choice: Choice[Values]
     edit: Edit
     claims: tuple[Claim, ...]
     before: Cost
@@ -105,7 +105,7 @@ class Plan:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def _item(item: PlanItem) -> dict[str, Any]:
+def _item(item: PlanItem) -> dict[str, object]:
     if isinstance(item, Check):
         return {"assert": item.text, "held": item.held}
     return {
@@ -114,7 +114,7 @@ def _item(item: PlanItem) -> dict[str, Any]:
         "contract": item.contract.value,
         "stage": item.stage,
         "targets": list(item.choice.targets),
-        "values": _data(item.choice.values),
+        "values": _data(item.choice.values.entries()),
         "provisional": item.choice.provisional,
         "tensors": sorted(item.choice.tensors),
         "estimated": item.estimated,

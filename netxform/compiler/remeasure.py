@@ -119,7 +119,7 @@ def certify(
 
 def _chosen(plan: Plan) -> dict[int, tuple[str, ...]]:
     """What was settled on weights or data, in words, by statement."""
-    return {s.index: tuple(s.choice.values["factors"]) for s in plan.steps if "factors" in s.choice.values}
+    return {s.index: tuple(s.choice.values.recorded) for s in plan.steps}
 
 
 def _totals(cost: Cost) -> Totals:

@@ -21,7 +21,7 @@ from netxform.errors import Diagnostic, Findings, NetxformError, Span, fail
 from netxform.graph.cost import cost
 from netxform.graph.network import Network, twin
 from netxform.graph.surgery import perform
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.selector import Removed, select
 from netxform.language.verb import DataInfo, ModelInfo
 from netxform.language.work import Snapshot
@@ -87,7 +87,7 @@ class Resolver:
         except NetxformError as error:
             raise NetxformError(error.diagnostics, self.spec.sources, error.exit_code) from None
 
-    def made(self, item: Bound, state: State, choice: Choice, rest: Rest) -> Resolved:
+    def made(self, item: Bound, state: State, choice: Choice[Values], rest: Rest) -> Resolved:
         """The step of a choice, and the twin as it is behind it."""
         action = item.transform
         edit = action.rewrite(state.network, choice)
@@ -176,7 +176,7 @@ class Walk(Iterator[PlanItem]):
         self._here = next(self._ahead)
         return self._here.item
 
-    def settle(self, choice: Choice) -> Step:
+    def settle(self, choice: Choice[Values]) -> Step:
         """The step just given, made from its final choice; where that is another than planned, the rest is resolved again."""
         here = self._here
         assert here is not None and here.statement is not None and isinstance(here.item, Step)

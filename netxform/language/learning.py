@@ -6,11 +6,13 @@ selection, clauses ─planned→ Training and what the plan shows of it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from netxform.errors import Diagnostic, Label, Span, did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
+from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
+from netxform.language.claims import Claim, Untouched, ZerosHeld
 from netxform.language.methods import LOSSES, OPTIMIZERS, TRANSFORMS, LossName
 from netxform.language.values import Count, Name, Regularizer, Selection
 from netxform.language.verb import DataInfo, Scope, key, lines, operand, prep
@@ -37,6 +39,21 @@ class Head:
     loss: LossName = key("cross_entropy")
     weight: float = key(1.0)
     target: int | None = key(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson(Values):
+    """What the plan shows of a training: how many tensors are trained and stand still, on what, how long and how."""
+
+    trained: int
+    frozen: int
+    data: str
+    length: str
+    optimizer: str
+    batch: int
+    seed: int = field(metadata=HIDDEN)
+    zeros_held: str | None = field(default=None, metadata=IF_KNOWN)
+    penalised_values: tuple[str, ...] | None = field(default=None, metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +136,7 @@ def planned(
     loss: str,
     heads: tuple[Head, ...] = (),
     soft: Soft | None = None,
-) -> tuple[Training, dict[str, Any], dict[str, str]]:
+) -> tuple[Training, Lesson, dict[str, str]]:
     """The objective of a verb, what the plan shows of it, and where each default came from.
 
     Raises NetxformError X0310 (nothing to train), X0317–X0319 (the data does not fit), X0407 (a parameter in two groups).
@@ -189,21 +206,26 @@ def planned(
         origins["seed"] = "seed of the spec"
     if "lr" not in verb.using.keywords:
         origins["lr"] = f"default of {verb.using.name}"
-    values: dict[str, Any] = {
-        "trained": len(parameters),
-        "frozen": len(frozen),
-        "data": data.name,
-        "length": f"{work.length} {work.unit}",
-        "optimizer": str(using),
-        "batch": verb.batch,
-        "seed": seed,
-    }
-    if work.held:
-        values["zeros held"] = f"in {len(work.held)} tensors"
-    nodes = [n for p in work.penalties for n in p.nodes]
-    if nodes:
-        values["penalised values"] = nodes
-    return work, values, origins
+    lesson = Lesson(
+        trained=len(parameters),
+        frozen=len(frozen),
+        data=data.name,
+        length=f"{work.length} {work.unit}",
+        optimizer=str(using),
+        batch=verb.batch,
+        seed=seed,
+        zeros_held=f"in {len(work.held)} tensors" if work.held else None,
+        penalised_values=tuple(n for p in work.penalties for n in p.nodes) or None,
+    )
+    return work, lesson, origins
+
+
+def trained_law(choice: Choice[Values]) -> tuple[Claim, ...]:
+    """What every training promises: whatever it did not train has the same bits; zeros that it holds are zeros."""
+    work = choice.work
+    assert isinstance(work, Training)
+    held = (ZerosHeld(work.held),) if work.held else ()
+    return (Untouched((*work.parameters, *work.buffers)), *held)
 
 
 def _terms(

@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -19,16 +19,14 @@ from netxform.graph.edits import Edit
 from netxform.language.choice import Choice
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract
+from netxform.language.material import Material as Material
 from netxform.language.values import Selection, describe
 
 if typing.TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
-
     from netxform.graph.cost import Cost
     from netxform.graph.network import Network
-    from netxform.language.work import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,52 +183,6 @@ class Scope(Protocol):
         ...
 
 
-class Material(Protocol):
-    """What a verb may use while it settles: calibration data, and a place to say how it goes."""
-
-    def batches(
-        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128, shared: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (x, y) of the training part of the data set, in an order that is a function of the seed alone.
-
-        The first `skip` samples are left out, so that two calls give samples that are disjoint. With `shared` each of
-        several processes is given its share of every batch, and `total` adds up what they found.
-        """
-        ...
-
-    def total(self, *sums: Tensor) -> tuple[Tensor, ...]:
-        """Sums over the samples, added up over all processes."""
-        ...
-
-    def train(self, network: Network, work: Training, title: str) -> tuple[Network, dict[str, float]]:
-        """Train a copy of the network, and report metrics on data that was not trained on."""
-        ...
-
-    def vocabulary(self, data: str) -> tuple[str, ...]:
-        """The words of a data set by their number; empty where it has none."""
-        ...
-
-    def model(self, name: str) -> nn.Module:
-        """A further model, or a snapshot, with its weights."""
-        ...
-
-    def file(self, text: str, span: Span) -> Path:
-        """The existing file that the spec names."""
-        ...
-
-    def start(self, title: str, total: int) -> None:
-        """Long work of so many steps begins."""
-        ...
-
-    def step(self, text: str) -> None:
-        """A step of it is done."""
-        ...
-
-    def stop(self) -> None:
-        """It is over."""
-        ...
-
-
 @runtime_checkable
 class Settles(Protocol):
     """A further duty of the verbs whose choice needs weights or data.
@@ -239,7 +191,7 @@ class Settles(Protocol):
     the real network, before the Edit is made. Statements behind it are resolved again on what came out.
     """
 
-    def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
+    def settle(self, network: Network, choice: Choice[Any], material: Material) -> Choice[Any]:
         """The final choice. Raises NetxformError where it cannot be done soundly; then nothing has changed."""
         ...
 
@@ -274,15 +226,15 @@ class Transform(Protocol):
 
     contract: ClassVar[Contract]
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Any]:
         """Settle on the twin what will be done, or refuse with a diagnostic."""
         ...
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Any]) -> Edit:
         """The change of structure for that choice; empty for verbs that change none."""
         ...
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Any]) -> tuple[Claim, ...]:
         """What shall hold afterwards, to be measured on the user's own network."""
         ...
 

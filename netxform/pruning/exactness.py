@@ -40,7 +40,9 @@ _SIZES = ("size", "getattr", "shape", "dim", "numel", "len")
 
 
 def curved(network: Network, found: Gates) -> dict[Atom, str]:
-    """Of every class with gates why Gauss–Newton is not its second derivative; empty where it is."""
+    """Of every class with gates why Gauss–Newton is not its second derivative: what lies behind it (`GELU`, `softmax`), or that
+    it is read in some other way; empty where it is.
+    """
     out: dict[Atom, str] = {}
     for atom in dict.fromkeys(a for g in found.gates for a in g.atoms):
         gates = found.of(atom)
@@ -64,7 +66,7 @@ def _along(network: Network, gates: Sequence[Gate]) -> str:
             continue
         if node.op != "output" and not _linear(network, node, hit):
             what = type(network.module.get_submodule(str(node.target))).__name__ if node.op == "call_module" else op_name(node)
-            return f"{what} lies behind it"
+            return what
         touched.add(node)
     return ""
 
@@ -93,7 +95,7 @@ def _straight(known: Activation | None) -> bool:
 def described(network: Network, found: Gates) -> str:
     """For how many classes it is exact, and why not for the others, in one sentence."""
     reasons = curved(network, found)
-    others = Counter(r.partition(" lies ")[0] if " lies behind" in r else r for r in reasons.values() if r)
+    others = Counter(r for r in reasons.values() if r)
     exact = sum(not r for r in reasons.values())
     if not others:
         return f"exact for all {exact} axes"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from netxform.errors import Diagnostic, Span, did_you_mean
 from netxform.graph.edits import Edit
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract
 from netxform.language.methods import kept_metrics
@@ -17,6 +17,13 @@ from netxform.language.verb import Scope, operand, prep, verb
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
+
+
+@dataclass(frozen=True)
+class Kept(Values):
+    """The metric whose best epoch is kept."""
+
+    by: str
 
 
 @verb("keep", setting=True)
@@ -43,14 +50,14 @@ class Keep:
             helps = did_you_mean(self.by.text, known) or (f"metrics: {', '.join(known)}",)
             yield Diagnostic("X0204", f"`{self.by}` is no metric of training", self.by.span, "unknown", helps=helps)
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Kept]:
         """Nothing to settle: `train` reads it."""
-        return Choice(values={"by": self.by.text})
+        return Choice(Kept(self.by.text))
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Kept]) -> Edit:
         """No change of structure."""
         return Edit()
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Kept]) -> tuple[Claim, ...]:
         """Nothing to claim."""
         return ()

@@ -279,4 +279,4 @@ def test_a_score_of_the_user() -> None:
         result = nx.apply("model net = zoo.mlp(width=8)\nprune fc1 by mine amount=25%")
     finally:
         del SCORES["mine"]
-    assert result.plan.steps[0].choice.values["removed"] == {"c1": [6, 7]}
+    assert result.plan.steps[0].choice.values.entries()["removed"] == {"c1": [6, 7]}
