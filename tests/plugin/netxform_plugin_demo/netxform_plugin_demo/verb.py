@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from netxform.graph.edits import Edit, Trainable
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.claims import Claim, SameOutputs
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
@@ -30,14 +30,16 @@ class Hold:
     selection: Selection = operand()
     contract: ClassVar[Contract] = Contract.EXACT
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Values]:
         """Name the tensors."""
-        return Choice(targets=tuple(scope.tensors(self.selection)))
+        return Choice(Values(), tuple(scope.tensors(self.selection)))
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Values]) -> Edit:
         """Flags only."""
         return Edit((Trainable(tuple(choice.targets), False),))
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
-        """Same outputs."""
-        return (SameOutputs(),)
+    def law(self, choice: Choice[Values]) -> tuple[Claim, ...]:
+        """Same outputs, and no parameter more or less."""
+        from netxform_plugin_demo.claim import SameSize
+
+        return (SameOutputs(), SameSize())
