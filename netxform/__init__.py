@@ -196,7 +196,7 @@ def export(folder: str | _Path, out: str | _Path, to: str | None = None) -> Expo
     from netxform.compiler.measure import probe
 
     network, held = bundle.read(_Path(folder))
-    return exporters.export(network, probe(network, held["seed"]), _Path(out), to)
+    return exporters.export(network, probe(network, held.seed), _Path(out), to)
 
 
 def compare(

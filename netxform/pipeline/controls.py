@@ -9,7 +9,7 @@ import copy
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ from netxform.training.fit import Progress, Quiet
 
 def compared(
     prepared: Prepared, step: Step, wanted: Comparison, outcome: Outcome, progress: Progress, ways: list[Trajectory]
-) -> dict[str, Any]:
+) -> ComparisonRecord:
     """The spec as written and its variants, over the seeds; each run has its own seed for samples, weights and order.
 
     `outcome` is the run as written under the spec's own seed. Trajectories are added to `ways`. Raises NetxformError X0602
