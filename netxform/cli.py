@@ -1,5 +1,6 @@
 """The command line: check, plan, apply, verify, export, compare, ls, fmt, explain."""
 
+# Long: one function a command.
 from __future__ import annotations
 
 import argparse

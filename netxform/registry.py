@@ -86,6 +86,13 @@ def import_files(package: str) -> None:
         importlib.import_module(f"{package}.{found.name}")
 
 
+def import_all(package: str, group: str) -> None:
+    """Import every file of a package, and what installed packages offer under a group. Raises NetxformError X0833."""
+    import_files(package)
+    for point in points(group).values():
+        load(point)
+
+
 def called(function: Callable[..., Made] | str) -> Callable[..., Made]:
     """A function as it is, or the one that `"package.file:name"` names, imported now."""
     return pkgutil.resolve_name(function) if isinstance(function, str) else function

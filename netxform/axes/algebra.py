@@ -11,6 +11,7 @@ an atom read backwards. A dimension of size 1 has no factors.
 Sound before complete: what cannot be expressed is locked, with the reason, on both sides. No torch here.
 """
 
+# Long: one algebra: every operation on types reads the same union-find, and a reader wants them side by side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

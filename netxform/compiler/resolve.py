@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from netxform.compiler.check import Bound, EachItem, IfItem, Item, Spec, StageItem, bind, put
+from netxform.compiler.bind import Bound, bind
+from netxform.compiler.check import EachItem, IfItem, Item, Spec, StageItem, put
 from netxform.compiler.conditions import judge
 from netxform.compiler.models import described
 from netxform.compiler.plan import Check, Plan, PlanItem, Step

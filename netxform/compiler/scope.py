@@ -15,7 +15,8 @@ from netxform.errors import NetxformError, Span, did_you_mean, fail
 from netxform.graph.cost import Cost
 from netxform.graph.network import Network, entry_nodes, exit_nodes, twin
 from netxform.graph.outputs import loose_end
-from netxform.language.selector import Removed, Selected, World, ancestors, select, tensors_of, under
+from netxform.language.paths import ancestors, tensors_of, under
+from netxform.language.selector import Removed, Selected, World, select
 from netxform.language.values import Selection
 from netxform.language.verb import DataInfo, ModelInfo
 from netxform.sources.trust import Trust, read_path

@@ -3,6 +3,7 @@
 layer, form ─→ FactorizedLayer        FactorizedLayer, ranks ─make→ tensors, errors, bounds
 """
 
+# Long: three kinds of factorized layer with the same methods, to be read beside each other.
 from __future__ import annotations
 
 import itertools

@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from netxform.compiler.check import Bound, Item, Spec, StageItem, check
+from netxform.compiler.bind import Bound
+from netxform.compiler.check import Item, Spec, StageItem, check
 from netxform.compiler.execute import Outcome, run
 from netxform.compiler.plan import Step
 from netxform.errors import fail

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netxform import registry
+from netxform.registry import import_all
 
 
 def load() -> None:
@@ -10,6 +10,4 @@ def load() -> None:
 
     Raises NetxformError X0833 for a package that fails.
     """
-    registry.import_files(__name__)
-    for point in registry.points("netxform.verbs").values():
-        registry.load(point)
+    import_all(__name__, "netxform.verbs")

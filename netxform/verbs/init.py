@@ -221,7 +221,8 @@ class Init:
     # --- another model -----------------------------------------------------------------------------------------------
 
     def _from_model(self, network: Network, scope: Scope) -> Choice[Pairs]:
-        from netxform.language.selector import World, select, tensors_of
+        from netxform.language.paths import tensors_of
+        from netxform.language.selector import World, select
 
         name = _model_name(self.source.expression)
         other = scope.weights(name, self.source.span)

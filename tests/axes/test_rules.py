@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import netxform as nx
+from netxform import registry
 from netxform.axes import rules
 from netxform.axes.algebra import fresh
 from netxform.axes.infer import infer, types_of
@@ -88,7 +89,7 @@ def test_a_package_adds_rules_by_an_entry_point(monkeypatch: pytest.MonkeyPatch)
     assert "no rule covers" in str(between(bessel))
     assert "no rule covers" in str(between(wobbly))
     point = EntryPoint("extra", "tests.axes.extra_rules", "netxform.rules")
-    monkeypatch.setattr(rules, "entry_points", lambda group: [point] if group == "netxform.rules" else [])
+    monkeypatch.setattr(registry, "points", lambda group: {"extra": point} if group == "netxform.rules" else {})
     rules.load.cache_clear()
     assert between(bessel) is None
     assert between(wobbly) is None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import netxform as nx
-from netxform.compiler.claims import registry
+from netxform import registry
 from netxform.compiler.claims.registry import FAMILIES, Family, family, load
 from netxform.compiler.evidence import Kept, Measured, values_at
 from netxform.compiler.measure import measure
@@ -330,8 +330,8 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         def point() -> None:
             __import__("norm_claims")
 
-        points = [SimpleNamespace(load=point)] if there else []
-        monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "netxform.claims" else [])
+        points = {"norm": SimpleNamespace(load=point)} if there else {}
+        monkeypatch.setattr(registry, "points", lambda group: points if group == "netxform.claims" else {})
         load()
         return sys.modules["norm_claims"].NormAtMost if there else None
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netxform.compiler.check import Bound, EachItem, bind, check_source
+from netxform.compiler.bind import Bound, bind
+from netxform.compiler.check import EachItem, check_source
 from netxform.errors import Findings, NetxformError
 from netxform.language.sentence import sentence
 from netxform.language.values import Limit

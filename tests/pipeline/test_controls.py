@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import pytest
 
 from netxform.api import check_spec
-from netxform.compiler.check import Bound, StageItem
+from netxform.compiler.bind import Bound
+from netxform.compiler.check import StageItem
 from netxform.graph.edits import Edit
 from netxform.language.choice import Choice
 from netxform.language.laws import Contract

@@ -10,12 +10,9 @@ Files of this folder are found by themselves, those of other packages through th
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from netxform.compiler.evidence import Case, Kept, Measured
@@ -24,6 +21,7 @@ from netxform.graph.network import Network
 from netxform.language.certificate import ClaimRecord
 from netxform.language.claims import Claim
 from netxform.language.laws import Detail, Evidence
+from netxform.registry import import_all
 
 C = TypeVar("C", bound=Claim)
 D = TypeVar("D", bound=Detail)
@@ -86,11 +84,7 @@ def _add(made: Family) -> None:
 @cache
 def load() -> None:
     """Import every file of this folder, and every claim that an installed package offers as `netxform.claims`."""
-    package = __name__.rpartition(".")[0]
-    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        importlib.import_module(f"{package}.{found.name}")
-    for point in entry_points(group="netxform.claims"):
-        point.load()
+    import_all(__name__.rpartition(".")[0], "netxform.claims")
 
 
 def family(kind: str) -> Family:
