@@ -161,4 +161,4 @@ def _texts(options: Mapping[str, Any]) -> tuple[ast.Option, ...]:
 def _body(block: Any) -> tuple[ast.Statement, ...]:
     if isinstance(block, Builder):
         return tuple(block.statements)
-    return tuple(ast.Binding(k, expression(v)) for k, v in cast("dict[str, Any]", block).items())
+    return tuple(ast.Binding(k, expression(v)) for k, v in cast("dict[str, object]", block).items())

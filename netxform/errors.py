@@ -55,7 +55,7 @@ class Diagnostic:
     helps: tuple[str, ...] = ()
     severity: Severity = "error"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The diagnostic as plain data (JSON)."""
         return {
             "code": self.code,
@@ -130,7 +130,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"did you mean `{name}`?" for name in closest(word, known))
 
 
-def _span_dict(span: Span) -> dict[str, Any] | None:
+def _span_dict(span: Span) -> dict[str, object] | None:
     if not span.line:
         return None
     return {

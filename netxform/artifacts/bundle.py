@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def write(
     outcome: Outcome,
     certificate: Certificate,
     witness: Witness,
-    curves: list[dict[str, Any]],
+    curves: Sequence[Mapping[str, object]],
     estimators: list[Any],
     overwrite: bool = False,
     trajectories: Sequence[Trajectory] = (),
@@ -83,11 +83,11 @@ def write(
 def _write_files(
     part: Path,
     outcome: Outcome,
-    graph: dict[str, Any],
+    graph: dict[str, object],
     source: str,
     certificate: Certificate,
     witness: Witness,
-    curves: list[dict[str, Any]],
+    curves: Sequence[Mapping[str, object]],
     estimators: list[Any],
 ) -> None:
     plan, network = outcome.plan, outcome.network

@@ -129,7 +129,7 @@ class Notes:
             self.types.tensors[name] = made.dims
         return made
 
-    def rule(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def rule(self, name: str, args: tuple[Any, ...], kwargs: dict[str, object]) -> Any:
         """The result by the rule of that name. Raises Uncovered where there is none or it does not cover this use."""
         known = RULES.get(name)
         if known is None:
@@ -138,7 +138,7 @@ class Notes:
         self.note(made)
         return made
 
-    def by(self, known: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def by(self, known: Rule, args: tuple[Any, ...], kwargs: dict[str, object]) -> Any:
         """What the rule says; what it noted is forgotten where it does not cover the use. Raises Uncovered."""
         covered(known, args, kwargs)
         mark = self.mark()

@@ -52,7 +52,7 @@ class Types:
 
     tensors: dict[str, list[Dim]] = field(default_factory=dict[str, "list[Dim]"])
     names: dict[str, str] = field(default_factory=dict[str, str])
-    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    values: dict[str, object] = field(default_factory=dict[str, object])
     stated: list[Stated] = field(default_factory=list[Stated])
     parts: list[Parts] = field(default_factory=list[Parts])
     contractions: list[Contraction] = field(default_factory=list[Contraction])

@@ -18,7 +18,7 @@ from netxform.graph.copies import structure, weightless
 from netxform.graph.meta import on_meta
 
 
-def run_whole(t: Notes, module: nn.Module | None, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_whole(t: Notes, module: nn.Module | None, path: str, args: tuple[Any, ...], kwargs: dict[str, object]) -> Any:
     """Run on the meta device, operation by operation; lock everything where that fails."""
     assert t.node is not None
     found: dict[int, Typed] = {}
@@ -42,7 +42,7 @@ def run_whole(t: Notes, module: nn.Module | None, path: str, args: tuple[Any, ..
     return pytree.tree_map_only(Tensor, lambda x: found.get(id(x)) or locked(tuple(x.shape), "constant", t.at, x.dtype), result)
 
 
-def _give_up(t: Notes, module: nn.Module | None, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _give_up(t: Notes, module: nn.Module | None, path: str, args: tuple[Any, ...], kwargs: dict[str, object]) -> None:
     """Lock every operand and every tensor of the module."""
     why = Lock("unknown", t.node.name if t.node is not None else "")
     for operand in leaves((args, kwargs)):
@@ -60,7 +60,7 @@ def _inner_names(t: Notes, path: str) -> list[str]:
 
 
 def _prepared(
-    t: Notes, module: nn.Module | None, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], mode: _Dispatch
+    t: Notes, module: nn.Module | None, path: str, args: tuple[Any, ...], kwargs: dict[str, object], mode: _Dispatch
 ) -> tuple[Any, Any, Any]:
     """What is run on the meta device, and its arguments there; `mode` is told the types of their tensors."""
     assert t.node is not None

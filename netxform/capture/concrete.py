@@ -258,7 +258,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, dict) or hasattr(value, "to_tuple"):
-        items = {k: plain(v) for k, v in cast("dict[str, Any]", value).items()}
+        items = {k: plain(v) for k, v in cast("dict[str, object]", value).items()}
         return {k: v for k, v in items.items() if _has_tensor(v)}
     if isinstance(value, tuple | list):
         items_ = [plain(v) for v in cast("list[Any]", value)]

@@ -30,7 +30,7 @@ class Bound:
     text: str
     span: Span
     stage: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    settings: dict[str, object] = field(default_factory=dict[str, object], compare=False)
 
     @property
     def transform(self) -> Transform:
@@ -71,15 +71,15 @@ def bind(command: ast.Command, stage: str | None, findings: Findings) -> Bound |
 
 def fill(
     slots: dict[str, Slot],
-    types: dict[str, Any],
+    types: dict[str, object],
     required: frozenset[str],
     command: ast.Command,
     who: str,
     signature: str,
     findings: Findings,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The fields that the clauses of `command` give; findings for what does not fit."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     places: dict[str, Span] = {}
 
     def give(name: str, expression: ast.Expr, span: Span) -> None:
@@ -140,7 +140,7 @@ def fill(
 def _operand(
     operand: ast.Expr,
     by_kind: dict[str, list[str]],
-    types: dict[str, Any],
+    types: dict[str, object],
     places: dict[str, Span],
     give: Any,
     who: str,
@@ -190,9 +190,9 @@ def _unknown(message: str, word: str, known: list[str], span: Span, signature: s
 
 def _fill_block(
     slots: dict[str, Slot],
-    types: dict[str, Any],
+    types: dict[str, object],
     command: ast.Command,
-    values: dict[str, Any],
+    values: dict[str, object],
     who: str,
     signature: str,
     findings: Findings,

@@ -316,7 +316,7 @@ def rebuild(node: Any, visit: Callable[[Any], Any]) -> Any:
         return made if any(a is not b for a, b in zip(made, items, strict=True)) else items
     if not isinstance(node, ast.Node):
         return node
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     for item in dataclasses.fields(node):
         old = getattr(node, item.name)
         if isinstance(old, ast.Node | tuple):

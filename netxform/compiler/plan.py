@@ -83,7 +83,7 @@ class Plan:
         """The cost of the network at the end."""
         return self.steps[-1].after if self.steps else self.base
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The plan as plain data, the form that is saved and hashed."""
         return {
             "format": 1,

@@ -30,7 +30,7 @@ class Kernels(TorchDispatchMode):
         """The operation's results."""
         return self.answer(func, args, kwargs or {})
 
-    def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def answer(self, func: Any, args: Any, kwargs: dict[str, object]) -> Any:
         """What the operation gives: of the remembered shapes, or as it says itself."""
         if not _makes_new(func):
             return func(*args, **kwargs)

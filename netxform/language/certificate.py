@@ -123,7 +123,7 @@ class Certificate(_Record, frozen=True):
         """Whether every claim held."""
         return all(c.held for s in self.statements for c in s.claims)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """The certificate as plain data; numbers are numbers, also where they are not finite."""
         return plain(self)
 
@@ -180,7 +180,7 @@ def _written(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else "nan" if value != value else "inf" if value > 0 else "-inf"
     if isinstance(value, dict):
-        return {k: _written(v) for k, v in cast("dict[str, Any]", value).items()}
+        return {k: _written(v) for k, v in cast("dict[str, object]", value).items()}
     if isinstance(value, list | tuple):
         return [_written(v) for v in cast("list[Any]", value)]
     return value

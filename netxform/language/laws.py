@@ -33,7 +33,7 @@ def plain(value: Any) -> Any:
 
 def _lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _lists(v) for k, v in cast("dict[str, Any]", value).items()}
+        return {k: _lists(v) for k, v in cast("dict[str, object]", value).items()}
     if isinstance(value, list | tuple):
         return [_lists(v) for v in cast("list[Any]", value)]
     return value
@@ -53,7 +53,7 @@ class Detail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     # whether a report shows the number and its bound also where the claim held
     sized: ClassVar[bool] = False
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """The record as plain data, under the names that the certificate uses."""
         return plain(self)
 

@@ -231,7 +231,7 @@ def invocation(expression: ast.Expr) -> Invocation:
     if not isinstance(expression, ast.Call):
         raise _wrong(expression, "a name with arguments, such as `adamw(lr=1e-3)`")
     positional: list[Any] = []
-    keywords: dict[str, Any] = {}
+    keywords: dict[str, object] = {}
     for argument in expression.arguments:
         if argument.key is None:
             if keywords:

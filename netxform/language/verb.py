@@ -246,7 +246,7 @@ class Entry:
     word: str
     cls: type
     slots: dict[str, Slot]
-    types: dict[str, Any]
+    types: dict[str, object]
     required: frozenset[str]
     setting: bool
 
@@ -330,7 +330,7 @@ def entry(word: str, cls: type, setting: bool = False) -> Entry:
     return Entry(word, cls, *slots_of(cls), setting=setting)
 
 
-def slots_of(cls: type) -> tuple[dict[str, Slot], dict[str, Any], frozenset[str]]:
+def slots_of(cls: type) -> tuple[dict[str, Slot], dict[str, object], frozenset[str]]:
     """Slots, types and required fields of a dataclass whose fields are clauses."""
     if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
         raise TypeError(f"{cls.__name__} is not a frozen dataclass")

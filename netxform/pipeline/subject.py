@@ -36,11 +36,11 @@ class Inputs:
 
     model: nn.Module | None = None
     example_inputs: tuple[Tensor, ...] | None = None
-    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    data: Mapping[str, Any] = field(default_factory=dict[str, object])
+    params: Mapping[str, Any] = field(default_factory=dict[str, object])
     trust: Trust = field(default_factory=Trust)
     seed: int | None = None
-    models: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    models: Mapping[str, Any] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Request:
     loss: Loss = "cross_entropy"
     seed: int = 0
     output: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    options: Mapping[str, Any] = field(default_factory=dict[str, object])
     iterative: bool = False
     shares: Source | None = None
     total_of: Totals = lambda *sums: sums

@@ -80,7 +80,7 @@ def read_tensors(path: Path, trust: Trust, span: Span) -> dict[str, Tensor]:
             ) from error
         found = torch.load(path, weights_only=False, map_location="cpu")
     if isinstance(found, dict) and "state_dict" in found:
-        found = cast("dict[str, Any]", found)["state_dict"]
+        found = cast("dict[str, object]", found)["state_dict"]
     state: Any = cast(Any, found).state_dict() if hasattr(cast(Any, found), "state_dict") else found
     return {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
 

@@ -35,7 +35,7 @@ _FIRST = {
     "logistic_regression": "C",
     "gradient_boosting": "max_iter",
 }
-_DEFAULTS: dict[str, dict[str, Any]] = {"logistic_regression": {"max_iter": 2000}}
+_DEFAULTS: dict[str, dict[str, object]] = {"logistic_regression": {"max_iter": 2000}}
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Options:
     words: int | None = None
     vocabulary: str | None = None
     corpus: str | None = None
-    more: dict[str, Any] = field(default_factory=dict[str, Any])
+    more: dict[str, object] = field(default_factory=dict[str, object])
 
 
 Known: TypeAlias = "tuple[int | None, tuple[int, ...] | None]"

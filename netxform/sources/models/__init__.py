@@ -37,7 +37,7 @@ class LoadedModel:
     module: nn.Module
     shapes: Shapes | None
     description: str
-    provenance: dict[str, Any]
+    provenance: dict[str, object]
 
 
 def check_model_source(model: ast.Model) -> list[Diagnostic]:
