@@ -12,6 +12,8 @@ from torch import fx, nn
 from netxform.artifacts.construct import OWN, class_of
 from netxform.artifacts.graph import DTYPES, to_json
 from netxform.errors import fail
+from netxform.graph import guards
+from netxform.graph.guards import FUNCTIONS
 from netxform.graph.network import Network
 
 _HEAD = '''"""{title}
@@ -83,6 +85,10 @@ def emit(network: Network) -> str:
     body, forward_globals = _forward(module)
     own = sorted({e["class"] for e in held["modules"] if e.get("own")})
     extra = _imports({k: v for k, v in forward_globals.items() if re.search(rf"\b{re.escape(k)}\b", body)})
+    for called, function in FUNCTIONS.items():
+        if re.search(rf"(?<![.\w]){called}\(", body):
+            first, _, rest = inspect.getsource(function).partition("\n")
+            extra += "\n\n" + re.sub(r": [\w.]+(?=[,)])| -> \w+", "", first) + "\n" + rest.rstrip() + "\n"
     for cls in _with_bases(own):
         extra += "\n\n" + inspect.getsource(OWN[cls]).rstrip().replace(") -> " + cls, ")") + "\n"
     title = f"{name}: {sum(p.numel() for p in module.parameters()):,} parameters."
@@ -185,6 +191,8 @@ def _forward(module: fx.GraphModule) -> tuple[str, dict[str, Any]]:
     # fx frees values as it goes (`x = None`); for a reader that is noise
     source = re.sub(r";  (\w+ = )+None", "", source)
     source = re.sub(r"[ \t]+# .*$", "", source, flags=re.M)
+    source = re.sub(r"^(\s+)\w+ = netxform_graph_guards_require\(", r"\1require(", source, flags=re.M)
+    source = re.sub(r"netxform_graph_guards_number\((\w+), [^)]*\)", r"\1.item()", source)
     source = (
         re.sub(r"(\w+) : (?:torch\.Tensor|Tensor|[\w.\[\], ]+?)(?=[,)=])", r"\1", source.split("\n")[0])
         + "\n"
@@ -206,7 +214,7 @@ def _imports(needed: dict[str, Any]) -> str:
         elif callable(value):
             module, own = getattr(value, "__module__", None), getattr(value, "__name__", name)
             if module is None or not (module.startswith(("torch.", "_operator", "math")) or module == "torch"):
-                if module not in (None, "builtins"):
+                if module not in (None, "builtins", guards.__name__):
                     raise fail("X0820", f"`{module}.{own}` cannot stand in a standalone file")
                 continue
             module = "operator" if module == "_operator" else module

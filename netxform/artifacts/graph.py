@@ -14,6 +14,7 @@ from torch.overrides import get_overridable_functions, resolve_name
 from netxform.artifacts.construct import class_of, construct
 from netxform.capture.symbolic import is_leaf
 from netxform.errors import fail
+from netxform.graph.guards import FUNCTIONS
 from netxform.graph.network import Input, Network, refresh
 from netxform.graph.outputs import output_node
 
@@ -48,8 +49,9 @@ def _functions() -> dict[str, Any]:
             known[f"operator.{name}"] = function
     for name in ("zeros", "ones", "full", "arange", "empty", "tensor", "linspace", "eye", "full_like", "zeros_like"):
         known[f"torch.{name}"] = getattr(torch, name)
+    known |= {f"netxform.{name}": function for name, function in FUNCTIONS.items()}
     known["math.sqrt"] = math.sqrt
-    known["builtins.getattr"] = getattr
+    known |= {"builtins.getattr": getattr, "builtins.len": len}
     return known
 
 

@@ -11,25 +11,23 @@ The model itself is never touched: everything happens on a copy of its structure
 from __future__ import annotations
 
 import copy
-import functools
 import operator
 import warnings
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
-from netxform.capture.concrete import Recorder, plain
-from netxform.capture.equivalence import program, provable
+from netxform.capture.concrete import Recorder
+from netxform.capture.judge import Judge
 from netxform.capture.symbolic import TrainingFlag, drop_asserts, foreign, lower_training, symbolic
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
-from netxform.graph.copies import lent, parts, structure, weightless
+from netxform.graph.copies import lent, structure
+from netxform.graph.guards import guards_of
 from netxform.graph.layers import BatchNormAct2d, DropPath
-from netxform.graph.meta import MetaRun, annotate
+from netxform.graph.meta import annotate
 from netxform.graph.network import Input, Island, Network
 
 _MAX_ISLANDS = 64
@@ -61,9 +59,10 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
         )
     tried: list[str] = []
     packed = False
+    narrow: Any = None
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), paused():
         warnings.simplefilter("ignore")
-        judge = _Judge(model, inputs)
+        judge = Judge(model, inputs)
         ways: list[tuple[str, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
             ("symbolic", lambda: (_symbolic(model), ())),
             ("recorder", lambda: (_recorded(model, inputs), ())),
@@ -72,14 +71,19 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
         for name, way in ways:
             try:
                 module, islands = way()
-                noted = judge.accept(module)
-                return _finish(module, inputs, name, islands, model, noted)
+                noted = judge.accept(module, name == "recorder")
+                found = module, inputs, name, islands, model, noted
+                if not judge.narrow:
+                    return _finish(*found)
+                narrow = found  # right, but for batches of this size alone: what is kept whole may do more
             except NetxformError as error:
                 tried.append(f"{name}: {error.diagnostics[0].message}")
             except Exception as error:
                 packed = packed or _packs(error)
                 lines = str(error).strip().splitlines()
                 tried.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:200])
+        if narrow is not None:
+            return _finish(*narrow)
     raise fail(
         "X0802",
         f"`{type(model).__name__}` cannot be captured as a graph",
@@ -237,83 +241,6 @@ def _keep_containers(model: nn.Module, module: fx.GraphModule) -> None:
                 mine[key] = cast(Any, mine.pop(key))
 
 
-class _Judge:
-    """Whether a graph computes what the model computes."""
-
-    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.model = model
-        self.given = (inputs, tuple(_bigger(t) for t in inputs))
-        self.shapes: dict[Any, Any] = {}
-        self.on_meta = any(t.is_meta for t in (*inputs, *model.parameters()))
-
-    def accept(self, module: fx.GraphModule) -> bool:
-        """Returns whether shapes and dtypes were noted on the way. Raises NetxformError X0802 where they differ."""
-        extra = [n.name for n in module.graph.nodes if n.op == "placeholder"][len(self.given[0]) :]
-        if extra:
-            raise fail("X0802", f"`{extra[0]}`, which has a default, would become an input")
-        if self.programs is not None:
-            try:
-                shadow = parts(module, weightless)
-                first = functools.partial(annotate, module.graph, shadow)
-                if self._programs(shadow, first, MetaRun(shadow, graph=module.graph).run) == self.programs:
-                    return True
-            except Exception:
-                pass  # then by values
-        _compare(copy.deepcopy(module), self.runs)
-        return False
-
-    @cached_property
-    def programs(self) -> list[list[Any]] | None:
-        """The model's programs at both batch sizes, where they say all."""
-        if not provable(self.model):
-            return None
-        try:
-            shadow = structure(self.model, weightless).eval()
-            return self._programs(shadow, shadow, shadow)
-        except Exception:
-            return None
-
-    def _programs(self, module: nn.Module, *calls: Callable[..., Any]) -> list[list[Any]]:
-        given = [tuple(weightless(t) for t in inputs) for inputs in self.given]
-        return [program(module, inputs, self.shapes, call) for inputs, call in zip(given, calls, strict=True)]
-
-    @cached_property
-    def runs(self) -> list[tuple[tuple[Tensor, ...], list[Tensor]]]:
-        """What eager computes at both batch sizes, at the second where it can. Nothing on meta."""
-        if self.on_meta:
-            return []
-        runs: list[tuple[tuple[Tensor, ...], list[Tensor]]] = []
-        for i, given in enumerate(self.given):
-            copied = copy.deepcopy(self.model).eval()
-            try:
-                with torch.no_grad():
-                    runs.append((given, _leaves(plain(copied(*[t.clone() for t in given])))))
-            except Exception as error:
-                if i == 0:
-                    text = str(error).strip().split("\n")[0]
-                    raise fail("X0802", f"the model does not run on these inputs: {text}") from error
-        return runs
-
-
-def _bigger(tensor: Tensor) -> Tensor:
-    return torch.cat([tensor, tensor.flip(0), tensor], 0) if tensor.dim() else tensor
-
-
-def _leaves(value: Any) -> list[Tensor]:
-    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
-
-
-def _compare(module: fx.GraphModule, expected: list[tuple[tuple[Tensor, ...], list[Tensor]]]) -> None:
-    for given, wanted in expected:
-        with torch.no_grad():
-            got = _leaves(plain(module(*[t.clone() for t in given])))
-        if len(got) != len(wanted):
-            raise fail("X0802", f"the graph returns {len(got)} tensors, the model {len(wanted)}")
-        for a, b in zip(got, wanted, strict=True):
-            if a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()):
-                raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
-
-
 def _finish(
     module: fx.GraphModule,
     inputs: tuple[Tensor, ...],
@@ -348,12 +275,14 @@ def _finish(
     tops = [n for n in idle if n.rpartition(".")[0] not in idle]
     notes = tuple(f"`{n}` is not run in eval mode: it stays in the module, outside the graph" for n in tops)
     notes += tuple(f"`{i.path}` ({i.kind}) is kept whole: {i.reason}" for i in islands)
+    notes += tuple(str(guard) for guard in guards_of(module.graph))
     modes = {n: m.training for n, m in model.named_modules()}
     flags = {n: p.requires_grad for n, p in model.named_parameters(remove_duplicate=False)}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         parameter.requires_grad_(flags.get(name, parameter.requires_grad))
     module.train(modes.get("", False))
-    return Network(module, specs, way, islands, notes)
+    given = tuple(t.detach().clone() for t in inputs) if guards_of(module.graph) else ()
+    return Network(module, specs, way, islands, notes, given)
 
 
 def _above(path: str) -> list[str]:

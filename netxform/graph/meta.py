@@ -68,12 +68,17 @@ class _Shapes(MetaRun):
                 f"the network no longer runs at `{n.name}` in `{where}`: {text}",
                 notes=(f"node: {n.format_node()}",),
             ) from error
-        if isinstance(value, Tensor):
-            n.meta["shape"], n.meta["dtype"] = tuple(value.shape), value.dtype
-        else:
-            n.meta["shape"] = pytree.tree_map(lambda t: tuple(t.shape) if isinstance(t, Tensor) else None, value)
-            n.meta["dtype"] = None
-        return value
+        return noted(n, value)
+
+
+def noted(n: fx.Node, value: Any) -> Any:
+    """The value, with its shape and dtype noted on the node."""
+    if isinstance(value, Tensor):
+        n.meta["shape"], n.meta["dtype"] = tuple(value.shape), value.dtype
+    else:
+        n.meta["shape"] = pytree.tree_map(lambda t: tuple(t.shape) if isinstance(t, Tensor) else None, value)
+        n.meta["dtype"] = None
+    return value
 
 
 def annotate(graph: fx.Graph, module: nn.Module, *inputs: Tensor) -> Any:

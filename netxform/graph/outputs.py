@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import fx
 
+from netxform.graph.guards import is_guard
 from netxform.graph.network import Network
 
 
@@ -66,7 +67,7 @@ def sweep(module: fx.GraphModule) -> None:
 
 
 def _needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
-    """The ancestors of the roots, and the in-place writes that change one of them before it is read."""
+    """The ancestors of the roots, the in-place writes that change one of them before it is read, and the guards before them."""
     needed: set[fx.Node] = set()
     stack = list(roots)
     writers: dict[fx.Node, list[fx.Node]] = {}
@@ -83,6 +84,9 @@ def _needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
         needed.add(node)
         stack += node.all_input_nodes
         stack += [w for w in writers.get(node, []) if order[w] <= last]
+        if not stack:  # a guard speaks for what comes after it
+            end = max((order[n] for n in needed if n.op != "output" and n.op != "placeholder"), default=0)
+            stack += [n for n in graph.nodes if is_guard(n) and order[n] < end and n not in needed]
     return needed
 
 

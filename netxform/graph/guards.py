@@ -1,0 +1,68 @@
+"""Decisions that the model's code takes on values and sizes, kept in the graph: what would decide otherwise is refused.
+
+`require` and `number` stand in captured graphs; each stands alone, for its source is written into standalone modules. On the meta
+device nothing is known of values: there the example decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+
+REFUSES = "when this network was captured, and would not here"
+
+
+def require(value: Any, wanted: Any, where: str) -> None:
+    """Go on if `value` (a number, or a tensor of them) is `wanted`. Raises RuntimeError that says where the model decides."""
+    if isinstance(value, torch.Tensor):
+        if value.is_meta:
+            return
+        value = value.tolist() if isinstance(wanted, list) else value.item()
+    if isinstance(value, torch.SymBool):
+        right = value if wanted else torch.sym_not(value)
+    else:
+        right = value == wanted or (value != value and wanted != wanted)
+    said = f"`{where}` came out as {wanted!r} when this network was captured, and would not here: it holds that branch alone"
+    torch._check(right, lambda: said)
+
+
+def number(value: torch.Tensor, example: Any) -> Any:
+    """The number in a tensor of one element; on the meta device, where there is none, the number of the example."""
+    return example if value.is_meta else value.item()
+
+
+fx.node.has_side_effect(require)  # dead-code elimination keeps it
+FUNCTIONS: dict[str, Any] = {"require": require, "number": number}
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A decision that the graph holds one branch of: where the model takes it, on what, and how it came out."""
+
+    where: str
+    what: str
+    value: Any
+
+    def __str__(self) -> str:
+        """One line for plans and certificates."""
+        return f"guarded: `{self.what}` ({self.where}) is {self.value!r} in this network; inputs that decide otherwise raise"
+
+
+def is_guard(node: fx.Node) -> bool:
+    """Whether the node holds a decision of the model."""
+    return node.op == "call_function" and node.target is require
+
+
+def guards_of(graph: fx.Graph) -> tuple[Guard, ...]:
+    """The guards of a graph, in its order, each once."""
+    found: dict[Guard, None] = {}
+    for node in graph.nodes:
+        if is_guard(node):
+            where, _, what = str(node.args[2]).partition(": ")
+            value: Any = node.args[1]
+            found[Guard(where, what, tuple(value) if isinstance(value, list) else value)] = None
+    return tuple(found)
