@@ -25,6 +25,7 @@ from netxform.axes.algebra import Atom, Dim, Lock, Mix, atoms, fresh, lock, mix,
 from netxform.axes.rules.layers import LAYERS
 from netxform.axes.rules.operations import RULES, Int, Positions, Real, Typed, locked
 from netxform.graph.copies import structure, weightless
+from netxform.graph.guards import only
 from netxform.graph.meta import on_meta
 from netxform.graph.network import Network
 
@@ -301,6 +302,8 @@ class _Inference:
         return self.opaque(module, path, args, kwargs)
 
     def function(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if node.target is only:  # eval mode does not run it: typed as training does
+            return self.opaque(None, node.name, (True, *args[1:]), kwargs)
         operands = list(_leaves((args, kwargs)))
         name = op_name(node)
         if not operands:

@@ -21,7 +21,8 @@ from torch import Tensor, fx, nn
 
 from netxform.capture.concrete import Recorder
 from netxform.capture.judge import Judge
-from netxform.capture.symbolic import TrainingFlag, drop_asserts, foreign, lower_training, symbolic
+from netxform.capture.modes import merge
+from netxform.capture.symbolic import TrainingFlag, drop_asserts, foreign, is_leaf, lower_training, symbolic
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
 from netxform.graph.copies import lent, structure
@@ -60,25 +61,36 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
     tried: list[str] = []
     packed = False
     narrow: Any = None
+    lost: str | None = None  # the module that decides by its mode, where no graph does both
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), paused():
         warnings.simplefilter("ignore")
         judge = Judge(model, inputs)
-        ways: list[tuple[str, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
-            ("symbolic", lambda: (_symbolic(model), ())),
-            ("recorder", lambda: (_recorded(model, inputs), ())),
-            ("islands", lambda: _with_islands(model)),
+        reads: list[str] = []
+        ways: list[tuple[str, list[str] | None, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
+            ("symbolic", reads, lambda: (_symbolic(model, reads=reads), ())),
+            ("recorder", reads, lambda: (_recorded(model, inputs, reads), ())),
+            ("symbolic", None, lambda: (_symbolic(model), ())),
+            ("recorder", None, lambda: (_recorded(model, inputs), ())),
+            ("islands", None, lambda: _with_islands(model)),
         ]
-        for name, way in ways:
+        for name, both, way in ways:
+            if both is None and name != "islands" and lost is None:
+                continue
+            del reads[:]
             try:
                 module, islands = way()
                 noted = judge.accept(module, name == "recorder")
-                found = module, inputs, name, islands, model, noted
+                if both and not judge.trains(module):
+                    raise fail("X0802", "the graph differs from the model in training")
+                found = module, inputs, name, islands, model, noted, None if both is not None else lost
                 if not judge.narrow:
                     return _finish(*found)
                 narrow = found  # right, but for batches of this size alone: what is kept whole may do more
-            except NetxformError as error:
-                tried.append(f"{name}: {error.diagnostics[0].message}")
             except Exception as error:
+                lost = reads[0] if both and lost is None else lost
+                if isinstance(error, NetxformError):
+                    tried.append(f"{name}: {error.diagnostics[0].message}")
+                    continue
                 packed = packed or _packs(error)
                 lines = str(error).strip().splitlines()
                 tried.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:200])
@@ -127,11 +139,11 @@ def _exchange(part: nn.Module) -> None:
             setattr(part, name, DropPath(float(drop.drop_prob or 0.0), "row", bool(drop.scale_by_keep)).eval())
 
 
-def _flagged(model: nn.Module) -> nn.Module:
-    for part in model.modules():
-        if part.__class__.__module__.startswith("torch.nn") and not list(part.children()):
-            continue
-        part.training = cast(bool, TrainingFlag(0))
+def _flagged(model: nn.Module, training: int = 0, reads: list[str] | None = None) -> nn.Module:
+    """The model with flags in the place of modes; `reads` gets who decides by them."""
+    for path, part in model.named_modules():
+        if not is_leaf(part):
+            part.training = cast(bool, TrainingFlag(training, path, reads))
     return model
 
 
@@ -140,19 +152,39 @@ def _unflagged(module: nn.Module) -> None:
         part.training = False
 
 
-def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.GraphModule:
-    copied = _flagged(_prepared(structure(model, lent)))
-    graph = symbolic(copied, islands)
-    drop_asserts(graph)
-    alien = foreign(graph)
-    if alien is not None and not islands:
-        raise fail("X0802", f"`{alien}` would stay a call in the graph")
+def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset(), reads: list[str] | None = None) -> fx.GraphModule:
+    """The graph by symbolic tracing. Where code decides by the mode and `reads` is given, that of both modes."""
+
+    def traced(training: int) -> tuple[nn.Module, fx.Graph]:
+        copied = _flagged(_prepared(structure(model, lent)), training, reads)
+        graph = symbolic(copied, islands)
+        drop_asserts(graph)
+        alien = foreign(graph)
+        if alien is not None and not islands:
+            raise fail("X0802", f"`{alien}` would stay a call in the graph")
+        return copied, graph
+
+    copied, graph = traced(0)
+    if reads:
+        other, trained = traced(1)
+        merge(graph, copied, trained, other)
     return _module(copied, graph, {})
 
 
-def _recorded(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    copied = _flagged(_prepared(copy.deepcopy(model)))  # the code runs: it may write
-    graph, constants = Recorder(copied).record(*inputs)
+def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: list[str] | None = None) -> fx.GraphModule:
+    """The graph of one pass; where code decides by the mode and `reads` is given, of one in each mode."""
+
+    def recorded(training: int) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
+        copied = _flagged(_prepared(copy.deepcopy(model)), training, reads)  # the code runs: it may write
+        return copied, *Recorder(copied, "_training_constant" if training else "_constant").record(*inputs)
+
+    copied, graph, constants = recorded(0)
+    if reads:
+        other, trained, more = recorded(1)
+        for name, tensor in more.items():
+            other.register_buffer(name, tensor)
+        merge(graph, copied, trained, other)
+        constants |= {n: t for n, t in more.items() if any(n == node.target for node in graph.nodes)}
     return _module(copied, graph, constants)
 
 
@@ -248,6 +280,7 @@ def _finish(
     islands: tuple[Island, ...],
     model: nn.Module,
     noted: bool = False,
+    lost: str | None = None,
 ) -> Network:
     taken = [n for n in module.graph.nodes if n.op == "placeholder"]
     for node in taken:
@@ -276,11 +309,15 @@ def _finish(
     notes = tuple(f"`{n}` is not run in eval mode: it stays in the module, outside the graph" for n in tops)
     notes += tuple(f"`{i.path}` ({i.kind}) is kept whole: {i.reason}" for i in islands)
     notes += tuple(str(guard) for guard in guards_of(module.graph))
-    modes = {n: m.training for n, m in model.named_modules()}
+    if lost is not None:
+        where = f"`{lost}`" if lost else f"`{type(model).__name__}`"
+        notes += (f"train() loses what {where} does in training alone: the graph holds what it does in eval mode",)
+    modes = {n: m.training for n, m in model.named_modules(remove_duplicate=False)}
     flags = {n: p.requires_grad for n, p in model.named_parameters(remove_duplicate=False)}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         parameter.requires_grad_(flags.get(name, parameter.requires_grad))
-    module.train(modes.get("", False))
+    for name, part in module.named_modules(remove_duplicate=False):
+        part.training = next(modes[p] for p in (name, *reversed(_above(name)), "") if p in modes)
     given = tuple(t.detach().clone() for t in inputs) if guards_of(module.graph) else ()
     return Network(module, specs, way, islands, notes, given)
 

@@ -168,8 +168,9 @@ _LISTS = {"unbind", "split", "chunk", "tensor_split", "split_with_sizes", "__ite
 class Recorder(TorchFunctionMode):
     """Records one forward pass of `model`."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, constant: str = "_constant") -> None:
         super().__init__()
+        self.constant = constant
         self.model = model
         self.graph = fx.Graph()
         self.depth = 0
@@ -351,7 +352,7 @@ class Recorder(TorchFunctionMode):
         if name is None:
             if tensor.requires_grad:
                 raise fail("X0802", "the model reads a trainable tensor that is no parameter of it")
-            name = f"_constant_{len(self.constants)}"
+            name = f"{self.constant}_{len(self.constants)}"
             self.constants[name] = tensor.detach().clone()
         node = self.add(self.graph.get_attr(name), name.rpartition(".")[0])
         self._bind(tensor, node)
@@ -421,7 +422,7 @@ def _has_tensor(value: Any) -> bool:
 
 def _unflag(value: Any) -> Any:
     if isinstance(value, TrainingFlag):
-        return bool(value)
+        return value.plain()
     if isinstance(value, TracedInt):
         return value
     if type(value) is tuple:

@@ -35,13 +35,16 @@ def provable(module: nn.Module) -> bool:
     return plain and not any(isinstance(m, _BY_DEVICE) for m in module.modules())
 
 
-def program(module: nn.Module, inputs: tuple[Tensor, ...], known: dict[Any, Any], call: Callable[..., Any]) -> list[Any]:
+def program(
+    module: nn.Module, inputs: tuple[Tensor, ...], known: dict[Any, Any], call: Callable[..., Any], drawn: bool = False
+) -> list[Any]:
     """The operations of `call(*inputs)`, which runs the module, and where each result comes from, all on meta tensors.
 
-    Tensors of the module go by their names. `known` remembers shapes (see `core.kernels`). Raises UnknownError, and whatever
-    the module raises.
+    Tensors of the module go by their names. `known` remembers shapes (see `graph.shape_cache`). `drawn`: random numbers are
+    operations like others, equal under one state of the generator. Raises UnknownError, and whatever the module raises.
     """
     run = _Recording(known, module, inputs)
+    run.drawn = drawn
     with torch.no_grad(), run:
         result = call(*inputs)
     return [*run.steps, [run.told(t) for t in pytree.tree_leaves(plain(result)) if isinstance(t, Tensor)]]
@@ -59,6 +62,8 @@ def _names(module: nn.Module) -> dict[int, str]:
 
 
 class _Recording(Kernels):
+    drawn = False
+
     def __init__(self, known: dict[Any, Any], module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         super().__init__(known)
         self.names = _names(module) | {id(t): f"input {i}" for i, t in enumerate(inputs)}
@@ -83,7 +88,7 @@ class _Recording(Kernels):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if not self.drawn and torch.Tag.nondeterministic_seeded in func.tags:
             raise UnknownError
         # where a result lies is no part of a program: here all lie on meta
         said = (self.told(args), {k: self.told(v) for k, v in kwargs.items() if k != "device"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable
@@ -108,6 +109,27 @@ class Judge:
             if not same or not all(_equal(held[n], b) for n, b in buffers.items() if n in held):
                 raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
 
+    def trains(self, module: fx.GraphModule) -> bool:
+        """Whether graph and model do the same in training: results, and what is written into buffers, under one random state."""
+        given = self.given[1]
+        try:
+            empty = tuple(weightless(t) for t in given)
+            shadow, other = structure(module, weightless).train(), structure(self.model, weightless).train()
+            with torch.device("meta"):
+                ours = program(shadow, empty, self.shapes, MetaRun(shadow, graph=module.graph).run, drawn=True)
+                if provable(self.model) and ours == program(other, empty, self.shapes, other, drawn=True):
+                    return True
+        except Exception:
+            pass  # then by values
+        if self.on_meta:
+            return False
+        try:
+            ours, theirs = (_values(m, given, training=True) for m in (module, self.model))
+        except Exception:
+            return False
+        same = len(ours[0]) == len(theirs[0]) and all(_equal(a, b) for a, b in zip(ours[0], theirs[0], strict=True))
+        return same and all(_equal(ours[1][n], b) for n, b in theirs[1].items() if n in ours[1])
+
     def told(self, shadow: nn.Module, inputs: Given, call: Callable[..., Any]) -> list[Any] | None:
         """The program of a call on meta tensors, None where programs do not say all. Raises what the call raises."""
         empty = tuple(weightless(t) for t in inputs)
@@ -133,11 +155,14 @@ class Judge:
             return False
 
 
-def _values(module: nn.Module, given: Given) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """What a copy of the module computes in eval mode, and its buffers afterwards."""
-    copied = copy.deepcopy(module).eval()
-    with torch.no_grad():
-        result = _leaves(plain(copied(*[t.clone() for t in given])))
+def _values(module: nn.Module, given: Given, training: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """What a copy of the module computes, and its buffers afterwards; in training under one random state."""
+    copied = copy.deepcopy(module).train(training)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]) if training else contextlib.nullcontext():
+        if training:
+            torch.manual_seed(0)
+        run = copied.forward if isinstance(copied, fx.GraphModule) else copied  # a graph that fails when called prints
+        result = _leaves(plain(run(*[t.clone() for t in given])))
     return result, dict(copied.named_buffers())
 
 

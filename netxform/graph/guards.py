@@ -1,11 +1,13 @@
 """Decisions that the model's code takes on values and sizes, kept in the graph: what would decide otherwise is refused.
 
-`require` and `number` stand in captured graphs; each stands alone, for its source is written into standalone modules. On the meta
-device nothing is known of values: there the example decides.
+`require` and `number` stand in captured graphs; on the meta device nothing is known of values: there the example decides. `only` and
+`pick` are what depends on the mode of a module.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +37,27 @@ def number(value: torch.Tensor, example: Any) -> Any:
     return example if value.is_meta else value.item()
 
 
-fx.node.has_side_effect(require)  # dead-code elimination keeps it
-FUNCTIONS: dict[str, Any] = {"require": require, "number": number}
+def only(training: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
+    """What the function of that name gives in training; None in eval mode."""
+    return function_named(name)(*args, **kwargs) if training else None
+
+
+def pick(training: Any, trained: Any, evaluated: Any) -> Any:
+    """The one in training, the other in eval mode."""
+    return trained if training else evaluated
+
+
+def function_named(name: str) -> Any:
+    """A function of torch or of `operator`, or a method of tensors, by its full name. Raises AttributeError where there is none."""
+    if name == "getattr":
+        return getattr
+    space, _, rest = name.partition(".")
+    return operator.attrgetter(rest)({"torch": torch, "operator": operator, "math": math}[space])
+
+
+fx.node.has_side_effect(require)  # dead-code elimination keeps both
+fx.node.has_side_effect(only)
+FUNCTIONS: dict[str, Any] = {"require": require, "number": number, "only": only, "pick": pick}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import fx
 
-from netxform.graph.guards import is_guard
+from netxform.graph.guards import is_guard, only
 from netxform.graph.network import Network
 
 
@@ -73,7 +73,7 @@ def _needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
     writers: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.nodes:
         if _writes(node):
-            for source in node.all_input_nodes[:1]:
+            for source in [n for n in node.all_input_nodes if n is not node.args[0]][:1] if node.target is only else node.all_input_nodes[:1]:
                 writers.setdefault(source, []).append(node)
     order = {n: i for i, n in enumerate(graph.nodes)}
     last = max((order[r] for r in roots), default=0)
@@ -97,6 +97,9 @@ def _writes(node: fx.Node) -> bool:
         return name.endswith("_") and not name.endswith("__")
     if node.op == "call_function":
         name = getattr(node.target, "__name__", "")
+        if node.target is only:
+            name = str(node.args[1])
+            return name.endswith("_") and not name.endswith("__")
         return node.target is operator.setitem or (name.startswith("i") and node.target is getattr(operator, name, None))
     return False
 

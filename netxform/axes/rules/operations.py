@@ -1248,3 +1248,13 @@ def _meshgrid(t: Context, *tensors: Any, **kwargs: Any) -> Any:
 def count(shape: Shape) -> int:
     """The number of elements."""
     return math.prod(shape)
+
+
+@rule("pick")
+def _pick(c: Context, training: Any, trained: Any, evaluated: Any) -> Any:
+    """The one in training, the other in eval mode: they are of one type."""
+    if isinstance(trained, Typed) and isinstance(evaluated, Typed):
+        c.touch(trained)
+        for ours, theirs in zip(evaluated.dims, trained.dims, strict=True):
+            unify(ours, theirs, c.at)
+    return evaluated

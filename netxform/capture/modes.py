@@ -1,0 +1,173 @@
+"""One graph for both modes: what the model does in training alone is added to what it does in eval mode.
+
+    graph in eval mode, graph in training ─merged→ graph whose flags follow its modules
+
+Both graphs are lined up. Where a node reads another number or another value in training, `pick` chooses by the mode of the module
+in which that was made; nodes that only training has run under `only`. Nothing here is trusted: the judge compares the result with
+the model in both modes, and where the two programs cannot be merged the network says what `train()` loses.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.overrides import resolve_name
+
+from netxform.capture.symbolic import TrainingFlag, flag_at
+from netxform.errors import fail
+from netxform.graph.guards import function_named, only, pick
+from netxform.graph.layers import DropPath
+
+_IDENTITIES = (nn.modules.dropout._DropoutNd, nn.Identity, DropPath)  # pyright: ignore[reportPrivateUsage]
+
+
+def merge(graph: fx.Graph, model: nn.Module, trained: fx.Graph, other: nn.Module) -> None:
+    """Add to the graph (of `model` in eval mode) what the graph `trained` (of `other`, its copy in training) does besides.
+
+    Raises NetxformError X0802 where the two cannot be one graph.
+    """
+    _Merge(graph, model, trained, other).run()
+
+
+class _Merge:
+    def __init__(self, graph: fx.Graph, model: nn.Module, trained: fx.Graph, other: nn.Module) -> None:
+        self.graph, self.model, self.trained, self.other = graph, model, trained, other
+        self.twin: dict[fx.Node, fx.Node] = {}  # of training → of the merged graph
+        self.origin: dict[fx.Node, fx.Node] = {}  # matched nodes of eval → of training
+        self.added: set[fx.Node] = set()
+        self.picks: dict[Any, fx.Node] = {}
+        self.flags: dict[str, fx.Node] = {}
+        self.alone: set[fx.Node] = set()  # nodes that eval alone has
+
+    def run(self) -> None:
+        ours, theirs = list(self.graph.nodes), list(self.trained.nodes)
+        matcher = difflib.SequenceMatcher(None, [self.key(n) for n in ours], [self.key(n) for n in theirs], autojunk=False)
+        for tag, i, j, k, m in matcher.get_opcodes():
+            if tag == "equal":
+                for node, twin in zip(ours[i:j], theirs[k:m], strict=True):
+                    self.twin[twin] = node
+                    self.origin[node] = twin
+                    self.match(node, twin)
+                continue
+            self.alone |= set(ours[i:j])
+            place = ours[j] if j < len(ours) else ours[-1]
+            for twin in theirs[k:m]:
+                with self.graph.inserting_before(place):
+                    self.twin[twin] = self.add(twin)
+                self.added.add(self.twin[twin])
+
+    def flag(self, path: str) -> fx.Node:
+        """The mode of the module, read where it is asked for first."""
+        if path not in self.flags:
+            self.flags[path] = flag_at(self.graph, path)
+        return self.flags[path]
+
+    def key(self, node: fx.Node) -> Any:
+        return (node.op, "output" if node.op == "output" else node.target, node.meta.get("scope", ""))
+
+    def add(self, node: fx.Node) -> fx.Node:
+        """A node of training alone."""
+        args, kwargs = (fx.node.map_arg(a, lambda n: self.twin[n]) for a in (node.args, node.kwargs))
+        places = {k: node.meta.get(k, v) for k, v in (("scope", ""), ("exits", ()), ("entries", ()))}
+        scope = str(places["scope"])
+        if node.op == "get_attr":
+            self.bring(str(node.target))
+            made = self.graph.create_node("get_attr", node.target)
+        elif node.op == "call_module" and isinstance(self.model.get_submodule(str(node.target)), _IDENTITIES):
+            if any(n in self.added and n.target is only for n in cast("list[fx.Node]", [a for a in args if isinstance(a, fx.Node)])):
+                raise fail("X0802", f"`{node.target}` runs in training alone, on a value that only training has")
+            made = self.graph.create_node("call_module", node.target, args, kwargs)
+        elif node.op in ("call_function", "call_method"):
+            name = _name(node)
+            flag = self.flag(scope)
+            made = self.graph.create_node("call_function", only, (flag, name, *args), kwargs)
+        else:
+            raise fail("X0802", f"`{node.target}` runs in training alone")
+        made.meta |= places | {"exits": (), "entries": ()}
+        return made
+
+    def bring(self, target: str) -> None:
+        """A tensor that tracing made for the training graph."""
+        owner, _, name = target.rpartition(".")
+        mine, theirs = self.model.get_submodule(owner), self.other.get_submodule(owner)
+        if not hasattr(mine, name):
+            mine.register_buffer(name, cast(Tensor, getattr(theirs, name)))
+
+    def match(self, node: fx.Node, twin: fx.Node) -> None:
+        """Let the node read in training what its twin reads."""
+        if node.op == "get_attr" and not _same_tensor(self.model, self.other, str(node.target)):
+            raise fail("X0802", f"`{node.target}` is another tensor in training")
+        with self.graph.inserting_before(node):
+            args = self.either(node.args, twin.args, node)
+            kwargs = self.either(dict(node.kwargs), dict(twin.kwargs), node)
+        node.args, node.kwargs = args, kwargs
+
+    def either(self, ours: Any, theirs: Any, reader: fx.Node) -> Any:
+        if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
+            return {k: self.either(v, cast("dict[Any, Any]", theirs)[k], reader) for k, v in cast("dict[Any, Any]", ours).items()}
+        if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
+            pairs = list(zip(cast("list[Any]", ours), cast("list[Any]", theirs), strict=False))
+            if len(pairs) == len(cast("list[Any]", ours)) == len(cast("list[Any]", theirs)):
+                items = [self.either(a, b, reader) for a, b in pairs]
+                return tuple(items) if isinstance(ours, tuple) else items
+        if isinstance(ours, slice) and isinstance(theirs, slice):
+            return slice(*(self.either(getattr(ours, k), getattr(theirs, k), reader) for k in ("start", "stop", "step")))
+        wanted = self.twin[theirs] if isinstance(theirs, fx.Node) else theirs
+        if ours is wanted or isinstance(ours, TrainingFlag) and isinstance(wanted, TrainingFlag):
+            return ours
+        if type(ours) is type(wanted) and not isinstance(ours, fx.Node | list | tuple | dict | slice) and ours == wanted:
+            return ours
+        if isinstance(ours, list | tuple | dict | slice) or isinstance(wanted, list | tuple | dict | slice):
+            raise fail("X0802", f"`{reader.name}` takes other arguments in training")
+        return self.pick(ours, wanted, theirs, reader)
+
+    def pick(self, ours: Any, wanted: Any, theirs: Any, reader: fx.Node) -> fx.Node:
+        made_by = reader
+        for value in (wanted if wanted in self.added else None, ours if ours in self.alone else None):
+            if isinstance(value, fx.Node):
+                made_by = value
+                break
+        scope = str(made_by.meta.get("scope", ""))
+        if made_by is reader and reader.op == "output":
+            scope = ""
+        key = (scope, *(v if isinstance(v, fx.Node) else (type(v), repr(v)) for v in (wanted, ours)))
+        if key not in self.picks:
+            made = self.graph.create_node("call_function", pick, (self.flag(scope), wanted, ours))
+            made.meta |= {"scope": scope, "exits": (), "entries": ()}
+            if isinstance(ours, fx.Node) and isinstance(theirs, fx.Node):
+                both = tuple(p for p in ours.meta.get("exits", ()) if p in theirs.meta.get("exits", ()))
+                ours.meta["exits"] = tuple(p for p in ours.meta.get("exits", ()) if p not in both)
+                made.meta["exits"] = both
+            self.picks[key] = made
+        return self.picks[key]
+
+
+def _name(node: fx.Node) -> str:
+    """The name by which `only` finds the function of the node. Raises NetxformError X0802 where there is none."""
+    target: Any = node.target
+    name = f"torch.Tensor.{target}" if node.op == "call_method" else None
+    if getattr(target, "__module__", "") == "_operator":
+        name = f"operator.{target.__name__}"
+    elif target is getattr:
+        name = "getattr"
+    if name is None:
+        name = resolve_name(target) or f"torch.{getattr(target, '__name__', '')}"
+    try:
+        found = function_named(name)
+    except AttributeError:
+        found = None
+    if found is None or (node.op == "call_function" and found is not target):
+        raise fail("X0802", f"`{getattr(target, '__name__', target)}` runs in training alone")
+    return name
+
+
+def _same_tensor(model: nn.Module, other: nn.Module, target: str) -> bool:
+    owner, _, name = target.rpartition(".")
+    ours, theirs = (getattr(m.get_submodule(owner), name) for m in (model, other))
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+        return True
+    return ours.shape == theirs.shape and (ours.is_meta or theirs.is_meta or torch.equal(ours.nan_to_num(), theirs.nan_to_num()))
+
