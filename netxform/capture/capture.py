@@ -10,7 +10,6 @@ The model itself is never touched: everything happens on a copy of its structure
 
 from __future__ import annotations
 
-import copy
 import operator
 import warnings
 from collections.abc import Callable
@@ -21,11 +20,11 @@ from torch import Tensor, fx, nn
 
 from netxform.capture.concrete import Recorder
 from netxform.capture.judge import Judge
-from netxform.capture.modes import merge
-from netxform.capture.symbolic import TrainingFlag, drop_asserts, foreign, is_leaf, lower_training, symbolic
+from netxform.capture.modes import ApartError, merge
+from netxform.capture.symbolic import TrainingFlag, computes_weights, drop_asserts, foreign, is_leaf, lower_training, symbolic
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
-from netxform.graph.copies import lent, structure
+from netxform.graph.copies import lent, own, structure
 from netxform.graph.guards import guards_of
 from netxform.graph.layers import BatchNormAct2d, DropPath
 from netxform.graph.meta import annotate
@@ -81,13 +80,14 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
                 module, islands = way()
                 noted = judge.accept(module, name == "recorder")
                 if both and not judge.trains(module):
-                    raise fail("X0802", "the graph differs from the model in training")
+                    raise ApartError(fail("X0802", "the graph differs from the model in training").diagnostics)
                 found = module, inputs, name, islands, model, noted, None if both is not None else lost
                 if not judge.narrow:
                     return _finish(*found)
                 narrow = found  # right, but for batches of this size alone: what is kept whole may do more
             except Exception as error:
-                lost = reads[0] if both and lost is None else lost
+                if isinstance(error, ApartError) and lost is None:
+                    lost = reads[0]
                 if isinstance(error, NetxformError):
                     tried.append(f"{name}: {error.diagnostics[0].message}")
                     continue
@@ -96,6 +96,13 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
                 tried.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:200])
         if narrow is not None:
             return _finish(*narrow)
+        if judge.random:
+            raise fail(
+                "X0802",
+                f"`{type(model).__name__}` is random in eval mode: it draws numbers, and no two runs of it agree",
+                notes=tuple(tried),
+                helps=("let eval mode return what is expected of it (the mean), or pass the random numbers in as an input",),
+            )
     raise fail(
         "X0802",
         f"`{type(model).__name__}` cannot be captured as a graph",
@@ -175,7 +182,7 @@ def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: list[str] | N
     """The graph of one pass; where code decides by the mode and `reads` is given, of one in each mode."""
 
     def recorded(training: int) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
-        copied = _flagged(_prepared(copy.deepcopy(model)), training, reads)  # the code runs: it may write
+        copied = _flagged(_prepared(structure(model, own)), training, reads)  # the code runs: it may write
         return copied, *Recorder(copied, "_training_constant" if training else "_constant").record(*inputs)
 
     copied, graph, constants = recorded(0)
@@ -223,6 +230,7 @@ class _Shell(nn.Module):
 
 
 def _module(model: nn.Module, graph: fx.Graph, constants: dict[str, Tensor]) -> fx.GraphModule:
+    _unhook(model)
     module = fx.GraphModule(_Shell(model, constants), graph, class_name=type(model).__name__)
     keep_everything(model, module)
     _unflagged(module)
@@ -230,6 +238,22 @@ def _module(model: nn.Module, graph: fx.Graph, constants: dict[str, Tensor]) -> 
     module.graph.lint()
     module.recompile()
     return module.eval()
+
+
+def _unhook(model: nn.Module) -> None:
+    """What hooks do stands in the graph. A layer whose weights are computed there is a holder of its tensors from now on."""
+    for path, part in list(model.named_modules()):
+        if path and computes_weights(part) and not isinstance(part, nn.utils.parametrize.ParametrizationList):
+            held = nn.Module()
+            held._parameters, held._buffers, held._modules = part._parameters, part._buffers, part._modules  # pyright: ignore
+            held._non_persistent_buffers_set = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+            held.training = part.training
+            owner, _, last = path.rpartition(".")
+            model.get_submodule(owner)._modules[last] = held  # pyright: ignore[reportPrivateUsage]
+            part = held
+        own_: Any = part
+        for hooks in (own_._forward_hooks, own_._forward_pre_hooks):
+            hooks.clear()
 
 
 def keep_everything(model: nn.Module, module: fx.GraphModule) -> None:

@@ -8,6 +8,7 @@ size, the graph requires that it goes the same way.
 from __future__ import annotations
 
 import builtins
+import functools
 import inspect
 import operator
 import types
@@ -19,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from netxform.capture.places import compared, located
-from netxform.capture.symbolic import TrainingFlag, is_leaf
+from netxform.capture.symbolic import TrainingFlag, hooked, is_leaf
 from netxform.errors import fail
 from netxform.graph.guards import number, require
 
@@ -216,23 +217,35 @@ class Recorder(TorchFunctionMode):
         if first is not None and path:
             entry = self._of(first)
             entry.meta["entries"] = (*entry.meta.get("entries", ()), path)
-        if not path or not is_leaf(module):
+        leaf = bool(path) and is_leaf(module)
+        if leaf and hooked(module):  # what hooks do is part of the graph
+            own = module.forward
+            module.forward = lambda *a, **k: self._leaf(own, path, a, k)
+            try:
+                result = original(module, *args, **kwargs)
+            finally:
+                del module.forward
+        elif not leaf:
             self.stack.append(path)
             try:
                 result = original(module, *args, **kwargs)
             finally:
                 self.stack.pop()
         else:
-            encoded = self._encode(args), self._encode(kwargs)
-            self.depth += 1
-            try:
-                result = original(module, *args, **kwargs)
-            finally:
-                self.depth -= 1
-            self._register(result, self.add(self.graph.call_module(path, *encoded), path.rpartition(".")[0]))
+            result = self._leaf(functools.partial(original, module), path, args, kwargs)
         if isinstance(result, Tensor) and path:
             node = self._of(result)
             node.meta["exits"] = (*node.meta.get("exits", ()), path)
+        return result
+
+    def _leaf(self, call: Any, path: str, args: Any, kwargs: Any) -> Any:
+        encoded = self._encode(args), self._encode(kwargs)
+        self.depth += 1
+        try:
+            result = call(*args, **kwargs)
+        finally:
+            self.depth -= 1
+        self._register(result, self.add(self.graph.call_module(path, *encoded), path.rpartition(".")[0]))
         return result
 
     def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -28,6 +28,10 @@ class UnknownError(Exception):
     """The operations do not say all: random numbers, or a tensor of unknown origin."""
 
 
+class RandomError(UnknownError):
+    """A random number was drawn."""
+
+
 def provable(module: nn.Module) -> bool:
     """Whether equal programs of such modules mean equal results: usual tensors, and no layer that looks at the device."""
     usual = (Tensor, nn.Parameter, nn.Buffer)
@@ -89,7 +93,7 @@ class _Recording(Kernels):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not self.drawn and torch.Tag.nondeterministic_seeded in func.tags:
-            raise UnknownError
+            raise RandomError
         # where a result lies is no part of a program: here all lie on meta
         said = (self.told(args), {k: self.told(v) for k, v in kwargs.items() if k != "device"})
         result = self.answer(func, args, kwargs | {"device": "meta"} if _places(func) else kwargs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 from collections.abc import Callable
 from functools import cached_property
@@ -15,9 +14,9 @@ from torch.utils import _pytree as pytree
 
 from netxform.capture import sizes
 from netxform.capture.concrete import plain
-from netxform.capture.equivalence import UnknownError, program, provable
+from netxform.capture.equivalence import RandomError, UnknownError, program, provable
 from netxform.errors import fail
-from netxform.graph.copies import parts, structure, weightless
+from netxform.graph.copies import own, parts, structure, weightless
 from netxform.graph.guards import REFUSES
 from netxform.graph.meta import MetaRun, annotate
 from netxform.graph.shape_cache import Kernels
@@ -26,13 +25,16 @@ Given = tuple[Tensor, ...]
 
 
 class Judge:
-    """Compares graphs with one model. `narrow`: the last graph was right, and its guards refuse other batch sizes."""
+    """Compares graphs with one model. `narrow`: the last graph was right, and its guards refuse other batch sizes. `random`: the
+    model draws random numbers in eval mode.
+    """
 
     def __init__(self, model: nn.Module, inputs: Given) -> None:
         self.model = model
         self.given = (inputs, tuple(_bigger(t) for t in inputs))
         self.shapes: dict[Any, Any] = {}
         self.narrow = False
+        self.random = False
         self.on_meta = any(t.is_meta for t in (*inputs, *model.parameters()))
 
     def accept(self, module: fx.GraphModule, recorded: bool = False) -> bool:
@@ -57,7 +59,7 @@ class Judge:
                     return True
             except Exception:
                 pass  # then by values
-        self._compare(copy.deepcopy(module))
+        self._compare(module)
         return False
 
     @cached_property
@@ -67,6 +69,9 @@ class Judge:
             return None
         try:
             return self._programs(self.shadow, self.shadow, self.shadow)
+        except RandomError:
+            self.random = True
+            return None
         except Exception:
             return None
 
@@ -157,7 +162,7 @@ class Judge:
 
 def _values(module: nn.Module, given: Given, training: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
     """What a copy of the module computes, and its buffers afterwards; in training under one random state."""
-    copied = copy.deepcopy(module).train(training)
+    copied = structure(module, own).train(training)
     with torch.no_grad(), torch.random.fork_rng(devices=[]) if training else contextlib.nullcontext():
         if training:
             torch.manual_seed(0)

@@ -17,19 +17,26 @@ from torch import Tensor, fx, nn
 from torch.overrides import resolve_name
 
 from netxform.capture.symbolic import TrainingFlag, flag_at
-from netxform.errors import fail
+from netxform.errors import NetxformError, fail
 from netxform.graph.guards import function_named, only, pick
 from netxform.graph.layers import DropPath
 
 _IDENTITIES = (nn.modules.dropout._DropoutNd, nn.Identity, DropPath)  # pyright: ignore[reportPrivateUsage]
 
 
+class ApartError(NetxformError):
+    """What the model does in the two modes is not one graph."""
+
+
 def merge(graph: fx.Graph, model: nn.Module, trained: fx.Graph, other: nn.Module) -> None:
     """Add to the graph (of `model` in eval mode) what the graph `trained` (of `other`, its copy in training) does besides.
 
-    Raises NetxformError X0802 where the two cannot be one graph.
+    Raises ApartError where the two cannot be one graph.
     """
-    _Merge(graph, model, trained, other).run()
+    try:
+        _Merge(graph, model, trained, other).run()
+    except NetxformError as error:
+        raise ApartError(error.diagnostics) from error
 
 
 class _Merge:
@@ -66,7 +73,10 @@ class _Merge:
         return self.flags[path]
 
     def key(self, node: fx.Node) -> Any:
-        return (node.op, "output" if node.op == "output" else node.target, node.meta.get("scope", ""))
+        """What two nodes must have in common to be one; which values they read is no part of it."""
+        if node.op == "output":
+            return node.op
+        return (node.op, node.target, node.meta.get("scope", ""), _kinds(node.args), _kinds(tuple(node.kwargs.items())))
 
     def add(self, node: fx.Node) -> fx.Node:
         """A node of training alone."""
@@ -116,6 +126,8 @@ class _Merge:
         if isinstance(ours, slice) and isinstance(theirs, slice):
             return slice(*(self.either(getattr(ours, k), getattr(theirs, k), reader) for k in ("start", "stop", "step")))
         wanted = self.twin[theirs] if isinstance(theirs, fx.Node) else theirs
+        if isinstance(ours, fx.Node) and isinstance(wanted, fx.Node) and ours.op == wanted.op == "get_attr" and ours.target == wanted.target:
+            return ours
         if ours is wanted or isinstance(ours, TrainingFlag) and isinstance(wanted, TrainingFlag):
             return ours
         if type(ours) is type(wanted) and not isinstance(ours, fx.Node | list | tuple | dict | slice) and ours == wanted:
@@ -143,6 +155,12 @@ class _Merge:
                 made.meta["exits"] = both
             self.picks[key] = made
         return self.picks[key]
+
+
+def _kinds(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_kinds(v) for v in cast("list[Any]", value))
+    return fx.Node if isinstance(value, fx.Node) else value if isinstance(value, str) else type(value)
 
 
 def _name(node: fx.Node) -> str:

@@ -32,6 +32,9 @@ class TrainingFlag(int):
         """The flag itself; nobody is told."""
         return int.__ne__(self, 0)
 
+    def __repr__(self) -> str:
+        return repr(self.plain())
+
     def __deepcopy__(self, memo: dict[int, Any]) -> TrainingFlag:
         return self
 
@@ -46,7 +49,7 @@ def _reading(name: str) -> Any:
     return read
 
 
-_READS = "bool int float index eq ne lt le gt ge hash str repr invert neg and rand or ror xor rxor"
+_READS = "bool int float index eq ne lt le gt ge hash invert neg and rand or ror xor rxor"
 for _name in (*_READS.split(), *(f"{side}{n}" for n in ("add", "sub", "mul", "truediv", "floordiv", "pow") for side in ("", "r"))):
     setattr(TrainingFlag, f"__{_name}__", _reading(f"__{_name}__"))
 
@@ -55,10 +58,23 @@ def is_leaf(module: nn.Module) -> bool:
     """Whether the module stays one call: layers of torch.nn (containers and Transformer blocks apart) and our own."""
     if type(module) in THAWED or isinstance(module, _OWN):
         return True
-    if type(module) in (nn.Module, fx.GraphModule):
+    if type(module) in (nn.Module, fx.GraphModule) or computes_weights(module):
         return False
     name = type(module).__name__
     return type(module).__module__.startswith("torch.nn") and not isinstance(module, _CONTAINERS) and name not in _OPEN
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether something runs before or after the module's own forward."""
+    own: Any = module
+    return bool(own._forward_hooks or own._forward_pre_hooks)
+
+
+def computes_weights(module: nn.Module) -> bool:
+    """Whether a weight of the layer is computed each time from others: weight norm and its like, as hook or parametrization."""
+    own: Any = module
+    parametrized = type(module).__module__.startswith("torch.nn.utils.parametri")
+    return parametrized or any(type(h).__module__.startswith("torch.nn.utils.") for h in own._forward_pre_hooks.values())
 
 
 class Tracer(fx.Tracer):
@@ -91,7 +107,14 @@ class Tracer(fx.Tracer):
         leaf = self.is_leaf_module(m, path)
         self.scopes.append(path.rpartition(".")[0] if leaf else path)
         try:
-            result = super().call_module(m, forward, args, kwargs)
+            if leaf and hooked(m):  # what hooks do is part of the graph
+                m.forward = lambda *a, **k: self.create_proxy("call_module", path, a, k)
+                try:
+                    result = forward(*args, **kwargs)
+                finally:
+                    del m.forward
+            else:
+                result = super().call_module(m, forward, args, kwargs)
         except Exception:
             self.failing = self.failing or path
             raise
