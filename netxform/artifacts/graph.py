@@ -49,7 +49,7 @@ def _functions() -> dict[str, Any]:
             known[f"operator.{name}"] = function
     for name in ("zeros", "ones", "full", "arange", "empty", "tensor", "linspace", "eye", "full_like", "zeros_like"):
         known[f"torch.{name}"] = getattr(torch, name)
-    for name in ("rand", "randn", "randint", "randperm", "normal", "bernoulli"):
+    for name in ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "rand_like", "randn_like", "randint_like"):
         known[f"torch.{name}"] = getattr(torch, name)
     known |= {f"netxform.{name}": function for name, function in FUNCTIONS.items()}
     known |= {"math.sqrt": math.sqrt, "torch._weight_norm": torch._weight_norm}  # pyright: ignore[reportPrivateUsage]

@@ -87,7 +87,9 @@ class _Merge:
             self.bring(str(node.target))
             made = self.graph.create_node("get_attr", node.target)
         elif node.op == "call_module" and isinstance(self.model.get_submodule(str(node.target)), _IDENTITIES):
-            if any(n in self.added and n.target is only for n in cast("list[fx.Node]", [a for a in args if isinstance(a, fx.Node)])):
+            if any(
+                n in self.added and n.target is only for n in cast("list[fx.Node]", [a for a in args if isinstance(a, fx.Node)])
+            ):
                 raise fail("X0802", f"`{node.target}` runs in training alone, on a value that only training has")
             made = self.graph.create_node("call_module", node.target, args, kwargs)
         elif node.op in ("call_function", "call_method"):
@@ -108,7 +110,7 @@ class _Merge:
 
     def match(self, node: fx.Node, twin: fx.Node) -> None:
         """Let the node read in training what its twin reads."""
-        if node.op == "get_attr" and not _same_tensor(self.model, self.other, str(node.target)):
+        if "_tensor_constant" in str(node.target) and not _same_tensor(self.model, self.other, str(node.target)):
             raise fail("X0802", f"`{node.target}` is another tensor in training")
         with self.graph.inserting_before(node):
             args = self.either(node.args, twin.args, node)
@@ -117,7 +119,9 @@ class _Merge:
 
     def either(self, ours: Any, theirs: Any, reader: fx.Node) -> Any:
         if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
-            return {k: self.either(v, cast("dict[Any, Any]", theirs)[k], reader) for k, v in cast("dict[Any, Any]", ours).items()}
+            return {
+                k: self.either(v, cast("dict[Any, Any]", theirs)[k], reader) for k, v in cast("dict[Any, Any]", ours).items()
+            }
         if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
             pairs = list(zip(cast("list[Any]", ours), cast("list[Any]", theirs), strict=False))
             if len(pairs) == len(cast("list[Any]", ours)) == len(cast("list[Any]", theirs)):
@@ -126,7 +130,12 @@ class _Merge:
         if isinstance(ours, slice) and isinstance(theirs, slice):
             return slice(*(self.either(getattr(ours, k), getattr(theirs, k), reader) for k in ("start", "stop", "step")))
         wanted = self.twin[theirs] if isinstance(theirs, fx.Node) else theirs
-        if isinstance(ours, fx.Node) and isinstance(wanted, fx.Node) and ours.op == wanted.op == "get_attr" and ours.target == wanted.target:
+        if (
+            isinstance(ours, fx.Node)
+            and isinstance(wanted, fx.Node)
+            and ours.op == wanted.op == "get_attr"
+            and ours.target == wanted.target
+        ):
             return ours
         if ours is wanted or isinstance(ours, TrainingFlag) and isinstance(wanted, TrainingFlag):
             return ours
@@ -187,5 +196,6 @@ def _same_tensor(model: nn.Module, other: nn.Module, target: str) -> bool:
     ours, theirs = (getattr(m.get_submodule(owner), name) for m in (model, other))
     if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
         return True
-    return ours.shape == theirs.shape and (ours.is_meta or theirs.is_meta or torch.equal(ours.nan_to_num(), theirs.nan_to_num()))
-
+    return ours.shape == theirs.shape and (
+        ours.is_meta or theirs.is_meta or torch.equal(ours.nan_to_num(), theirs.nan_to_num())
+    )

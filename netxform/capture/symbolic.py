@@ -50,7 +50,10 @@ def _reading(name: str) -> Any:
 
 
 _READS = "bool int float index eq ne lt le gt ge hash invert neg and rand or ror xor rxor"
-for _name in (*_READS.split(), *(f"{side}{n}" for n in ("add", "sub", "mul", "truediv", "floordiv", "pow") for side in ("", "r"))):
+for _name in (
+    *_READS.split(),
+    *(f"{side}{n}" for n in ("add", "sub", "mul", "truediv", "floordiv", "pow") for side in ("", "r")),
+):
     setattr(TrainingFlag, f"__{_name}__", _reading(f"__{_name}__"))
 
 

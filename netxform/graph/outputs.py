@@ -73,7 +73,11 @@ def _needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
     writers: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.nodes:
         if _writes(node):
-            for source in [n for n in node.all_input_nodes if n is not node.args[0]][:1] if node.target is only else node.all_input_nodes[:1]:
+            for source in (
+                [n for n in node.all_input_nodes if n is not node.args[0]][:1]
+                if node.target is only
+                else node.all_input_nodes[:1]
+            ):
                 writers.setdefault(source, []).append(node)
     order = {n: i for i, n in enumerate(graph.nodes)}
     last = max((order[r] for r in roots), default=0)
