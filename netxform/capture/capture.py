@@ -312,8 +312,11 @@ def _finish(
     names = [n.name for n in taken]
     specs = tuple(Input(n, tuple(t.shape), t.dtype) for n, t in zip(names, inputs, strict=True))
     if not noted:
-        with torch.random.fork_rng(devices=[]):
-            annotate(module.graph, module, *inputs)
+        held = [(b, b.detach().clone()) for b in module.buffers()]
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            annotate(module.graph, module, *(t.clone() for t in inputs))
+            for buffer, value in held:  # a pass may write
+                buffer.copy_(value)
     for node in module.graph.nodes:
         if node.meta.get("dtype") is None and node.op != "output":  # a tuple or a number is no value to cut at
             if node.op == "call_module":  # the first of several results is a layer's output: the states of a recurrent one

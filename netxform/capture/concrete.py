@@ -166,6 +166,12 @@ _LEAVES = {"numpy", "__array__", "__dlpack__"}
 _LISTS = {"unbind", "split", "chunk", "tensor_split", "split_with_sizes", "__iter__", "hsplit", "vsplit", "dsplit"}
 
 
+def _writes(name: str) -> bool:
+    """Whether a method of this name writes into its tensor."""
+    inplace = name.startswith("__i") and name not in ("__index__", "__int__", "__invert__", "__iter__")
+    return inplace or (name.endswith("_") and not name.endswith("__") and name != "requires_grad_")
+
+
 class Recorder(TorchFunctionMode):
     """Records one forward pass of `model`."""
 
@@ -182,6 +188,7 @@ class Recorder(TorchFunctionMode):
         named = [*model.named_parameters(), *model.named_buffers()]
         self.names = {id(t): n for n, t in named}
         self.stack: list[str] = []
+        self.before = {n: (b, b.detach().clone()) for n, b in model.named_buffers()}
 
     def record(self, *inputs: Tensor) -> tuple[fx.Graph, dict[str, Tensor]]:
         """The graph of `model(*inputs)`, and tensors that it reads and that are neither parameter nor buffer."""
@@ -206,8 +213,25 @@ class Recorder(TorchFunctionMode):
             builtins.range = _RANGE  # type: ignore[misc]
             _ACTIVE.pop()
             nn.Module.__call__ = original  # type: ignore[method-assign]
-        self.graph.output(self._encode(plain(result)))
+        outputs = self._encode(plain(result))
+        self._written()
+        self.graph.output(outputs)
         return self.graph, self.constants
+
+    def _written(self) -> None:
+        """Buffers that the pass has put other tensors in place of: the graph writes into them. They are as before again."""
+        for path, part in self.model.named_modules():
+            for name, held in part._buffers.items():  # pyright: ignore[reportPrivateUsage]
+                before = self.before.get(f"{path}.{name}" if path else name)
+                if before is None or held is before[0]:
+                    continue
+                if held is None or id(held) not in self.nodes or held.shape != before[0].shape:
+                    raise fail("X0802", f"the buffer `{name}` of `{path}` becomes something else")
+                self.add(self.graph.call_method("copy_", (self._of(before[0]), self._of(held))))
+                part._buffers[name] = before[0]  # pyright: ignore[reportPrivateUsage]
+        with torch.no_grad():
+            for held, value in self.before.values():
+                held.copy_(value)
 
     def _module(self, original: Any, module: nn.Module, args: Any, kwargs: Any) -> Any:
         path = self.paths.get(id(module))
@@ -283,7 +307,7 @@ class Recorder(TorchFunctionMode):
             return result
         if not _has_tensor(result):
             return result
-        if isinstance(result, Tensor) and id(result) in self.names and any(result is a for a in args):
+        if isinstance(result, Tensor) and id(result) in self.names and any(result is a for a in args) and not _writes(name):
             return result
         encoded_args, encoded_kwargs = self._encode(args), self._encode(kwargs)
         if name == "__getitem__":

@@ -150,8 +150,8 @@ class Judge:
     def same_at(self, module: fx.GraphModule, inputs: Given, ours: list[Any] | None) -> bool:
         """Whether graph (whose program is `ours`) and model are the same there; where the model does not run, they are not."""
         try:
-            if ours is not None:
-                return ours == self.told(self.shadow, inputs, self.shadow)
+            if ours is not None and ours == self.told(self.shadow, inputs, self.shadow):
+                return True
             if self.on_meta:
                 return False
             got, wanted = _values(module, inputs)[0], _values(self.model, inputs)[0]

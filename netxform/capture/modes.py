@@ -19,9 +19,6 @@ from torch.overrides import resolve_name
 from netxform.capture.symbolic import TrainingFlag, flag_at
 from netxform.errors import NetxformError, fail
 from netxform.graph.guards import function_named, only, pick
-from netxform.graph.layers import DropPath
-
-_IDENTITIES = (nn.modules.dropout._DropoutNd, nn.Identity, DropPath)  # pyright: ignore[reportPrivateUsage]
 
 
 class ApartError(NetxformError):
@@ -43,7 +40,9 @@ class _Merge:
     def __init__(self, graph: fx.Graph, model: nn.Module, trained: fx.Graph, other: nn.Module) -> None:
         self.graph, self.model, self.trained, self.other = graph, model, trained, other
         self.twin: dict[fx.Node, fx.Node] = {}  # of training → of the merged graph
-        self.origin: dict[fx.Node, fx.Node] = {}  # matched nodes of eval → of training
+        self.ends: dict[str, list[fx.Node]] = {}  # the nodes that are the output of a module, in eval mode
+        self.late: set[fx.Node] = set()  # nodes that have not been reached
+        self.latest: dict[fx.Node, fx.Node] = {}  # what stands for a value behind the modules that end with it
         self.added: set[fx.Node] = set()
         self.picks: dict[Any, fx.Node] = {}
         self.flags: dict[str, fx.Node] = {}
@@ -51,20 +50,44 @@ class _Merge:
 
     def run(self) -> None:
         ours, theirs = list(self.graph.nodes), list(self.trained.nodes)
+        for node in ours:
+            for path in node.meta.get("exits", ()):
+                self.ends.setdefault(path, []).append(node)
+        self.late = set(ours)
         matcher = difflib.SequenceMatcher(None, [self.key(n) for n in ours], [self.key(n) for n in theirs], autojunk=False)
         for tag, i, j, k, m in matcher.get_opcodes():
             if tag == "equal":
                 for node, twin in zip(ours[i:j], theirs[k:m], strict=True):
                     self.twin[twin] = node
-                    self.origin[node] = twin
                     self.match(node, twin)
+                    self.late.discard(node)
+                    if node.op != "output":
+                        with self.graph.inserting_after(node):
+                            self.close(twin)
                 continue
+            self.late -= set(ours[i:j])
             self.alone |= set(ours[i:j])
             place = ours[j] if j < len(ours) else ours[-1]
             for twin in theirs[k:m]:
                 with self.graph.inserting_before(place):
                     self.twin[twin] = self.add(twin)
-                self.added.add(self.twin[twin])
+                    self.added.add(self.twin[twin])
+                    self.close(twin)
+
+    def close(self, twin: fx.Node) -> None:
+        """Where a module ends with another value in training, what comes behind reads either, by the mode of that module."""
+        for path in twin.meta.get("exits", ()):
+            ends = self.ends.get(path, [])
+            if len(ends) != 1 or ends[0] in self.late:
+                continue
+            evaluated = self.latest.get(ends[0], ends[0])
+            if evaluated is self.twin[twin]:
+                continue
+            made = self.graph.create_node("call_function", pick, (flag_at(self.graph, path), self.twin[twin], evaluated))
+            made.meta |= {"scope": path, "exits": (path,), "entries": ()}
+            for held in (ends[0], evaluated):
+                held.meta["exits"] = tuple(p for p in held.meta.get("exits", ()) if p != path)
+            self.twin[twin] = self.latest[ends[0]] = made
 
     def flag(self, path: str) -> fx.Node:
         """The mode of the module, read where it is asked for first."""
@@ -86,10 +109,8 @@ class _Merge:
         if node.op == "get_attr":
             self.bring(str(node.target))
             made = self.graph.create_node("get_attr", node.target)
-        elif node.op == "call_module" and isinstance(self.model.get_submodule(str(node.target)), _IDENTITIES):
-            if any(
-                n in self.added and n.target is only for n in cast("list[fx.Node]", [a for a in args if isinstance(a, fx.Node)])
-            ):
+        elif node.op == "call_module":  # it runs in eval mode too; what it gives is not read there
+            if any(isinstance(a, fx.Node) and a in self.added and a.target is only for a in args):
                 raise fail("X0802", f"`{node.target}` runs in training alone, on a value that only training has")
             made = self.graph.create_node("call_module", node.target, args, kwargs)
         elif node.op in ("call_function", "call_method"):
@@ -137,6 +158,8 @@ class _Merge:
             and ours.target == wanted.target
         ):
             return ours
+        if isinstance(ours, fx.Node) and self.latest.get(ours) is wanted and wanted is not None:
+            return wanted
         if ours is wanted or isinstance(ours, TrainingFlag) and isinstance(wanted, TrainingFlag):
             return ours
         if type(ours) is type(wanted) and not isinstance(ours, fx.Node | list | tuple | dict | slice) and ours == wanted:

@@ -19,6 +19,7 @@ from netxform.graph.guards import is_guard, require
 from netxform.graph.meta import MetaRun, noted
 
 Given = tuple[Tensor, ...]
+Axis = tuple[int, int]  # of which input, which axis
 
 
 class Compares(Protocol):
@@ -48,26 +49,31 @@ def settle(module: fx.GraphModule, judge: Compares) -> list[list[Any] | None]:
             programs.append(judge.told(shadow, inputs, _Decisions(shadow, module.graph, seen, i == 0).run))
         except Exception:  # not on meta tensors
             programs.append(None)
-    fixed: list[int] = []
-    runs: set[int] = set()
+    fixed: list[set[Axis]] = []
     for size in sorted({n for t in judge.given[0] for n in t.shape[1:]}):
-        for other in (size + 1, 2 * size):
-            inputs = tuple(_resized(t, size, other) for t in judge.given[0])
-            run = _Decisions(shadow, module.graph, seen)
-            try:
-                ours = judge.told(shadow, inputs, run.run)
-            except Exception:
-                continue
-            if size not in runs and not run.refused and not judge.same_at(module, inputs, ours):
-                fixed.append(size)
-            runs.add(size)
-            if all(len(sizes) > 1 for sizes in seen.values()):
-                break
+        every = {(i, d) for i, t in enumerate(judge.given[0]) for d in range(1, t.dim()) if t.shape[d] == size}
+        alone = [{(i, d) for i, d in every if d == axis} for axis in sorted({d for _, d in every})]
+        for axes in (every, *(alone if len(alone) > 1 else ())):
+            ran = False
+            for other in (size + 1, 2 * size):
+                inputs = tuple(_resized(t, i, axes, other) for i, t in enumerate(judge.given[0]))
+                run = _Decisions(shadow, module.graph, seen)
+                try:
+                    ours = judge.told(shadow, inputs, run.run)
+                except Exception:
+                    continue
+                if not ran and not run.refused and not judge.same_at(module, inputs, ours):
+                    fixed.append(axes)
+                ran = True
+                if all(len(sizes) > 1 for sizes in seen.values()):
+                    break
+            if ran and axes is every:
+                break  # these sizes go together
     for node, operands in seen.items():
         if len(operands) == 1 and node.meta.get("sizes"):
             _erase(node)
-    for size in reversed(fixed):
-        _guard(module.graph, judge.given[0], size)
+    for axes in reversed(fixed):
+        _guard(module.graph, judge.given[0], axes)
     module.recompile()
     return programs
 
@@ -86,7 +92,9 @@ class _Decisions(MetaRun):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if not is_guard(n):
             value = getattr(self, n.op)(n.target, args, kwargs)
-            if isinstance(value, int):
+            if n.target is len:
+                self.read[n] = (_divided(cast(fx.Node, n.args[0]), args[0]),)
+            elif isinstance(value, int):
                 inner = getattr(n.target, "__module__", "") == "_operator"
                 self.read[n] = tuple(r for s in n.all_input_nodes for r in self.read.get(s, ())) if inner else (value,)
             return noted(n, value) if self.notes else value
@@ -95,6 +103,15 @@ class _Decisions(MetaRun):
         if not isinstance(args[0], Tensor):
             self.refused |= bool(args[0] != args[1])
         return noted(n, None) if self.notes else None
+
+
+def _divided(source: fx.Node, parts_: Any) -> int:
+    """The size that was taken apart into these tensors."""
+    name = str(getattr(source.target, "__name__", source.target))
+    if "split" not in name and name != "chunk":
+        return len(parts_)
+    axis: Any = source.kwargs.get("dim", source.args[2] if len(source.args) > 2 else 0)
+    return sum(int(p.shape[axis]) for p in parts_) if isinstance(axis, int) else -1
 
 
 def _erase(node: fx.Node) -> None:
@@ -110,25 +127,23 @@ def _erase(node: fx.Node) -> None:
         stack += [s for s in sources if s.target in ("size", "numel") or getattr(s.target, "__module__", "") in spaces]
 
 
-def _resized(tensor: Tensor, size: int, other: int) -> Tensor:
-    """The tensor with every axis of this length but the first one of the other length, its entries repeated."""
-    for axis in range(1, tensor.dim()):
-        if tensor.shape[axis] == size:
-            tensor = tensor.index_select(axis, torch.arange(other, device=tensor.device) % size)
+def _resized(tensor: Tensor, number: int, axes: set[Axis], other: int) -> Tensor:
+    """The input of this number with those axes of the other length, its entries repeated."""
+    for i, axis in axes:
+        if i == number:
+            tensor = tensor.index_select(axis, torch.arange(other, device=tensor.device) % tensor.shape[axis])
     return tensor
 
 
-def _guard(graph: fx.Graph, given: Given, size: int) -> None:
+def _guard(graph: fx.Graph, given: Given, axes: set[Axis]) -> None:
     taken = [n for n in graph.nodes if n.op == "placeholder"]
-    for source, tensor in zip(taken, given, strict=True):
-        for axis in range(1, tensor.dim()):
-            if tensor.shape[axis] != size:
-                continue
-            with graph.inserting_after(taken[-1]):
-                made = graph.call_method("size", (source, axis))
-            with graph.inserting_after(made):
-                equal = graph.call_function(operator.eq, (made, size))
-            with graph.inserting_after(equal):
-                check = graph.call_function(require, (equal, True, f"the inputs: {source.name}.shape[{axis}] == {size}"))
-            for node in (made, equal, check):
-                node.meta |= {"scope": "", "exits": (), "entries": (), "shape": None, "dtype": None}
+    for i, axis in sorted(axes, reverse=True):
+        source, size = taken[i], given[i].shape[axis]
+        with graph.inserting_after(taken[-1]):
+            made = graph.call_method("size", (source, axis))
+        with graph.inserting_after(made):
+            equal = graph.call_function(operator.eq, (made, size))
+        with graph.inserting_after(equal):
+            check = graph.call_function(require, (equal, True, f"the inputs: {source.name}.shape[{axis}] == {size}"))
+        for node in (made, equal, check):
+            node.meta |= {"scope": "", "exits": (), "entries": (), "shape": None, "dtype": None}
