@@ -90,7 +90,9 @@ def emit(network: Network) -> str:
             extra = f"import {space}\n{extra}"
     if re.search(r"^\s+require\(", body, flags=re.M):
         first, _, rest = inspect.getsource(guards.require).partition("\n")
-        extra += "\n\n" + re.sub(r": [\w.]+(?=[,)])| -> \w+", "", first) + "\n" + rest.rstrip() + "\n"
+        extra += (
+            "\n\n" + re.sub(r": [\w.]+(?=[,)])| -> \w+", "", first) + "\n" + re.sub(r"  # pyright.*", "", rest).rstrip() + "\n"
+        )
     for cls in _with_bases(own):
         extra += "\n\n" + inspect.getsource(OWN[cls]).rstrip().replace(") -> " + cls, ")") + "\n"
     title = f"{name}: {sum(p.numel() for p in module.parameters()):,} parameters."

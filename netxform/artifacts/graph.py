@@ -52,7 +52,7 @@ def _functions() -> dict[str, Any]:
     for name in ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "rand_like", "randn_like", "randint_like"):
         known[f"torch.{name}"] = getattr(torch, name)
     known |= {f"netxform.{name}": function for name, function in FUNCTIONS.items()}
-    known |= {"math.sqrt": math.sqrt, "torch._weight_norm": torch._weight_norm}  # pyright: ignore[reportPrivateUsage]
+    known |= {"math.sqrt": math.sqrt, "torch._weight_norm": torch._weight_norm}  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     known |= {"builtins.getattr": getattr, "builtins.len": len}
     return known
 

@@ -25,8 +25,10 @@ Given = tuple[Tensor, ...]
 
 
 class Judge:
-    """Compares graphs with one model. `narrow`: the last graph was right, and its guards refuse other batch sizes. `random`: the
-    model draws random numbers in eval mode.
+    """Compares graphs with one model.
+
+    `narrow`: the last graph was right, and its guards refuse other batch sizes. `random`: the model draws random numbers in
+    eval mode.
     """
 
     def __init__(self, model: nn.Module, inputs: Given) -> None:
@@ -115,7 +117,7 @@ class Judge:
                 raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
 
     def trains(self, module: fx.GraphModule) -> bool:
-        """Whether graph and model do the same in training: results, and what is written into buffers, under one random state."""
+        """Whether graph and model do the same in training: results and written buffers, under one random state."""
         given = self.given[1]
         try:
             empty = tuple(weightless(t) for t in given)
@@ -148,7 +150,7 @@ class Judge:
         return None
 
     def same_at(self, module: fx.GraphModule, inputs: Given, ours: list[Any] | None) -> bool:
-        """Whether graph (whose program is `ours`) and model are the same there; where the model does not run, they are not."""
+        """Whether the graph, whose program is `ours`, is the model there; where the model does not run, it is not."""
         try:
             if ours is not None and ours == self.told(self.shadow, inputs, self.shadow):
                 return True

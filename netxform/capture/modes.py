@@ -2,9 +2,9 @@
 
     graph in eval mode, graph in training ─merged→ graph whose flags follow its modules
 
-Both graphs are lined up. Where a node reads another number or another value in training, `pick` chooses by the mode of the module
-in which that was made; nodes that only training has run under `only`. Nothing here is trusted: the judge compares the result with
-the model in both modes, and where the two programs cannot be merged the network says what `train()` loses.
+Both graphs are lined up. Where a node reads another number or another value in training, `pick` chooses by the mode of the
+module in which that was made; nodes that only training has run under `only`. Nothing here is trusted: the judge compares the
+result with the model in both modes, and where the two programs cannot be merged the network says what `train()` loses.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 from torch.overrides import resolve_name
 
 from netxform.capture.symbolic import TrainingFlag, flag_at
@@ -103,7 +104,7 @@ class _Merge:
 
     def add(self, node: fx.Node) -> fx.Node:
         """A node of training alone."""
-        args, kwargs = (fx.node.map_arg(a, lambda n: self.twin[n]) for a in (node.args, node.kwargs))
+        args, kwargs = (map_arg(a, lambda n: self.twin[n]) for a in (node.args, node.kwargs))
         places = {k: node.meta.get(k, v) for k, v in (("scope", ""), ("exits", ()), ("entries", ()))}
         scope = str(places["scope"])
         if node.op == "get_attr":
@@ -160,7 +161,7 @@ class _Merge:
             return ours
         if isinstance(ours, fx.Node) and self.latest.get(ours) is wanted and wanted is not None:
             return wanted
-        if ours is wanted or isinstance(ours, TrainingFlag) and isinstance(wanted, TrainingFlag):
+        if ours is wanted or (isinstance(ours, TrainingFlag) and isinstance(wanted, TrainingFlag)):
             return ours
         if type(ours) is type(wanted) and not isinstance(ours, fx.Node | list | tuple | dict | slice) and ours == wanted:
             return ours

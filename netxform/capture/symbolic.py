@@ -180,8 +180,12 @@ def lower_training(module: fx.GraphModule) -> None:
         else:
             with module.graph.inserting_before(node):
                 flags = {v.path: flag_at(module.graph, v.path) for v in values if isinstance(v, TrainingFlag)}
-            node.args = fx.node.map_aggregate(node.args, lambda v: flags[v.path] if isinstance(v, TrainingFlag) else v)  # type: ignore
-            node.kwargs = fx.node.map_aggregate(node.kwargs, lambda v: flags[v.path] if isinstance(v, TrainingFlag) else v)  # type: ignore
+
+            def read(value: Any, flags: dict[str, fx.Node] = flags) -> Any:
+                return flags[value.path] if isinstance(value, TrainingFlag) else value
+
+            node.args = fx.node.map_aggregate(node.args, read)  # type: ignore[assignment]
+            node.kwargs = fx.node.map_aggregate(node.kwargs, read)  # type: ignore[assignment]
 
 
 def drop_asserts(graph: fx.Graph) -> None:

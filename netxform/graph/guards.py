@@ -1,7 +1,7 @@
 """Decisions that the model's code takes on values and sizes, kept in the graph: what would decide otherwise is refused.
 
-`require` and `number` stand in captured graphs; on the meta device nothing is known of values: there the example decides. `only` and
-`pick` are what depends on the mode of a module.
+`require` and `number` stand in captured graphs; on the meta device nothing is known of values: there the example decides.
+`only` and `pick` are what depends on the mode of a module.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import fx
-
+from torch.fx.node import has_side_effect
 
 REFUSES = "when this network was captured, and would not here"
 
@@ -29,7 +29,7 @@ def require(value: Any, wanted: Any, where: str) -> None:
     else:
         right = value == wanted or (value != value and wanted != wanted)
     said = f"`{where}` came out as {wanted!r} when this network was captured, and would not here: it holds that branch alone"
-    torch._check(right, lambda: said)
+    torch._check(right, lambda: said)  # pyright: ignore[reportPrivateUsage]
 
 
 def number(value: torch.Tensor, example: Any) -> Any:
@@ -48,15 +48,15 @@ def pick(training: Any, trained: Any, evaluated: Any) -> Any:
 
 
 def function_named(name: str) -> Any:
-    """A function of torch or of `operator`, or a method of tensors, by its full name. Raises AttributeError where there is none."""
+    """A function of torch or of `operator`, or a method of tensors, by its full name. Raises AttributeError."""
     if name == "getattr":
         return getattr
     space, _, rest = name.partition(".")
     return operator.attrgetter(rest)({"torch": torch, "operator": operator, "math": math}[space])
 
 
-fx.node.has_side_effect(require)  # dead-code elimination keeps both
-fx.node.has_side_effect(only)
+has_side_effect(require)  # dead-code elimination keeps both
+has_side_effect(only)
 FUNCTIONS: dict[str, Any] = {"require": require, "number": number, "only": only, "pick": pick}
 
 

@@ -106,8 +106,8 @@ class Step(nn.Module):
                 return x
 
 
-KINDS = """layer layer any item float int none loop unbind longer halves root pieces batch dropout noise keep average probability two
-add_ view set counter""".split()
+KINDS = """layer layer any item float int none loop unbind longer halves root pieces batch dropout noise keep average
+probability two add_ view set counter""".split()
 
 
 def doubled(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
@@ -167,7 +167,8 @@ def check(model: nn.Module, data: st.DataObject) -> None:
         told = any("train() loses" in note for note in network.notes)
         for _ in range(3):
             shape = (data.draw(st.integers(1, 4)), data.draw(st.integers(1, 7)), WIDTH)
-            given_ = torch.randn(shape) * data.draw(st.sampled_from([0.0, 0.1, 1.0, 5.0])) + data.draw(st.sampled_from([0, 3, -3]))
+            scale, shift = data.draw(st.sampled_from([0.0, 0.1, 1.0, 5.0])), data.draw(st.sampled_from([0, 3, -3]))
+            given_ = torch.randn(shape) * scale + shift
             for inputs in (x, given_):
                 try:
                     wanted, buffers = outcome(model, inputs)
