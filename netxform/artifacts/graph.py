@@ -30,6 +30,7 @@ _DTYPES = {
     torch.bool: "bool",
     torch.uint8: "u8",
     torch.int8: "i8",
+    torch.complex64: "c64",
 }
 DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
 

@@ -141,7 +141,7 @@ def _exchange(part: nn.Module) -> None:
         kind = type(child).__name__
         if kind == "StochasticDepth":
             setattr(part, name, DropPath(float(cast(Any, child).p), str(cast(Any, child).mode)).eval())
-        elif kind == "DropPath" and not isinstance(child, DropPath):
+        elif kind == "DropPath" and hasattr(child, "scale_by_keep") and not isinstance(child, DropPath):
             drop = cast(Any, child)
             setattr(part, name, DropPath(float(drop.drop_prob or 0.0), "row", bool(drop.scale_by_keep)).eval())
 
@@ -309,6 +309,7 @@ def _finish(
     taken = [n for n in module.graph.nodes if n.op == "placeholder"]
     for node in taken:
         node.args = ()  # a default value that was bound while tracing
+        node.type = None  # annotations may name anything
     names = [n.name for n in taken]
     specs = tuple(Input(n, tuple(t.shape), t.dtype) for n, t in zip(names, inputs, strict=True))
     if not noted:

@@ -104,7 +104,8 @@ class _Merge:
 
     def add(self, node: fx.Node) -> fx.Node:
         """A node of training alone."""
-        args, kwargs = (map_arg(a, lambda n: self.twin[n]) for a in (node.args, node.kwargs))
+        args: Any = map_arg(node.args, lambda n: self.twin[n])
+        kwargs: Any = map_arg(node.kwargs, lambda n: self.twin[n])
         places = {k: node.meta.get(k, v) for k, v in (("scope", ""), ("exits", ()), ("entries", ()))}
         scope = str(places["scope"])
         if node.op == "get_attr":
