@@ -48,6 +48,8 @@ class MetaRun(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """The value of the node, without the record of where in the source it was made."""
         args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n.target is torch.full and len(args) > 1 and isinstance(args[1], Tensor) and args[1].is_meta:
+            args, kwargs = (args[0], 0), {"dtype": args[1].dtype} | kwargs  # the number is not known here
         return getattr(self, n.op)(n.target, args, kwargs)
 
 
