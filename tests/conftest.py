@@ -12,6 +12,7 @@ settings.load_profile("default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz", type=int, default=600, help="how many random and mutated texts the parser is tried on")
+    parser.addoption("--captures", type=int, default=200, help="how many generated modules are captured")
 
 
 @pytest.fixture

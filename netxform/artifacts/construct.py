@@ -70,7 +70,10 @@ def construct(module: nn.Module, path: str) -> Made:
     extra = {k: v for k, v in ours.items() if theirs.get(k) != v}
     if extra and not _children_of(module):
         raise fail("X0820", f"`{path}` ({cls.__name__}) is not what its arguments say: {', '.join(extra)}")
+    settings = vars(again)
     for key, value in vars(module).items():
+        if key not in settings:  # hung on from outside: the layer does not read it
+            continue
         plain = isinstance(value, int | float | str | bool | tuple) and not key.startswith("_") and key != "training"
         if plain and getattr(again, key, value) != value:
             raise fail("X0820", f"`{path}` ({cls.__name__}): `{key}` is {value!r}, which its arguments do not give")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from typing import Any, cast
@@ -12,6 +13,7 @@ from torch import fx, nn
 from netxform.artifacts.construct import OWN, class_of
 from netxform.artifacts.graph import to_json
 from netxform.errors import fail
+from netxform.graph import guards
 from netxform.graph.network import Network
 from netxform.graph.tensors import DTYPES, held
 
@@ -84,6 +86,14 @@ def emit(network: Network) -> str:
     body, forward_globals = _forward(module)
     own = sorted({e["class"] for e in held["modules"] if e.get("own")})
     extra = _imports({k: v for k, v in forward_globals.items() if re.search(rf"\b{re.escape(k)}\b", body)})
+    for space in ("operator", "math"):
+        if re.search(rf"(?<![.\w]){space}\.", body):
+            extra = f"import {space}\n{extra}"
+    if re.search(r"^\s+require\(", body, flags=re.M):
+        first, _, rest = inspect.getsource(guards.require).partition("\n")
+        extra += (
+            "\n\n" + re.sub(r": [\w.]+(?=[,)])| -> \w+", "", first) + "\n" + re.sub(r"  # pyright.*", "", rest).rstrip() + "\n"
+        )
     for cls in _with_bases(own):
         extra += "\n\n" + inspect.getsource(OWN[cls]).rstrip().replace(") -> " + cls, ")") + "\n"
     title = f"{name}: {sum(p.numel() for p in module.parameters()):,} parameters."
@@ -178,6 +188,28 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
+_OURS = "netxform_graph_guards_"
+
+
+def _plainly(line: str) -> str:
+    """A line that calls a function of `guards` as one would write it by hand."""
+    statement = ast.parse(line.strip()).body[0]
+    call = cast(ast.Call, cast(ast.Assign, statement).value)
+    texts = [ast.unparse(a) for a in call.args]
+    named = [ast.unparse(k) for k in call.keywords]
+    start = line[: len(line) - len(line.lstrip())] + ast.unparse(cast(ast.Assign, statement).targets[0]) + " = "
+    match cast(ast.Name, call.func).id.removeprefix(_OURS):
+        case "require":
+            return f"{line[: len(line) - len(line.lstrip())]}require({', '.join(texts)})"
+        case "number":
+            return f"{start}{texts[0]}.item()"
+        case "pick":
+            return f"{start}{texts[1]} if {texts[0]} else {texts[2]}"
+        case _:
+            function = ast.literal_eval(call.args[1])
+            return f"{start}{function}({', '.join(texts[2:] + named)}) if {texts[0]} else None"
+
+
 def _forward(module: fx.GraphModule) -> tuple[str, dict[str, Any]]:
     """The source of `forward` as fx writes it, and the globals that it needs."""
     code = module.graph.python_code("self")
@@ -186,6 +218,7 @@ def _forward(module: fx.GraphModule) -> tuple[str, dict[str, Any]]:
     # fx frees values as it goes (`x = None`); for a reader that is noise
     source = re.sub(r";  (\w+ = )+None", "", source)
     source = re.sub(r"[ \t]+# .*$", "", source, flags=re.M)
+    source = "\n".join(_plainly(line) if _OURS in line else line for line in source.split("\n"))
     source = (
         re.sub(r"(\w+) : (?:torch\.Tensor|Tensor|[\w.\[\], ]+?)(?=[,)=])", r"\1", source.split("\n")[0])
         + "\n"
@@ -207,7 +240,7 @@ def _imports(needed: dict[str, Any]) -> str:
         elif callable(value):
             module, own = getattr(value, "__module__", None), getattr(value, "__name__", name)
             if module is None or not (module.startswith(("torch.", "_operator", "math")) or module == "torch"):
-                if module not in (None, "builtins"):
+                if module not in (None, "builtins", guards.__name__):
                     raise fail("X0820", f"`{module}.{own}` cannot stand in a standalone file")
                 continue
             module = "operator" if module == "_operator" else module

@@ -14,6 +14,7 @@ from torch.overrides import get_overridable_functions, resolve_name
 from netxform.artifacts.construct import class_of, construct
 from netxform.capture.symbolic import is_leaf
 from netxform.errors import fail
+from netxform.graph.guards import FUNCTIONS
 from netxform.graph.network import Input, Network, refresh
 from netxform.graph.outputs import output_node
 from netxform.graph.tensors import DTYPES, NAMES
@@ -38,8 +39,11 @@ def _functions() -> dict[str, Any]:
             known[f"operator.{name}"] = function
     for name in ("zeros", "ones", "full", "arange", "empty", "tensor", "linspace", "eye", "full_like", "zeros_like"):
         known[f"torch.{name}"] = getattr(torch, name)
-    known["math.sqrt"] = math.sqrt
-    known["builtins.getattr"] = getattr
+    for name in ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "rand_like", "randn_like", "randint_like"):
+        known[f"torch.{name}"] = getattr(torch, name)
+    known |= {f"netxform.{name}": function for name, function in FUNCTIONS.items()}
+    known |= {"math.sqrt": math.sqrt, "torch._weight_norm": torch._weight_norm}  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    known |= {"builtins.getattr": getattr, "builtins.len": len}
     return known
 
 
@@ -242,8 +246,11 @@ def _make(graph: fx.Graph, entry: dict[str, Any], nodes: dict[str, fx.Node]) -> 
     if op == "call_function":
         if _function(target) is None:
             raise fail("X0904", f"`{target}` is no function that a bundle may call")
-        if target == "builtins.getattr" and args[1] not in _ATTRIBUTES:
-            raise fail("X0904", f"attribute `{args[1]}` may not be read by a bundle")
+        asked = args[1] if target == "builtins.getattr" else args[3] if args[1:2] == ("getattr",) else None
+        if asked is not None and asked not in _ATTRIBUTES:
+            raise fail("X0904", f"attribute `{asked}` may not be read by a bundle")
+        if target == "netxform.only" and not _may_run(args[1]):
+            raise fail("X0904", f"`{args[1]}` is no function that a bundle may call")
         target = _function(target)
     elif op == "call_method" and target not in _methods():
         raise fail("X0904", f"`{target}` is no method that a bundle may call")
@@ -253,6 +260,12 @@ def _make(graph: fx.Graph, entry: dict[str, Any], nodes: dict[str, fx.Node]) -> 
     if op != "output":
         node.meta |= {"scope": entry["scope"], "exits": tuple(entry["exits"]), "entries": tuple(entry["entries"])}
     return node
+
+
+def _may_run(name: str) -> bool:
+    """Whether a graph may name this function for training alone."""
+    method = name.removeprefix("torch.Tensor.")
+    return name == "getattr" or _function(name) is not None or (method != name and method in _methods())
 
 
 def _encode(value: Any) -> Any:

@@ -24,6 +24,7 @@ from netxform.axes.rules.context import Int, Real, Typed, Uncovered, locked
 from netxform.axes.rules.registry import LAYERS
 from netxform.axes.types import Types
 from netxform.axes.whole import reason, run_whole
+from netxform.graph.guards import only
 from netxform.graph.network import Network
 
 
@@ -127,6 +128,8 @@ class _Inference(Notes):
         return run_whole(self, module, path, args, kwargs)
 
     def function(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if node.target is only:  # eval mode does not run it: typed as training does
+            return run_whole(self, None, node.name, (True, *args[1:]), kwargs)
         operands = list(leaves((args, kwargs)))
         name = op_name(node)
         if not operands:

@@ -10,26 +10,24 @@ The model itself is never touched: everything happens on a copy of its structure
 
 from __future__ import annotations
 
-import copy
-import functools
 import operator
 import warnings
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
-from netxform.capture.concrete import Recorder, plain
-from netxform.capture.equivalence import program, provable
-from netxform.capture.symbolic import TrainingFlag, drop_asserts, foreign, lower_training, symbolic
+from netxform.capture.concrete import Recorder
+from netxform.capture.judge import Judge
+from netxform.capture.modes import ApartError, merge
+from netxform.capture.symbolic import TrainingFlag, computes_weights, drop_asserts, foreign, is_leaf, lower_training, symbolic
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
-from netxform.graph.copies import lent, parts, structure, weightless
+from netxform.graph.copies import lent, own, structure
+from netxform.graph.guards import guards_of
 from netxform.graph.layers import BatchNormAct2d, DropPath
-from netxform.graph.meta import MetaRun, annotate
+from netxform.graph.meta import annotate
 from netxform.graph.network import Input, Island, Network
 
 _MAX_ISLANDS = 64
@@ -61,25 +59,50 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
         )
     tried: list[str] = []
     packed = False
+    narrow: Any = None
+    lost: str | None = None  # the module that decides by its mode, where no graph does both
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), paused():
         warnings.simplefilter("ignore")
-        judge = _Judge(model, inputs)
-        ways: list[tuple[str, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
-            ("symbolic", lambda: (_symbolic(model), ())),
-            ("recorder", lambda: (_recorded(model, inputs), ())),
-            ("islands", lambda: _with_islands(model)),
+        judge = Judge(model, inputs)
+        reads: list[str] = []
+        ways: list[tuple[str, list[str] | None, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
+            ("symbolic", reads, lambda: (_symbolic(model, reads=reads), ())),
+            ("recorder", reads, lambda: (_recorded(model, inputs, reads), ())),
+            ("symbolic", None, lambda: (_symbolic(model), ())),
+            ("recorder", None, lambda: (_recorded(model, inputs), ())),
+            ("islands", None, lambda: _with_islands(model)),
         ]
-        for name, way in ways:
+        for name, both, way in ways:
+            if both is None and name != "islands" and lost is None:
+                continue
+            del reads[:]
             try:
                 module, islands = way()
-                noted = judge.accept(module)
-                return _finish(module, inputs, name, islands, model, noted)
-            except NetxformError as error:
-                tried.append(f"{name}: {error.diagnostics[0].message}")
+                noted = judge.accept(module, name == "recorder")
+                if both and not judge.trains(module):
+                    raise ApartError(fail("X0802", "the graph differs from the model in training").diagnostics)
+                found = module, inputs, name, islands, model, noted, None if both is not None else lost
+                if not judge.narrow:
+                    return _finish(*found)
+                narrow = found  # right, but for batches of this size alone: what is kept whole may do more
             except Exception as error:
+                if isinstance(error, ApartError) and lost is None:
+                    lost = reads[0]
+                if isinstance(error, NetxformError):
+                    tried.append(f"{name}: {error.diagnostics[0].message}")
+                    continue
                 packed = packed or _packs(error)
                 lines = str(error).strip().splitlines()
                 tried.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:200])
+        if narrow is not None:
+            return _finish(*narrow)
+        if judge.random:
+            raise fail(
+                "X0802",
+                f"`{type(model).__name__}` is random in eval mode: it draws numbers, and no two runs of it agree",
+                notes=tuple(tried),
+                helps=("let eval mode return what is expected of it (the mean), or pass the random numbers in as an input",),
+            )
     raise fail(
         "X0802",
         f"`{type(model).__name__}` cannot be captured as a graph",
@@ -118,16 +141,16 @@ def _exchange(part: nn.Module) -> None:
         kind = type(child).__name__
         if kind == "StochasticDepth":
             setattr(part, name, DropPath(float(cast(Any, child).p), str(cast(Any, child).mode)).eval())
-        elif kind == "DropPath" and not isinstance(child, DropPath):
+        elif kind == "DropPath" and hasattr(child, "scale_by_keep") and not isinstance(child, DropPath):
             drop = cast(Any, child)
             setattr(part, name, DropPath(float(drop.drop_prob or 0.0), "row", bool(drop.scale_by_keep)).eval())
 
 
-def _flagged(model: nn.Module) -> nn.Module:
-    for part in model.modules():
-        if part.__class__.__module__.startswith("torch.nn") and not list(part.children()):
-            continue
-        part.training = cast(bool, TrainingFlag(0))
+def _flagged(model: nn.Module, training: int = 0, reads: list[str] | None = None) -> nn.Module:
+    """The model with flags in the place of modes; `reads` gets who decides by them."""
+    for path, part in model.named_modules():
+        if not is_leaf(part):
+            part.training = cast(bool, TrainingFlag(training, path, reads))
     return model
 
 
@@ -136,19 +159,39 @@ def _unflagged(module: nn.Module) -> None:
         part.training = False
 
 
-def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.GraphModule:
-    copied = _flagged(_prepared(structure(model, lent)))
-    graph = symbolic(copied, islands)
-    drop_asserts(graph)
-    alien = foreign(graph)
-    if alien is not None and not islands:
-        raise fail("X0802", f"`{alien}` would stay a call in the graph")
+def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset(), reads: list[str] | None = None) -> fx.GraphModule:
+    """The graph by symbolic tracing. Where code decides by the mode and `reads` is given, that of both modes."""
+
+    def traced(training: int) -> tuple[nn.Module, fx.Graph]:
+        copied = _flagged(_prepared(structure(model, lent)), training, reads)
+        graph = symbolic(copied, islands)
+        drop_asserts(graph)
+        alien = foreign(graph)
+        if alien is not None and not islands:
+            raise fail("X0802", f"`{alien}` would stay a call in the graph")
+        return copied, graph
+
+    copied, graph = traced(0)
+    if reads:
+        other, trained = traced(1)
+        merge(graph, copied, trained, other)
     return _module(copied, graph, {})
 
 
-def _recorded(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    copied = _flagged(_prepared(copy.deepcopy(model)))  # the code runs: it may write
-    graph, constants = Recorder(copied).record(*inputs)
+def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: list[str] | None = None) -> fx.GraphModule:
+    """The graph of one pass; where code decides by the mode and `reads` is given, of one in each mode."""
+
+    def recorded(training: int) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
+        copied = _flagged(_prepared(structure(model, own)), training, reads)  # the code runs: it may write
+        return copied, *Recorder(copied, "_training_constant" if training else "_constant").record(*inputs)
+
+    copied, graph, constants = recorded(0)
+    if reads:
+        other, trained, more = recorded(1)
+        for name, tensor in more.items():
+            other.register_buffer(name, tensor)
+        merge(graph, copied, trained, other)
+        constants |= {n: t for n, t in more.items() if any(n == node.target for node in graph.nodes)}
     return _module(copied, graph, constants)
 
 
@@ -187,6 +230,7 @@ class _Shell(nn.Module):
 
 
 def _module(model: nn.Module, graph: fx.Graph, constants: dict[str, Tensor]) -> fx.GraphModule:
+    _unhook(model)
     module = fx.GraphModule(_Shell(model, constants), graph, class_name=type(model).__name__)
     keep_everything(model, module)
     _unflagged(module)
@@ -194,6 +238,22 @@ def _module(model: nn.Module, graph: fx.Graph, constants: dict[str, Tensor]) -> 
     module.graph.lint()
     module.recompile()
     return module.eval()
+
+
+def _unhook(model: nn.Module) -> None:
+    """What hooks do stands in the graph. A layer whose weights are computed there is a holder of its tensors from now on."""
+    for path, part in list(model.named_modules()):
+        if path and computes_weights(part) and not isinstance(part, nn.utils.parametrize.ParametrizationList):
+            held = nn.Module()
+            held._parameters, held._buffers, held._modules = part._parameters, part._buffers, part._modules  # pyright: ignore
+            held._non_persistent_buffers_set = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+            held.training = part.training
+            owner, _, last = path.rpartition(".")
+            model.get_submodule(owner)._modules[last] = held  # pyright: ignore[reportPrivateUsage]
+            part = held
+        own_: Any = part
+        for hooks in (own_._forward_hooks, own_._forward_pre_hooks):
+            hooks.clear()
 
 
 def keep_everything(model: nn.Module, module: fx.GraphModule) -> None:
@@ -237,83 +297,6 @@ def _keep_containers(model: nn.Module, module: fx.GraphModule) -> None:
                 mine[key] = cast(Any, mine.pop(key))
 
 
-class _Judge:
-    """Whether a graph computes what the model computes."""
-
-    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.model = model
-        self.given = (inputs, tuple(_bigger(t) for t in inputs))
-        self.shapes: dict[Any, Any] = {}
-        self.on_meta = any(t.is_meta for t in (*inputs, *model.parameters()))
-
-    def accept(self, module: fx.GraphModule) -> bool:
-        """Returns whether shapes and dtypes were noted on the way. Raises NetxformError X0802 where they differ."""
-        extra = [n.name for n in module.graph.nodes if n.op == "placeholder"][len(self.given[0]) :]
-        if extra:
-            raise fail("X0802", f"`{extra[0]}`, which has a default, would become an input")
-        if self.programs is not None:
-            try:
-                shadow = parts(module, weightless)
-                first = functools.partial(annotate, module.graph, shadow)
-                if self._programs(shadow, first, MetaRun(shadow, graph=module.graph).run) == self.programs:
-                    return True
-            except Exception:
-                pass  # then by values
-        _compare(copy.deepcopy(module), self.runs)
-        return False
-
-    @cached_property
-    def programs(self) -> list[list[Any]] | None:
-        """The model's programs at both batch sizes, where they say all."""
-        if not provable(self.model):
-            return None
-        try:
-            shadow = structure(self.model, weightless).eval()
-            return self._programs(shadow, shadow, shadow)
-        except Exception:
-            return None
-
-    def _programs(self, module: nn.Module, *calls: Callable[..., Any]) -> list[list[Any]]:
-        given = [tuple(weightless(t) for t in inputs) for inputs in self.given]
-        return [program(module, inputs, self.shapes, call) for inputs, call in zip(given, calls, strict=True)]
-
-    @cached_property
-    def runs(self) -> list[tuple[tuple[Tensor, ...], list[Tensor]]]:
-        """What eager computes at both batch sizes, at the second where it can. Nothing on meta."""
-        if self.on_meta:
-            return []
-        runs: list[tuple[tuple[Tensor, ...], list[Tensor]]] = []
-        for i, given in enumerate(self.given):
-            copied = copy.deepcopy(self.model).eval()
-            try:
-                with torch.no_grad():
-                    runs.append((given, _leaves(plain(copied(*[t.clone() for t in given])))))
-            except Exception as error:
-                if i == 0:
-                    text = str(error).strip().split("\n")[0]
-                    raise fail("X0802", f"the model does not run on these inputs: {text}") from error
-        return runs
-
-
-def _bigger(tensor: Tensor) -> Tensor:
-    return torch.cat([tensor, tensor.flip(0), tensor], 0) if tensor.dim() else tensor
-
-
-def _leaves(value: Any) -> list[Tensor]:
-    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
-
-
-def _compare(module: fx.GraphModule, expected: list[tuple[tuple[Tensor, ...], list[Tensor]]]) -> None:
-    for given, wanted in expected:
-        with torch.no_grad():
-            got = _leaves(plain(module(*[t.clone() for t in given])))
-        if len(got) != len(wanted):
-            raise fail("X0802", f"the graph returns {len(got)} tensors, the model {len(wanted)}")
-        for a, b in zip(got, wanted, strict=True):
-            if a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()):
-                raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
-
-
 def _finish(
     module: fx.GraphModule,
     inputs: tuple[Tensor, ...],
@@ -321,15 +304,20 @@ def _finish(
     islands: tuple[Island, ...],
     model: nn.Module,
     noted: bool = False,
+    lost: str | None = None,
 ) -> Network:
     taken = [n for n in module.graph.nodes if n.op == "placeholder"]
     for node in taken:
         node.args = ()  # a default value that was bound while tracing
+        node.type = None  # annotations may name anything
     names = [n.name for n in taken]
     specs = tuple(Input(n, tuple(t.shape), t.dtype) for n, t in zip(names, inputs, strict=True))
     if not noted:
-        with torch.random.fork_rng(devices=[]):
-            annotate(module.graph, module, *inputs)
+        held = [(b, b.detach().clone()) for b in module.buffers()]
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            annotate(module.graph, module, *(t.clone() for t in inputs))
+            for buffer, value in held:  # a pass may write
+                buffer.copy_(value)
     for node in module.graph.nodes:
         if node.meta.get("dtype") is None and node.op != "output":  # a tuple or a number is no value to cut at
             if node.op == "call_module":  # the first of several results is a layer's output: the states of a recurrent one
@@ -348,12 +336,18 @@ def _finish(
     tops = [n for n in idle if n.rpartition(".")[0] not in idle]
     notes = tuple(f"`{n}` is not run in eval mode: it stays in the module, outside the graph" for n in tops)
     notes += tuple(f"`{i.path}` ({i.kind}) is kept whole: {i.reason}" for i in islands)
-    modes = {n: m.training for n, m in model.named_modules()}
+    notes += tuple(str(guard) for guard in guards_of(module.graph))
+    if lost is not None:
+        where = f"`{lost}`" if lost else f"`{type(model).__name__}`"
+        notes += (f"train() loses what {where} does in training alone: the graph holds what it does in eval mode",)
+    modes = {n: m.training for n, m in model.named_modules(remove_duplicate=False)}
     flags = {n: p.requires_grad for n, p in model.named_parameters(remove_duplicate=False)}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         parameter.requires_grad_(flags.get(name, parameter.requires_grad))
-    module.train(modes.get("", False))
-    return Network(module, specs, way, islands, notes)
+    for name, part in module.named_modules(remove_duplicate=False):
+        part.training = next(modes[p] for p in (name, *reversed(_above(name)), "") if p in modes)
+    given = tuple(t.detach().clone() for t in inputs) if guards_of(module.graph) else ()
+    return Network(module, specs, way, islands, notes, given)
 
 
 def _above(path: str) -> list[str]:

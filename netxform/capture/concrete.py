@@ -1,11 +1,14 @@
 """The second front-end: one concrete forward pass, written down as a graph.
 
 A `TorchFunctionMode` sees every torch function; leaf modules become `call_module`; ints read off a tensor's shape stay
-values of the graph, so that other batch sizes run. Python control flow is followed as it went.
+values of the graph, so that other batch sizes run. Python control flow is followed as it went: where it hung on a value or on a
+size, the graph requires that it goes the same way.
 """
 
 from __future__ import annotations
 
+import builtins
+import functools
 import inspect
 import operator
 import types
@@ -16,15 +19,17 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from netxform.capture.symbolic import TrainingFlag, is_leaf
+from netxform.capture.places import compared, located
+from netxform.capture.symbolic import TrainingFlag, hooked, is_leaf
 from netxform.errors import fail
+from netxform.graph.guards import number, require
 
 _ACTIVE: list[Recorder] = []
 _METHODS = (types.MethodDescriptorType, types.WrapperDescriptorType)
 
 
 class TracedInt(int):
-    """An int read off a shape that knows how to become a node of the graph."""
+    """An int read off a shape that knows how to become a node of the graph. Each has a hash of its own: no cache knows it."""
 
     make: Callable[[], fx.Node]
     made: fx.Node | None
@@ -42,43 +47,137 @@ class TracedInt(int):
             self.made = self.make()
         return self.made
 
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __bool__(self) -> bool:
+        return bool(_decided(operator.ne, self, 0))
+
+    def __int__(self) -> int:
+        return self.settled()
+
+    def __index__(self) -> int:
+        return self.settled()
+
+    def __float__(self) -> float:
+        return float(self.settled())
+
+    def settled(self) -> int:
+        """The plain int, which the graph requires from here on."""
+        value = plain_int(self)
+        if _ACTIVE and not _ACTIVE[-1].depth:
+            _ACTIVE[-1].require(self.node(), value).meta["sizes"] = True
+        return value
+
     def __deepcopy__(self, memo: dict[int, Any]) -> int:
-        return int(self)
+        return plain_int(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (int, (int(self),))
+        return (int, (plain_int(self),))
+
+
+def plain_int(value: Any) -> Any:
+    """The int without its node; anything else as it is."""
+    return int.__add__(value, 0) if isinstance(value, TracedInt) else value
 
 
 def _arithmetic(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
     function = getattr(operator, name)
 
     def apply(left: Any, right: Any) -> Any:
-        result = function(
-            int(left) if isinstance(left, TracedInt) else left, int(right) if isinstance(right, TracedInt) else right
-        )
-        if not _ACTIVE or _ACTIVE[-1].depth or type(result) is not int:
+        if not (isinstance(left, int | float) and isinstance(right, int | float)):  # a tensor, or a list that is repeated
+            other = right if isinstance(left, TracedInt) else left
+            return NotImplemented if isinstance(other, Tensor) else function(settled(left), settled(right))
+        result = function(plain_int(left), plain_int(right))
+        if not _ACTIVE or _ACTIVE[-1].depth:
             return result
+        if type(result) is not int:  # a quotient, a root: a number of Python from here on
+            return function(settled(left), settled(right))
         recorder = _ACTIVE[-1]
-        return TracedInt(result, lambda: recorder.graph.call_function(function, (_node(left), _node(right))))
+        return TracedInt(result, lambda: recorder.add(recorder.graph.call_function(function, (_node(left), _node(right)))))
 
     return (lambda self, other: apply(self, other)), (lambda self, other: apply(other, self))
+
+
+def _comparison(name: str) -> Callable[[Any, Any], Any]:
+    function = getattr(operator, name)
+
+    def apply(left: Any, right: Any) -> Any:
+        return _decided(function, left, right) if isinstance(right, int | float) else NotImplemented
+
+    return apply
+
+
+def _decided(function: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+    """What a comparison of sizes says; while a pass is recorded, the graph requires that it says it again."""
+    result = function(plain_int(left), plain_int(right))
+    if _ACTIVE and not _ACTIVE[-1].depth:
+        recorder = _ACTIVE[-1]
+        condition = recorder.add(recorder.graph.call_function(function, (_node(left), _node(right))))
+        recorder.require(condition, result).meta["sizes"] = True
+    return result
+
+
+def settled(value: Any) -> Any:
+    """A traced int as the plain int that the graph requires; anything else as it is."""
+    return value.settled() if isinstance(value, TracedInt) else value
 
 
 def _node(value: Any) -> Any:
     return value.node() if isinstance(value, TracedInt) else value
 
 
-for _name in ("add", "sub", "mul", "floordiv", "mod"):
+for _name in ("add", "sub", "mul", "floordiv", "mod", "truediv", "pow", "and_", "or_", "xor", "lshift", "rshift"):
     _left, _right = _arithmetic(_name)
-    setattr(TracedInt, f"__{_name}__", _left)
-    setattr(TracedInt, f"__r{_name}__", _right)
+    setattr(TracedInt, f"__{_name.rstrip('_')}__", _left)
+    setattr(TracedInt, f"__r{_name.rstrip('_')}__", _right)
+for _name in ("__round__", "__ceil__", "__floor__", "__trunc__", "__abs__", "__str__", "__repr__", "__format__", "__invert__"):
+    setattr(TracedInt, _name, lambda self, *args, _name=_name: getattr(self.settled(), _name)(*args))
+TracedInt.__neg__ = lambda self: 0 - self  # type: ignore[method-assign]
+TracedInt.__pos__ = lambda self: self  # type: ignore[method-assign]
+TracedInt.__divmod__ = lambda self, other: (self // other, self % other)  # type: ignore[method-assign]
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(TracedInt, f"__{_name}__", _comparison(_name))
+
+
+class _Ranges(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, _RANGE)
+
+    def __call__(cls, *args: Any) -> Any:
+        return _RANGE(*(settled(v) for v in args))
+
+
+_RANGE = range
+
+
+class _Range(metaclass=_Ranges):
+    """`range` while a pass is recorded: a loop over a size settles it."""
+
+
+_HOST = {"__bool__", "__int__", "__float__", "__index__", "__complex__", "item", "tolist", "is_nonzero"}
+_ASKS: dict[str, tuple[Any, str]] = {
+    "equal": (torch.eq, "all"),
+    "allclose": (torch.isclose, "all"),
+    "__contains__": (torch.eq, "any"),
+}
+_HOST |= set(_ASKS)
+_LEAVES = {"numpy", "__array__", "__dlpack__"}
+_LISTS = {"unbind", "split", "chunk", "tensor_split", "split_with_sizes", "__iter__", "hsplit", "vsplit", "dsplit"}
+
+
+def _writes(name: str) -> bool:
+    """Whether a method of this name writes into its tensor."""
+    inplace = name.startswith("__i") and name not in ("__index__", "__int__", "__invert__", "__iter__")
+    return inplace or (name.endswith("_") and not name.endswith("__") and name != "requires_grad_")
 
 
 class Recorder(TorchFunctionMode):
     """Records one forward pass of `model`."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, constant: str = "_constant") -> None:
         super().__init__()
+        self.constant = constant
         self.model = model
         self.graph = fx.Graph()
         self.depth = 0
@@ -89,6 +188,7 @@ class Recorder(TorchFunctionMode):
         named = [*model.named_parameters(), *model.named_buffers()]
         self.names = {id(t): n for n, t in named}
         self.stack: list[str] = []
+        self.before = {n: (b, b.detach().clone()) for n, b in model.named_buffers()}
 
     def record(self, *inputs: Tensor) -> tuple[fx.Graph, dict[str, Tensor]]:
         """The graph of `model(*inputs)`, and tensors that it reads and that are neither parameter nor buffer."""
@@ -107,12 +207,31 @@ class Recorder(TorchFunctionMode):
         _ACTIVE.append(self)
         try:
             with torch.no_grad(), self:
+                builtins.range = _Range  # type: ignore[misc,assignment]
                 result = self.model(*inputs)
         finally:
+            builtins.range = _RANGE  # type: ignore[misc]
             _ACTIVE.pop()
             nn.Module.__call__ = original  # type: ignore[method-assign]
-        self.graph.output(self._encode(plain(result)))
+        outputs = self._encode(plain(result))
+        self._written()
+        self.graph.output(outputs)
         return self.graph, self.constants
+
+    def _written(self) -> None:
+        """Buffers that the pass has put other tensors in place of: the graph writes into them. They are as before again."""
+        for path, part in self.model.named_modules():
+            for name, held in part._buffers.items():  # pyright: ignore[reportPrivateUsage]
+                before = self.before.get(f"{path}.{name}" if path else name)
+                if before is None or held is before[0]:
+                    continue
+                if held is None or id(held) not in self.nodes or held.shape != before[0].shape:
+                    raise fail("X0802", f"the buffer `{name}` of `{path}` becomes something else")
+                self.add(self.graph.call_method("copy_", (self._of(before[0]), self._of(held))))
+                part._buffers[name] = before[0]  # pyright: ignore[reportPrivateUsage]
+        with torch.no_grad():
+            for held, value in self.before.values():
+                held.copy_(value)
 
     def _module(self, original: Any, module: nn.Module, args: Any, kwargs: Any) -> Any:
         path = self.paths.get(id(module))
@@ -122,23 +241,35 @@ class Recorder(TorchFunctionMode):
         if first is not None and path:
             entry = self._of(first)
             entry.meta["entries"] = (*entry.meta.get("entries", ()), path)
-        if not path or not is_leaf(module):
+        leaf = bool(path) and is_leaf(module)
+        if leaf and hooked(module):  # what hooks do is part of the graph
+            own = module.forward
+            module.forward = lambda *a, **k: self._leaf(own, path, a, k)
+            try:
+                result = original(module, *args, **kwargs)
+            finally:
+                del module.forward
+        elif not leaf:
             self.stack.append(path)
             try:
                 result = original(module, *args, **kwargs)
             finally:
                 self.stack.pop()
         else:
-            encoded = self._encode(args), self._encode(kwargs)
-            self.depth += 1
-            try:
-                result = original(module, *args, **kwargs)
-            finally:
-                self.depth -= 1
-            self._register(result, self._add(self.graph.call_module(path, *encoded), path.rpartition(".")[0]))
+            result = self._leaf(functools.partial(original, module), path, args, kwargs)
         if isinstance(result, Tensor) and path:
             node = self._of(result)
             node.meta["exits"] = (*node.meta.get("exits", ()), path)
+        return result
+
+    def _leaf(self, call: Any, path: str, args: Any, kwargs: Any) -> Any:
+        encoded = self._encode(args), self._encode(kwargs)
+        self.depth += 1
+        try:
+            result = call(*args, **kwargs)
+        finally:
+            self.depth -= 1
+        self._register(result, self.add(self.graph.call_module(path, *encoded), path.rpartition(".")[0]))
         return result
 
     def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -148,7 +279,17 @@ class Recorder(TorchFunctionMode):
         clean_args, clean_kwargs = _unflag(args), _unflag(kwargs)
         if self.depth:
             return func(*clean_args, **clean_kwargs)
-        result = func(*clean_args, **clean_kwargs)
+        self.depth += 1
+        try:
+            result = func(*clean_args, **clean_kwargs)
+        finally:
+            self.depth -= 1
+        if name in _HOST and isinstance(args[0], Tensor):
+            return self._read(func, args, kwargs, result)
+        if name in _LEAVES and id(args[0]) in self.nodes:
+            raise fail("X0802", f"the values leave torch at {located()[0]}")
+        if name == "__len__":
+            return self._size(args[0], 0, result)
         if name == "__get__":
             return self._property(func, args, result)
         if name == "__set__":
@@ -160,13 +301,13 @@ class Recorder(TorchFunctionMode):
             return self._size(args[0], int(dim), result)
         if name in ("numel", "nelement") and id(args[0]) not in self.names:
             base = self._of(args[0])
-            return TracedInt(result, lambda: self._add(self.graph.call_method("numel", (base,))))
+            return TracedInt(result, lambda: self.add(self.graph.call_method("numel", (base,))))
         if name == "__setitem__":
-            self._add(self.graph.call_function(operator.setitem, self._encode(args)))
+            self.add(self.graph.call_function(operator.setitem, self._encode(args)))
             return result
         if not _has_tensor(result):
             return result
-        if isinstance(result, Tensor) and id(result) in self.names and any(result is a for a in args):
+        if isinstance(result, Tensor) and id(result) in self.names and any(result is a for a in args) and not _writes(name):
             return result
         encoded_args, encoded_kwargs = self._encode(args), self._encode(kwargs)
         if name == "__getitem__":
@@ -175,7 +316,43 @@ class Recorder(TorchFunctionMode):
             node = self.graph.call_method(name, encoded_args, encoded_kwargs)
         else:
             node = self.graph.call_function(func, encoded_args, encoded_kwargs)
-        self._register(result, self._add(node))
+        self.add(node)
+        if name in _LISTS and isinstance(result, tuple | list):
+            count = self.add(self.graph.call_function(len, (node,)))
+            self.require(count, len(cast("list[Any]", result))).meta["sizes"] = True
+        self._register(result, node)
+        return result
+
+    def require(self, condition: Any, value: Any) -> fx.Node:
+        """The graph holds one branch of a decision: it goes on only where that comes out as it did."""
+        where, what = located()
+        return self.add(self.graph.call_function(require, (condition, value, f"{where}: {what}")))
+
+    def _read(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+        """A value that Python reads. What it is compared with at once is required to compare so; else its very value is."""
+        if not any(isinstance(a, Tensor) and (id(a) in self.nodes or id(a) in self.names) for a in args):
+            return result  # made of constants
+        name = func.__name__
+        if name in _ASKS:
+            compare, gather = _ASKS[name]
+            each = self.add(self.graph.call_function(compare, self._encode(args), self._encode(kwargs)))
+            self.require(self.add(self.graph.call_method(gather, (each,))), bool(result))
+            return result
+        source = self._of(args[0])
+        if isinstance(result, bool):
+            self.require(source, result)
+            return result
+        if isinstance(result, list):
+            self.require(source, result)
+            return result
+        read = self.add(self.graph.call_function(number, (source, result)))
+        followed = compared(result)
+        if followed is None:
+            self.require(read, result)
+        else:
+            function, other, first = followed
+            condition = self.graph.call_function(function, (read, other) if first else (other, read))
+            self.require(self.add(condition), function(*((result, other) if first else (other, result))))
         return result
 
     def _property(self, func: Any, args: Any, result: Any) -> Any:
@@ -184,7 +361,7 @@ class Recorder(TorchFunctionMode):
             return self._sizes(args[0], result)
         if not _has_tensor(result):
             return result
-        self._register(result, self._add(self.graph.call_function(getattr, (self._encode(args[0]), name))))
+        self._register(result, self.add(self.graph.call_function(getattr, (self._encode(args[0]), name))))
         return result
 
     def _sizes(self, tensor: Tensor, sizes: torch.Size) -> Any:
@@ -196,9 +373,10 @@ class Recorder(TorchFunctionMode):
         if id(tensor) in self.names:
             return value
         base = self._of(tensor)
-        return TracedInt(value, lambda: self._add(self.graph.call_method("size", (base, dim))))
+        return TracedInt(value, lambda: self.add(self.graph.call_method("size", (base, dim))))
 
-    def _add(self, node: fx.Node, scope: str | None = None) -> fx.Node:
+    def add(self, node: fx.Node, scope: str | None = None) -> fx.Node:
+        """The node, with its places."""
         node.meta.setdefault("scope", self.stack[-1] if scope is None and self.stack else scope or "")
         node.meta.setdefault("exits", ())
         node.meta.setdefault("entries", ())
@@ -211,9 +389,9 @@ class Recorder(TorchFunctionMode):
         if name is None:
             if tensor.requires_grad:
                 raise fail("X0802", "the model reads a trainable tensor that is no parameter of it")
-            name = f"_constant_{len(self.constants)}"
+            name = f"{self.constant}_{len(self.constants)}"
             self.constants[name] = tensor.detach().clone()
-        node = self._add(self.graph.get_attr(name), name.rpartition(".")[0])
+        node = self.add(self.graph.get_attr(name), name.rpartition(".")[0])
         self._bind(tensor, node)
         return node
 
@@ -227,11 +405,11 @@ class Recorder(TorchFunctionMode):
         elif isinstance(value, tuple | list):
             for i, item in enumerate(cast("list[Any]", value)):
                 if _has_tensor(item):
-                    self._register(item, self._add(self.graph.call_function(operator.getitem, (node, i))))
+                    self._register(item, self.add(self.graph.call_function(operator.getitem, (node, i))))
         elif isinstance(value, dict):
             for key, item in cast("dict[Any, Any]", value).items():
                 if _has_tensor(item):
-                    self._register(item, self._add(self.graph.call_function(operator.getitem, (node, key))))
+                    self._register(item, self.add(self.graph.call_function(operator.getitem, (node, key))))
 
     def _encode(self, value: Any) -> Any:
         match value:
@@ -281,7 +459,7 @@ def _has_tensor(value: Any) -> bool:
 
 def _unflag(value: Any) -> Any:
     if isinstance(value, TrainingFlag):
-        return bool(value)
+        return value.plain()
     if isinstance(value, TracedInt):
         return value
     if type(value) is tuple:

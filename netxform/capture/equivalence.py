@@ -28,6 +28,10 @@ class UnknownError(Exception):
     """The operations do not say all: random numbers, or a tensor of unknown origin."""
 
 
+class RandomError(UnknownError):
+    """A random number was drawn."""
+
+
 def provable(module: nn.Module) -> bool:
     """Whether equal programs of such modules mean equal results: usual tensors, and no layer that looks at the device."""
     usual = (Tensor, nn.Parameter, nn.Buffer)
@@ -35,13 +39,16 @@ def provable(module: nn.Module) -> bool:
     return plain and not any(isinstance(m, _BY_DEVICE) for m in module.modules())
 
 
-def program(module: nn.Module, inputs: tuple[Tensor, ...], known: dict[Any, Any], call: Callable[..., Any]) -> list[Any]:
+def program(
+    module: nn.Module, inputs: tuple[Tensor, ...], known: dict[Any, Any], call: Callable[..., Any], drawn: bool = False
+) -> list[Any]:
     """The operations of `call(*inputs)`, which runs the module, and where each result comes from, all on meta tensors.
 
-    Tensors of the module go by their names. `known` remembers shapes (see `core.kernels`). Raises UnknownError, and whatever
-    the module raises.
+    Tensors of the module go by their names. `known` remembers shapes (see `graph.shape_cache`). `drawn`: random numbers are
+    operations like others, equal under one state of the generator. Raises UnknownError, and whatever the module raises.
     """
     run = _Recording(known, module, inputs)
+    run.drawn = drawn
     with torch.no_grad(), run:
         result = call(*inputs)
     return [*run.steps, [run.told(t) for t in pytree.tree_leaves(plain(result)) if isinstance(t, Tensor)]]
@@ -59,6 +66,8 @@ def _names(module: nn.Module) -> dict[int, str]:
 
 
 class _Recording(Kernels):
+    drawn = False
+
     def __init__(self, known: dict[Any, Any], module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         super().__init__(known)
         self.names = _names(module) | {id(t): f"input {i}" for i, t in enumerate(inputs)}
@@ -83,8 +92,8 @@ class _Recording(Kernels):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise UnknownError
+        if not self.drawn and torch.Tag.nondeterministic_seeded in func.tags:
+            raise RandomError
         # where a result lies is no part of a program: here all lie on meta
         said = (self.told(args), {k: self.told(v) for k, v in kwargs.items() if k != "device"})
         result = self.answer(func, args, kwargs | {"device": "meta"} if _places(func) else kwargs)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from netxform.graph.frozen import THAWED
 from netxform.graph.layers import Attention, BatchNormAct2d, DropPath, Factored, Int8Embedding, Int8Linear, TTLinear
@@ -16,24 +17,73 @@ _OPEN = ("Transformer", "TransformerEncoder", "TransformerDecoder", "Transformer
 
 
 class TrainingFlag(int):
-    """`module.training` while a model is captured: false, and known again among the arguments of a function."""
+    """`module.training` while a model is captured: known again among the arguments of a function, and it knows who read it."""
+
+    path: str
+    reads: list[str]
+
+    def __new__(cls, value: int, path: str = "", reads: list[str] | None = None) -> TrainingFlag:
+        """`reads` gets the path of the module whenever code decides by its mode."""
+        self = int.__new__(cls, value)
+        self.path, self.reads = path, [] if reads is None else reads
+        return self
+
+    def plain(self) -> bool:
+        """The flag itself; nobody is told."""
+        return int.__ne__(self, 0)
+
+    def __repr__(self) -> str:
+        return repr(self.plain())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrainingFlag:
         return self
+
+
+def _reading(name: str) -> Any:
+    def read(self: TrainingFlag, *args: Any) -> Any:
+        if any(isinstance(a, torch.Tensor | fx.Proxy) for a in args):
+            return NotImplemented
+        self.reads.append(self.path)
+        return getattr(self.plain(), name)(*(a.plain() if isinstance(a, TrainingFlag) else a for a in args))
+
+    return read
+
+
+_READS = "bool int float index eq ne lt le gt ge hash invert neg and rand or ror xor rxor"
+for _name in (
+    *_READS.split(),
+    *(f"{side}{n}" for n in ("add", "sub", "mul", "truediv", "floordiv", "pow") for side in ("", "r")),
+):
+    setattr(TrainingFlag, f"__{_name}__", _reading(f"__{_name}__"))
 
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether the module stays one call: layers of torch.nn (containers and Transformer blocks apart) and our own."""
     if type(module) in THAWED or isinstance(module, _OWN):
         return True
-    if type(module) in (nn.Module, fx.GraphModule):
+    if type(module) in (nn.Module, fx.GraphModule) or computes_weights(module):
         return False
     name = type(module).__name__
     return type(module).__module__.startswith("torch.nn") and not isinstance(module, _CONTAINERS) and name not in _OPEN
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether something runs before or after the module's own forward."""
+    own: Any = module
+    return bool(own._forward_hooks or own._forward_pre_hooks)
+
+
+def computes_weights(module: nn.Module) -> bool:
+    """Whether a weight of the layer is computed each time from others: weight norm and its like, as hook or parametrization."""
+    own: Any = module
+    parametrized = type(module).__module__.startswith("torch.nn.utils.parametri")
+    return parametrized or any(type(h).__module__.startswith("torch.nn.utils.") for h in own._forward_pre_hooks.values())
+
+
 class Tracer(fx.Tracer):
     """A symbolic tracer that notes scopes, entries and exits; what it cannot enter stays a leaf (an island)."""
+
+    proxy_buffer_attributes = True  # a buffer is read when the graph runs, not when it is traced
 
     def __init__(self, islands: frozenset[str] = frozenset()) -> None:
         super().__init__()
@@ -60,7 +110,14 @@ class Tracer(fx.Tracer):
         leaf = self.is_leaf_module(m, path)
         self.scopes.append(path.rpartition(".")[0] if leaf else path)
         try:
-            result = super().call_module(m, forward, args, kwargs)
+            if leaf and hooked(m):  # what hooks do is part of the graph
+                m.forward = lambda *a, **k: self.create_proxy("call_module", path, a, k)
+                try:
+                    result = forward(*args, **kwargs)
+                finally:
+                    del m.forward
+            else:
+                result = super().call_module(m, forward, args, kwargs)
         except Exception:
             self.failing = self.failing or path
             raise
@@ -81,8 +138,15 @@ def symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.Grap
         raise
 
 
+def flag_at(graph: fx.Graph, path: str) -> fx.Node:
+    """A node that reads the mode of the module; the graph inserts it where it stands."""
+    node = graph.create_node("get_attr", f"{path}.training" if path else "training")
+    node.meta |= {"scope": path, "exits": (), "entries": (), "shape": None, "dtype": None}
+    return node
+
+
 def lower_training(module: fx.GraphModule) -> None:
-    """Functions that were called with `training=self.training` become modules, so that `train()` still switches them."""
+    """Dropout that was called with `training=self.training` becomes a module; other functions read the flag of that module."""
     functions: dict[Any, type[nn.Module]] = {
         nn.functional.dropout: nn.Dropout,
         nn.functional.dropout1d: nn.Dropout1d,
@@ -94,7 +158,7 @@ def lower_training(module: fx.GraphModule) -> None:
     }
     count = 0
     for node in list(module.graph.nodes):
-        values = (*node.args, *node.kwargs.values())
+        values = pytree.tree_leaves((node.args, node.kwargs))
         if not any(isinstance(v, TrainingFlag) for v in values):
             continue
         kind = functions.get(node.target) if node.op == "call_function" else None
@@ -114,8 +178,14 @@ def lower_training(module: fx.GraphModule) -> None:
             node.replace_all_uses_with(made)
             module.graph.erase_node(node)
         else:
-            node.args = fx.node.map_aggregate(node.args, _settle)  # type: ignore[assignment]
-            node.kwargs = fx.node.map_aggregate(node.kwargs, _settle)  # type: ignore[assignment]
+            with module.graph.inserting_before(node):
+                flags = {v.path: flag_at(module.graph, v.path) for v in values if isinstance(v, TrainingFlag)}
+
+            def read(value: Any, flags: dict[str, fx.Node] = flags) -> Any:
+                return flags[value.path] if isinstance(value, TrainingFlag) else value
+
+            node.args = fx.node.map_aggregate(node.args, read)  # type: ignore[assignment]
+            node.kwargs = fx.node.map_aggregate(node.kwargs, read)  # type: ignore[assignment]
 
 
 def drop_asserts(graph: fx.Graph) -> None:
@@ -138,10 +208,6 @@ def foreign(graph: fx.Graph) -> str | None:
             if space.split(".")[0] not in ("torch", "_operator", "math", "builtins"):
                 return f"{space}.{getattr(node.target, '__name__', node.target)}"
     return None
-
-
-def _settle(value: Any) -> Any:
-    return bool(value) if isinstance(value, TrainingFlag) else value
 
 
 def _taken(module: nn.Module, path: str) -> bool:

@@ -68,6 +68,14 @@ def lent(tensor: Tensor) -> Tensor:
     return tensor.detach().clone() if type(tensor) is Tensor else copy.deepcopy(tensor)
 
 
+def own(tensor: Tensor) -> Tensor:
+    """A tensor with the same numbers in memory of its own, whose history is forgotten."""
+    made = tensor.detach().clone()
+    if type(tensor) is nn.Parameter:
+        return nn.Parameter(made, requires_grad=tensor.requires_grad)
+    return made if type(tensor) is Tensor else copy.deepcopy(tensor)
+
+
 def weightless(tensor: Tensor) -> Tensor:
     """A tensor of the same shape and strides on the meta device."""
     empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")

@@ -48,6 +48,8 @@ class MetaRun(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """The value of the node, without the record of where in the source it was made."""
         args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n.target is torch.full and len(args) > 1 and isinstance(args[1], Tensor) and args[1].is_meta:
+            args, kwargs = (args[0], 0), {"dtype": args[1].dtype} | kwargs  # the number is not known here
         return getattr(self, n.op)(n.target, args, kwargs)
 
 
@@ -68,12 +70,17 @@ class _Shapes(MetaRun):
                 f"the network no longer runs at `{n.name}` in `{where}`: {text}",
                 notes=(f"node: {n.format_node()}",),
             ) from error
-        if isinstance(value, Tensor):
-            n.meta["shape"], n.meta["dtype"] = tuple(value.shape), value.dtype
-        else:
-            n.meta["shape"] = pytree.tree_map(lambda t: tuple(t.shape) if isinstance(t, Tensor) else None, value)
-            n.meta["dtype"] = None
-        return value
+        return noted(n, value)
+
+
+def noted(n: fx.Node, value: Any) -> Any:
+    """The value, with its shape and dtype noted on the node."""
+    if isinstance(value, Tensor):
+        n.meta["shape"], n.meta["dtype"] = tuple(value.shape), value.dtype
+    else:
+        n.meta["shape"] = pytree.tree_map(lambda t: tuple(t.shape) if isinstance(t, Tensor) else None, value)
+        n.meta["dtype"] = None
+    return value
 
 
 def annotate(graph: fx.Graph, module: nn.Module, *inputs: Tensor) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.graph.copies import parts, same, structure, tensors_of, weightless
+from netxform.graph.guards import Guard, guards_of
 from netxform.graph.layers import Int8Embedding
 from netxform.graph.meta import annotate
 from netxform.graph.shape_cache import Kernels
@@ -46,8 +47,15 @@ class Network:
     front_end: str
     islands: tuple[Island, ...] = ()
     notes: tuple[str, ...] = ()
+    # the inputs that it was captured with: where decisions are guarded, others may be refused
+    given: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
     # what was found out about it; a twin knows it too, a changed network does not
     known: dict[str, Any] = field(default_factory=dict[str, Any], init=False, repr=False, compare=False)
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """The decisions on values and sizes that the graph holds one branch of."""
+        return guards_of(self.module.graph)
 
 
 def exit_nodes(network: Network, path: str) -> list[fx.Node]:
@@ -110,7 +118,12 @@ SAMPLES = 8
 
 
 def samples(network: Network, seed: int) -> tuple[Tensor, ...]:
-    """Inputs to measure on: `SAMPLES` samples, drawn as `example` draws them, the same for the same seed."""
+    """Inputs to measure on: `SAMPLES` samples, drawn as `example` draws them, the same for the same seed.
+
+    Where the network holds decisions on its inputs, the inputs that it was captured with.
+    """
+    if network.given and network.guards:
+        return network.given
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         batched = [i.shape[0] if i.shape else 1 for i in network.inputs]

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import fx
 
+from netxform.graph.guards import is_guard, only
 from netxform.graph.network import Network
 from netxform.graph.tensors import held
 
@@ -67,13 +68,17 @@ def sweep(module: fx.GraphModule) -> None:
 
 
 def _needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
-    """The ancestors of the roots, and the in-place writes that change one of them before it is read."""
+    """The ancestors of the roots, the in-place writes that change one of them before it is read, and the guards before them."""
     needed: set[fx.Node] = set()
     stack = list(roots)
     writers: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.nodes:
         if _writes(node):
-            for source in node.all_input_nodes[:1]:
+            for source in (
+                [n for n in node.all_input_nodes if n is not node.args[0]][:1]
+                if node.target is only
+                else node.all_input_nodes[:1]
+            ):
                 writers.setdefault(source, []).append(node)
     order = {n: i for i, n in enumerate(graph.nodes)}
     last = max((order[r] for r in roots), default=0)
@@ -84,6 +89,9 @@ def _needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
         needed.add(node)
         stack += node.all_input_nodes
         stack += [w for w in writers.get(node, []) if order[w] <= last]
+        if not stack:  # a guard speaks for what comes after it
+            end = max((order[n] for n in needed if n.op != "output" and n.op != "placeholder"), default=0)
+            stack += [n for n in graph.nodes if is_guard(n) and order[n] < end and n not in needed]
     return needed
 
 
@@ -94,6 +102,9 @@ def _writes(node: fx.Node) -> bool:
         return name.endswith("_") and not name.endswith("__")
     if node.op == "call_function":
         name = getattr(node.target, "__name__", "")
+        if node.target is only:
+            name = str(node.args[1])
+            return name.endswith("_") and not name.endswith("__")
         return node.target is operator.setitem or (name.startswith("i") and node.target is getattr(operator, name, None))
     return False
 

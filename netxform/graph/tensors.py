@@ -16,6 +16,7 @@ NAMES = {
     torch.int64: "i64",
     torch.int32: "i32",
     torch.bool: "bool",
+    torch.complex64: "c64",
     torch.uint8: "u8",
     torch.int8: "i8",
 }

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from netxform.capture.capture import _Judge, _recorded, _symbolic, capture
+from netxform.capture.capture import _recorded, _symbolic, capture
 from netxform.capture.equivalence import program, provable
+from netxform.capture.judge import Judge
 from netxform.graph.copies import lent, structure, tensors_of, weightless
 from netxform.graph.shape_cache import Kernels
 from netxform.zoo import REGISTRY, build
@@ -21,7 +22,7 @@ from tests.strategies import networks, randomized, zoo_input
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_the_zoo_is_accepted_without_computing_anything(name: str) -> None:
     model = build(name)
-    judge = _Judge(model, (zoo_input(name, 1),))
+    judge = Judge(model, (zoo_input(name, 1),))
     assert judge.accept(_symbolic(model))
     assert "runs" not in vars(judge)
 
@@ -30,7 +31,7 @@ def test_the_zoo_is_accepted_without_computing_anything(name: str) -> None:
 @settings(max_examples=25)
 def test_another_graph_is_not_accepted(model: nn.Module, data: st.DataObject) -> None:
     x = torch.randn(2, 2, 6, 6)
-    judge = _Judge(model, (x,))
+    judge = Judge(model, (x,))
     graph = _symbolic(model)
     node = data.draw(st.sampled_from([n for n in graph.graph.nodes if n.op == "call_module"]))
     with graph.graph.inserting_after(node):
@@ -59,7 +60,7 @@ def test_tensors_are_told_apart_by_name() -> None:
     calls = [n for n in graph.graph.nodes if n.op == "call_module"]
     calls[0].target, calls[1].target = calls[1].target, calls[0].target
     graph.recompile()
-    judge = _Judge(model, (torch.randn(2, 3),))
+    judge = Judge(model, (torch.randn(2, 3),))
     shadow = structure(graph, weightless)
     assert judge.programs is not None
     assert program(shadow, (torch.empty(2, 3, device="meta"),), {}, shadow) != judge.programs[0]
@@ -84,7 +85,7 @@ class Writes(nn.Module):
 def test_writing_in_place_is_the_same_only_where_nobody_sees_it(view: bool) -> None:
     model = Writes(view).eval()
     x = torch.randn(3, 4)
-    judge = _Judge(model, (x,))
+    judge = Judge(model, (x,))
     graph = _symbolic(model)
     shadow = structure(graph, weightless)
     equal = program(shadow, (weightless(x),), {}, shadow) == judge.programs[0]
@@ -104,7 +105,7 @@ class Factories(nn.Module):
 
 def test_tensors_that_an_operation_makes_are_known() -> None:
     x = torch.randn(2, 3)
-    judge = _Judge(Factories(), (x,))
+    judge = Judge(Factories(), (x,))
     assert judge.accept(_recorded(Factories(), (x,)))
     assert not judge.accept(_symbolic(Factories()))  # there `arange` is a constant: values say that it is the same
 
@@ -122,7 +123,7 @@ class Constant(nn.Module):
 
 @pytest.mark.parametrize("how", ["tensor", "random"])
 def test_what_a_program_does_not_say_is_not_proved(how: str) -> None:
-    judge = _Judge(Constant(how), (torch.zeros(2, 3),))
+    judge = Judge(Constant(how), (torch.zeros(2, 3),))
     assert judge.programs is None
 
 

@@ -1,0 +1,185 @@
+"""Whether a graph computes what the model computes: equal programs on meta tensors, or equal values."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from netxform.capture import sizes
+from netxform.capture.concrete import plain
+from netxform.capture.equivalence import RandomError, UnknownError, program, provable
+from netxform.errors import fail
+from netxform.graph.copies import own, parts, structure, weightless
+from netxform.graph.guards import REFUSES
+from netxform.graph.meta import MetaRun, annotate
+from netxform.graph.shape_cache import Kernels
+
+Given = tuple[Tensor, ...]
+
+
+class Judge:
+    """Compares graphs with one model.
+
+    `narrow`: the last graph was right, and its guards refuse other batch sizes. `random`: the model draws random numbers in
+    eval mode.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Given) -> None:
+        self.model = model
+        self.given = (inputs, tuple(_bigger(t) for t in inputs))
+        self.shapes: dict[Any, Any] = {}
+        self.narrow = False
+        self.random = False
+        self.on_meta = any(t.is_meta for t in (*inputs, *model.parameters()))
+
+    def accept(self, module: fx.GraphModule, recorded: bool = False) -> bool:
+        """Returns whether shapes and dtypes were noted on the way. Raises NetxformError X0802 where they differ.
+
+        A recorded pass has gone one way through the sizes: guards whose sizes never change are taken out of it, and what holds
+        at the given sizes alone is guarded.
+        """
+        self.narrow = False
+        extra = [n.name for n in module.graph.nodes if n.op == "placeholder"][len(self.given[0]) :]
+        if extra:
+            raise fail("X0802", f"`{extra[0]}`, which has a default, would become an input")
+        if recorded:
+            programs = sizes.settle(module, self)
+            if self.programs is not None and programs == self.programs:
+                return True
+        elif self.programs is not None:
+            try:
+                shadow = parts(module, weightless)
+                first = functools.partial(annotate, module.graph, shadow)
+                if self._programs(shadow, first, MetaRun(shadow, graph=module.graph).run) == self.programs:
+                    return True
+            except Exception:
+                pass  # then by values
+        self._compare(module)
+        return False
+
+    @cached_property
+    def programs(self) -> list[list[Any]] | None:
+        """The model's programs at both batch sizes, where they say all."""
+        if not provable(self.model):
+            return None
+        try:
+            return self._programs(self.shadow, self.shadow, self.shadow)
+        except RandomError:
+            self.random = True
+            return None
+        except Exception:
+            return None
+
+    @cached_property
+    def shadow(self) -> nn.Module:
+        """The model without weights, in eval mode."""
+        return structure(self.model, weightless).eval()
+
+    def _programs(self, module: nn.Module, *calls: Callable[..., Any]) -> list[list[Any]]:
+        given = [tuple(weightless(t) for t in inputs) for inputs in self.given]
+        return [program(module, inputs, self.shapes, call) for inputs, call in zip(given, calls, strict=True)]
+
+    @cached_property
+    def runs(self) -> list[tuple[Given, list[Tensor], dict[str, Tensor]]]:
+        """What eager computes at both batch sizes, at the second where it can, and its buffers then. Nothing on meta."""
+        if self.on_meta:
+            return []
+        runs: list[tuple[Given, list[Tensor], dict[str, Tensor]]] = []
+        for i, given in enumerate(self.given):
+            try:
+                runs.append((given, *_values(self.model, given)))
+            except Exception as error:
+                if i == 0:
+                    text = str(error).strip().split("\n")[0]
+                    raise fail("X0802", f"the model does not run on these inputs: {text}") from error
+        return runs
+
+    def _compare(self, module: fx.GraphModule) -> None:
+        for i, (given, wanted, buffers) in enumerate(self.runs):
+            try:
+                got, held = _values(module, given)
+            except RuntimeError as error:
+                if i and REFUSES in str(error):
+                    self.narrow = True
+                    return
+                raise
+            if len(got) != len(wanted):
+                raise fail("X0802", f"the graph returns {len(got)} tensors, the model {len(wanted)}")
+            same = all(_equal(a, b) for a, b in zip(got, wanted, strict=True))
+            if not same or not all(_equal(held[n], b) for n, b in buffers.items() if n in held):
+                raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
+
+    def trains(self, module: fx.GraphModule) -> bool:
+        """Whether graph and model do the same in training: results and written buffers, under one random state."""
+        given = self.given[1]
+        try:
+            empty = tuple(weightless(t) for t in given)
+            shadow, other = structure(module, weightless).train(), structure(self.model, weightless).train()
+            with torch.device("meta"):
+                ours = program(shadow, empty, self.shapes, MetaRun(shadow, graph=module.graph).run, drawn=True)
+                if provable(self.model) and ours == program(other, empty, self.shapes, other, drawn=True):
+                    return True
+        except Exception:
+            pass  # then by values
+        if self.on_meta:
+            return False
+        try:
+            ours, theirs = (_values(m, given, training=True) for m in (module, self.model))
+        except Exception:
+            return False
+        same = len(ours[0]) == len(theirs[0]) and all(_equal(a, b) for a, b in zip(ours[0], theirs[0], strict=True))
+        return same and all(_equal(ours[1][n], b) for n, b in theirs[1].items() if n in ours[1])
+
+    def told(self, shadow: nn.Module, inputs: Given, call: Callable[..., Any]) -> list[Any] | None:
+        """The program of a call on meta tensors, None where programs do not say all. Raises what the call raises."""
+        empty = tuple(weightless(t) for t in inputs)
+        if self.programs is not None:
+            try:
+                return program(shadow, empty, self.shapes, call)
+            except UnknownError:
+                pass
+        with torch.no_grad(), torch.device("meta"), Kernels(self.shapes):
+            call(*empty)
+        return None
+
+    def same_at(self, module: fx.GraphModule, inputs: Given, ours: list[Any] | None) -> bool:
+        """Whether the graph, whose program is `ours`, is the model there; where the model does not run, it is not."""
+        try:
+            if ours is not None and ours == self.told(self.shadow, inputs, self.shadow):
+                return True
+            if self.on_meta:
+                return False
+            got, wanted = _values(module, inputs)[0], _values(self.model, inputs)[0]
+            return len(got) == len(wanted) and all(_equal(a, b) for a, b in zip(got, wanted, strict=True))
+        except Exception:
+            return False
+
+
+def _values(module: nn.Module, given: Given, training: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """What a copy of the module computes, and its buffers afterwards; in training under one random state."""
+    copied = structure(module, own).train(training)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]) if training else contextlib.nullcontext():
+        if training:
+            torch.manual_seed(0)
+        run = copied.forward if isinstance(copied, fx.GraphModule) else copied  # a graph that fails when called prints
+        result = _leaves(plain(run(*[t.clone() for t in given])))
+    return result, dict(copied.named_buffers())
+
+
+def _bigger(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor.flip(0), tensor], 0) if tensor.dim() else tensor
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    return [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())

@@ -1,0 +1,83 @@
+"""Where in the model's own code something happens, and what the code does with it there."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import operator
+import os
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import islice
+from types import FrameType
+from typing import Any
+
+import torch
+
+_OURS = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, torch.__file__))
+_SIGNS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+
+
+def _frame() -> FrameType | None:
+    """The innermost frame of code that is neither torch's nor of this package."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None and frame.f_code.co_filename.startswith((*_OURS, "<")):
+        frame = frame.f_back
+    return frame
+
+
+def located() -> tuple[str, str]:
+    """File and line of the model's code that is running, and the text of that line."""
+    frame = _frame()
+    if frame is None:
+        return "the model", "a decision"
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(file, line, frame.f_globals).split("  #")[0].strip().rstrip(":")
+    return f"{os.path.basename(file)}:{line}", text.replace("`", "'") or "a decision"
+
+
+def compared(value: Any) -> tuple[Callable[[Any, Any], Any], Any, bool] | None:
+    """What the code compares the number with that it reads just now: how, with what, and whether the number stands first.
+
+    None where it does something else with it, or where the other side is no plain number.
+    """
+    frame = _frame()
+    if frame is None:
+        return None
+    place = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None), None)
+    tree = _tree(frame.f_code.co_filename)
+    if place is None or tree is None:
+        return None
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _SIGNS):
+            continue
+        for side, other, first in ((node.left, node.comparators[0], True), (node.comparators[0], node.left, False)):
+            if (side.lineno, side.end_lineno, side.col_offset, side.end_col_offset) == place:
+                found = _number(other, frame)
+                return None if found is None else (_SIGNS[type(node.ops[0])], found, first)
+    return None
+
+
+def _number(node: ast.expr, frame: FrameType) -> int | float | None:
+    """A number that is written down, or held by a local or global variable."""
+    try:
+        found: Any = ast.literal_eval(node)
+    except ValueError:
+        found = {**frame.f_globals, **frame.f_locals}.get(node.id) if isinstance(node, ast.Name) else None
+    return found if type(found) in (int, float) else None
+
+
+@lru_cache(maxsize=64)
+def _tree(file: str) -> ast.Module | None:
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return None

@@ -1,0 +1,194 @@
+"""The law of capture on generated modules: graph equals model on every input, length and mode, or raises a guard.
+
+`pytest tests/capture/test_silence.py --captures 2000` draws that many modules.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import netxform as nx
+from netxform.capture.capture import capture
+
+WIDTH = 4
+
+
+class Step(nn.Module):
+    """One step on (N, T, WIDTH), of the kind asked for."""
+
+    def __init__(self, kind: str, number: int) -> None:
+        super().__init__()
+        self.kind, self.number = kind, number
+        self.fc = nn.Linear(WIDTH, WIDTH)
+        self.register_buffer("seen", torch.zeros(WIDTH))
+        self.count = 0
+
+    def forward(self, x):
+        n = self.number
+        match self.kind:
+            case "layer":
+                return torch.tanh(self.fc(x))
+            # values
+            case "any":
+                return self.fc(x) if (x > n).any() else x * 2
+            case "item":
+                return self.fc(x) if x.mean().item() > 0 else x - 1
+            case "float":
+                scale = 2.0 if float(x.amax()) < n else 0.5
+                return x * scale
+            case "int":
+                return x * int((x > 0).sum() > n)
+            case "none":
+                mask = x[..., 0] > -n
+                mask = None if mask.all() else mask
+                return x if mask is None else x * mask[..., None]
+            # sizes
+            case "loop":
+                h = x[:, 0]
+                for t in range(x.shape[1]):
+                    h = torch.tanh(self.fc(x[:, t]) + h)
+                return x + h[:, None]
+            case "unbind":
+                return torch.stack([self.fc(p) * (i + 1) for i, p in enumerate(x.unbind(1))], 1)
+            case "longer":
+                return x[:, : x.size(1) - 1] if x.size(1) > n + 2 else self.fc(x)
+            case "halves":
+                half = x.shape[1] // 2
+                return torch.cat([x[:, half:], x[:, :half]], 1)
+            case "root":
+                return x * x.shape[1] ** -0.5
+            case "pieces":
+                return torch.cat([p * (i + 1) for i, p in enumerate(x.split(n + 1, 1))], 1)
+            case "batch":
+                return x.reshape(x.shape[0] * x.shape[1], -1).relu().view(x.shape[0], -1, WIDTH)
+            # modes
+            case "dropout":
+                return F.dropout(x, 0.5, self.training)
+            case "noise":
+                return x + torch.randn_like(x) if self.training else x
+            case "keep":
+                if not self.training:
+                    return x
+                return x * torch.floor(0.5 + torch.rand((x.shape[0], 1, 1)))
+            case "average":
+                if self.training:
+                    self.seen.mul_(0.5).add_(x.mean((0, 1)) * 0.5)
+                return x - self.seen
+            case "probability":
+                k = F.scaled_dot_product_attention(x, x, x, dropout_p=0.3 if self.training else 0.0)
+                return x + k
+            case "two":
+                return self.fc(x) if self.training else torch.relu(x)
+            # in place
+            case "add_":
+                h = self.fc(x)
+                h += x
+                return h
+            case "view":
+                h = self.fc(x)
+                h[:, 0].mul_(2)
+                return h
+            case "set":
+                h = self.fc(x)
+                h[..., n % WIDTH] = 0.5
+                return h + h.relu_()
+            case "counter":
+                self.seen += 1
+                return x
+            case _:
+                return x
+
+
+KINDS = """layer layer any item float int none loop unbind longer halves root pieces batch dropout noise keep average
+probability two add_ view set counter""".split()
+
+
+def doubled(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    """A hook behind a module."""
+    return out * 2
+
+
+def shifted(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """A hook before a module."""
+    return (args[0] - 0.25,)
+
+
+@st.composite
+def modules(draw: st.DrawFn) -> nn.Module:
+    """A chain of steps with hooks on some of them, some frozen in eval mode."""
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    steps = [Step(draw(st.sampled_from(KINDS)), draw(st.integers(0, 3))) for _ in range(draw(st.integers(1, 4)))]
+    model = nn.Sequential(*steps).train()
+    for step in steps:
+        hook = draw(st.sampled_from(["", "", "", "behind", "before", "inner"]))
+        if hook == "behind":
+            step.register_forward_hook(doubled)
+        elif hook == "before":
+            step.register_forward_pre_hook(shifted)
+        elif hook == "inner":
+            step.fc.register_forward_hook(doubled)
+        if draw(st.integers(0, 4)) == 0:
+            step.eval()
+    return model
+
+
+def outcome(module: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    copied = copy.deepcopy(module)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        out = copied(x.clone())
+    return out, dict(copied.named_buffers())
+
+
+def check(model: nn.Module, data: st.DataObject) -> None:
+    batch, length = data.draw(st.integers(2, 3)), data.draw(st.integers(2, 5))
+    x = torch.randn(batch, length, WIDTH) * data.draw(st.sampled_from([0.1, 1.0, 5.0]))
+    modes = [m.training for m in model.modules()]
+    before = copy.deepcopy(model.state_dict())
+    try:
+        network = capture(model, x)
+    except nx.NetxformError as error:
+        assert error.diagnostics[0].code == "X0802"
+        return
+    assert modes == [m.training for m in model.modules()]
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert list(network.module.state_dict()) == list(before)
+    for how in ("own", "eval", "train"):
+        if how != "own":
+            model.train(how == "train")
+            network.module.train(how == "train")
+        told = any("train() loses" in note for note in network.notes)
+        for _ in range(3):
+            shape = (data.draw(st.integers(1, 4)), data.draw(st.integers(1, 7)), WIDTH)
+            scale, shift = data.draw(st.sampled_from([0.0, 0.1, 1.0, 5.0])), data.draw(st.sampled_from([0, 3, -3]))
+            given_ = torch.randn(shape) * scale + shift
+            for inputs in (x, given_):
+                try:
+                    wanted, buffers = outcome(model, inputs)
+                except Exception:
+                    continue
+                try:
+                    got, held = outcome(network.module, inputs)
+                except Exception:  # a guard, or a shape that does not fit: it is no silent difference
+                    continue
+                if told and any(m.training for m in model.modules()):
+                    continue
+                assert got.shape == wanted.shape
+                assert torch.equal(got.nan_to_num(), wanted.nan_to_num())
+                assert all(torch.equal(t, held[n]) for n, t in buffers.items() if n in held)
+
+
+def test_nothing_differs_silently(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> None:
+    @given(modules(), st.data())
+    @settings(max_examples=int(request.config.getoption("--captures")))
+    def law(model: nn.Module, data: st.DataObject) -> None:
+        check(model, data)
+
+    law()
