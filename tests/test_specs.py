@@ -61,6 +61,7 @@ def test_the_public_names() -> None:
         "capture",
         "check",
         "compare",
+        "export",
         "format",
         "load",
         "parse",

@@ -185,7 +185,7 @@ def test_a_stored_graph_can_name_no_code(change: dict[str, str]) -> None:
 def test_an_interrupted_run_resumes_to_the_same_bytes(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import netxform.training.fit as fit
 
-    real = fit._save
+    real = fit.save
     calls = []
 
     def stop(run, path) -> None:
@@ -193,11 +193,11 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(made: Path, tmp_path: Path
         calls.append(path)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit, "_save", stop)
+    monkeypatch.setattr(fit, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         nx.apply(SPEC, out=tmp_path / "b")
     assert not (tmp_path / "b").exists()
-    monkeypatch.setattr(fit, "_save", real)
+    monkeypatch.setattr(fit, "save", real)
     nx.apply(SPEC, out=tmp_path / "b", resume=True)
     assert (tmp_path / "b" / "model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()
     assert not (tmp_path / ".b.resume").exists()
