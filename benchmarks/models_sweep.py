@@ -5,7 +5,7 @@
                                           [--limit-s 60] [--memory-gb 6] [--jobs 1] [--again CELL,…]
     python -m benchmarks.models_sweep table [--result NAME]
 
-A library is imported once, and each model runs in a fork of that process under limits of time (a step) and memory. A line of
+A library is imported once, and each model runs in a fork of that process under limits of processor time (a step) and memory. A line of
 results/NAME.jsonl is a model; steps that it has are not repeated, but those whose cell is named in `--again`.
 """
 
@@ -34,6 +34,7 @@ from benchmarks.sweep_rows import PINNED, Row, rows
 from benchmarks.sweep_steps import BASE, BUNDLE, STEPS, VERBS, Late, Subject, judged, line, step
 
 CELLS = ("ok", "guarded", "refused+", "refused", "wrong", "crash", "time", "memory", "–")
+WAIT = 15  # a step may take as many times its seconds by the clock, on a machine that others use too
 QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NO_ALBUMENTATIONS_UPDATE": "1", "YOLO_OFFLINE": "true"}
 
 
@@ -45,15 +46,15 @@ def attempt(subject: Subject, name: str, limit: float) -> dict[str, Any]:
         raise Late
 
     start = time.perf_counter()
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, limit)
     try:
         said, figure = step(name)(subject)
         cell, _, why = said.partition(": ")
         out: dict[str, Any] = {"cell": cell} | ({"why": why} if why else {}) | ({"gap": figure} if figure else {})
     except BaseException as error:
         out = judged(error)
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     return out | {"s": round(time.perf_counter() - start, 2)}
 
 
@@ -87,7 +88,7 @@ def model(row: Row, steps: list[str], limit: float, memory: float) -> dict[str, 
         os.close(into)
         rest, ended = b"", False
         while not ended:
-            ready, _, _ = select.select([out], [], [], 1.5 * limit + 10)
+            ready, _, _ = select.select([out], [], [], WAIT * limit)
             part = os.read(out, 65536) if ready else b""
             ended = not part
             *lines, rest = (rest + part).split(b"\n")
@@ -145,7 +146,9 @@ def sweep(args: argparse.Namespace, record: Path) -> None:
     wanted = [s for g in args.steps.split(",") for s in groups.get(g, (g,))]
     unknown = [s for s in wanted if s not in STEPS]
     if unknown:
-        raise SystemExit(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}, and the groups {', '.join(groups)}")
+        raise SystemExit(
+            f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}, and the groups {', '.join(groups)}"
+        )
     done, lock = load(record), Lock()
     again = set(args.again.split(",")) if args.again else set()
     todo: dict[str, list[tuple[Row, list[str]]]] = collections.defaultdict(list)
@@ -192,7 +195,9 @@ def causes(record: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
         for name, cell in cells.items():
             if cell["cell"] not in ("ok", "–", "guarded"):
                 found[cell["cell"], name, kind(cell)].append(key)
-    for (cell, name, why), keys in sorted(found.items(), key=lambda x: (CELLS.index(x[0][0]), STEPS.index(x[0][1]), -len(x[1]))):
+    for (cell, name, why), keys in sorted(
+        found.items(), key=lambda x: (CELLS.index(x[0][0]), STEPS.index(x[0][1]), -len(x[1]))
+    ):
         some = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
         yield f"| {cell} | {name} | {len(keys)} | {why.replace('|', '/')} | {some} |"
 

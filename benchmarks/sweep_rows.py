@@ -139,7 +139,13 @@ def torchvision_rows() -> Iterator[Row]:
         frames = 16 if name == "s3d" else 8
         side = 96 if name == "s3d" else 64
         yield Row("torchvision", name, lambda n=name: getattr(video, n)(weights=None), lambda b, s, _, f=frames: (torch.randn(b, 3, f, s, s),), (side,))  # fmt: skip
-    yield Row("torchvision", "mvit_v2_s", lambda: video.mvit_v2_s(weights=None), lambda b, s, _: (torch.randn(b, 3, 16, s, s),), (224,))
+    yield Row(
+        "torchvision",
+        "mvit_v2_s",
+        lambda: video.mvit_v2_s(weights=None),
+        lambda b, s, _: (torch.randn(b, 3, 16, s, s),),
+        (224,),
+    )
 
 
 TIMM = {
@@ -231,7 +237,13 @@ def smp_rows() -> Iterator[Row]:
     smp = Lazy("segmentation_models_pytorch")
     for name in "Unet UnetPlusPlus Linknet FPN PSPNet MAnet DeepLabV3 DeepLabV3Plus UPerNet Segformer".split():
         yield Row("segmentation-models-pytorch", name, lambda n=name: getattr(smp, n)("resnet18", encoder_weights=None, classes=3), picture(), (64, 96))  # fmt: skip
-    yield Row("segmentation-models-pytorch", "PAN", lambda: smp.PAN("resnet18", encoder_weights=None, classes=3), picture(), (128, 160))
+    yield Row(
+        "segmentation-models-pytorch",
+        "PAN",
+        lambda: smp.PAN("resnet18", encoder_weights=None, classes=3),
+        picture(),
+        (128, 160),
+    )
     yield Row("segmentation-models-pytorch", "Unet-mobilenet", lambda: smp.Unet("mobilenet_v2", encoder_weights=None, classes=3), picture(), (64, 96))  # fmt: skip
     yield Row("segmentation-models-pytorch", "Unet-scse", lambda: smp.Unet("resnet18", encoder_weights=None, decoder_attention_type="scse"), picture(), (64, 96))  # fmt: skip
 
@@ -279,10 +291,18 @@ def monai_rows() -> Iterator[Row]:
 
 def ultralytics_rows() -> Iterator[Row]:
     tasks = Lazy("ultralytics.nn.tasks")
-    kinds = {"": "DetectionModel", "-seg": "SegmentationModel", "-pose": "PoseModel", "-cls": "ClassificationModel", "-obb": "OBBModel"}
+    kinds = {
+        "": "DetectionModel",
+        "-seg": "SegmentationModel",
+        "-pose": "PoseModel",
+        "-cls": "ClassificationModel",
+        "-obb": "OBBModel",
+    }
     for name in "yolov8n yolov8n-seg yolov8n-pose yolov8n-cls yolov8n-obb yolo11n yolo11n-cls yolo11n-seg yolo12n yolov5n yolov6n yolov9t yolov10n yolov3-tiny yolo26n".split():  # fmt: skip
         kind = kinds.get("-" + name.split("-")[-1] if "-" in name else "", "DetectionModel")
-        yield Row("ultralytics", name, lambda n=name, k=kind: getattr(tasks, k)(f"{n}.yaml", verbose=False), picture(), (64, 96))
+        yield Row(
+            "ultralytics", name, lambda n=name, k=kind: getattr(tasks, k)(f"{n}.yaml", verbose=False), picture(), (64, 96)
+        )
 
 
 def open_clip_rows() -> Iterator[Row]:
@@ -383,7 +403,13 @@ def x_transformers_rows() -> Iterator[Row]:
 def table_rows() -> Iterator[Row]:
     """Faces, series and tables."""
     face, mtcnn = Lazy("facenet_pytorch.models.inception_resnet_v1"), Lazy("facenet_pytorch.models.mtcnn")
-    yield Row("facenet-pytorch", "InceptionResnetV1", lambda: face.InceptionResnetV1(pretrained=None, device="cpu"), picture(), (96, 128))
+    yield Row(
+        "facenet-pytorch",
+        "InceptionResnetV1",
+        lambda: face.InceptionResnetV1(pretrained=None, device="cpu"),
+        picture(),
+        (96, 128),
+    )
     yield Row("facenet-pytorch", "InceptionResnetV1-classify", lambda: face.InceptionResnetV1(pretrained=None, classify=True, num_classes=7, device="cpu"), picture(), (96, 128))  # fmt: skip
     for name, size in (("PNet", 12), ("RNet", 24), ("ONet", 48)):
         yield Row("facenet-pytorch", name, lambda n=name: getattr(mtcnn, n)(pretrained=False), picture(), (size,))
@@ -398,14 +424,24 @@ def table_rows() -> Iterator[Row]:
     tab = Lazy("pytorch_tabnet.tab_network")
     none = lambda n: torch.eye(n)  # noqa: E731
     yield Row("pytorch-tabnet", "TabNet", lambda: tab.TabNet(8, 3, group_attention_matrix=none(8)), table(8))
-    yield Row("pytorch-tabnet", "TabNet-entmax", lambda: tab.TabNet(8, 3, mask_type="entmax", group_attention_matrix=none(8)), table(8))
+    yield Row(
+        "pytorch-tabnet",
+        "TabNet-entmax",
+        lambda: tab.TabNet(8, 3, mask_type="entmax", group_attention_matrix=none(8)),
+        table(8),
+    )
     yield Row("pytorch-tabnet", "TabNet-categories", lambda: tab.TabNet(8, 3, cat_idxs=[0, 1], cat_dims=[5, 7], cat_emb_dim=[2, 2], group_attention_matrix=none(8)), lambda b, _, __: (torch.cat([torch.randint(0, 5, (b, 2)).float(), torch.randn(b, 6)], 1),))  # fmt: skip
     rtdl, numbers = Lazy("rtdl_revisiting_models"), Lazy("rtdl_num_embeddings")
     yield Row("rtdl", "MLP", lambda: rtdl.MLP(d_in=8, d_out=3, n_blocks=2, d_block=16, dropout=0.1), table(8))
     yield Row("rtdl", "ResNet", lambda: rtdl.ResNet(d_in=8, d_out=3, n_blocks=2, d_block=16, d_hidden=None, d_hidden_multiplier=2.0, dropout1=0.1, dropout2=0.1), table(8))  # fmt: skip
     mixed = lambda b, _, __: (torch.randn(b, 6), torch.randint(0, 4, (b, 2)))  # noqa: E731
     sizes = {"n_blocks": 2, "d_block": 16, "attention_n_heads": 2, "attention_dropout": 0.1, "ffn_d_hidden": None, "ffn_d_hidden_multiplier": 2.0, "ffn_dropout": 0.1, "residual_dropout": 0.0}  # fmt: skip
-    yield Row("rtdl", "FTTransformer", lambda: rtdl.FTTransformer(n_cont_features=6, cat_cardinalities=[4, 4], d_out=3, **sizes), mixed)
+    yield Row(
+        "rtdl",
+        "FTTransformer",
+        lambda: rtdl.FTTransformer(n_cont_features=6, cat_cardinalities=[4, 4], d_out=3, **sizes),
+        mixed,
+    )
     for name in ("LinearEmbeddings", "LinearReLUEmbeddings"):
         yield Row("rtdl", name, lambda n=name: _headed(getattr(numbers, n)(8, 6), 48), table(8))
     yield Row("rtdl", "PeriodicEmbeddings", lambda: _headed(numbers.PeriodicEmbeddings(8, 6, lite=False), 48), table(8))

@@ -331,7 +331,9 @@ def step_reload(s: Subject) -> tuple[str, float]:
     inputs = s.inputs()
     folder = s.written
     torch.save(inputs, given)
-    done = subprocess.run([sys.executable, "-I", "-c", RELOAD, str(folder), str(given), str(answer)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", RELOAD, str(folder), str(given), str(answer)], capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"reload: {done.stderr.strip().splitlines()[-1]}")
     return settle(gap(model_run(s.model.eval(), inputs), torch.load(answer, weights_only=False)), ROUNDING)
@@ -356,7 +358,9 @@ def judged(error: BaseException) -> dict[str, Any]:
     from netxform.errors import NetxformError
 
     text = " ".join(str(error).split())
-    here = [f for f in traceback.extract_tb(error.__traceback__) if "/netxform/" in f.filename and "site-packages" not in f.filename]
+    here = [
+        f for f in traceback.extract_tb(error.__traceback__) if "/netxform/" in f.filename and "site-packages" not in f.filename
+    ]
     place = f"{here[-1].filename.rpartition('/netxform/')[2]}:{here[-1].lineno}" if here else ""
     if isinstance(error, NotAsked):
         return {"cell": "–", "why": text}
