@@ -64,7 +64,7 @@ _BY_SHAPE: dict[Any, Any] = {
     torch.full: _filled(torch.full),
     torch.full_like: _filled(torch.full_like),
     "new_full": _new_full,
-    torch._grouped_mm: _grouped_mm,  # pyright: ignore[reportPrivateUsage]
+    torch._grouped_mm: _grouped_mm,  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     nn.functional.grouped_mm: _grouped_mm,
 }
 

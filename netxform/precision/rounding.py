@@ -76,7 +76,7 @@ def rounding(tensors: Iterable[Tensor], dtype: torch.dtype) -> Rounding:
             out.subnormal + int((small & (size > 0)).sum()),
             out.zeroed + int((small & (size > 0) & (r == 0)).sum()),
             out.overflow + int((torch.isfinite(w) & ~finite).sum()),
-            max(out.largest, float(size.max())),
+            max(out.largest, _top(w)),
         )
     return out
 
@@ -149,6 +149,11 @@ def held_dtype(module: nn.Module) -> torch.dtype | None:
     return next((t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
 
 
+def _top(tensor: Tensor) -> float:
+    """The largest magnitude of a number that is finite; 0 where there is none."""
+    return float(tensor.detach().abs().where(tensor.isfinite(), 0.0).max())
+
+
 def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
@@ -208,7 +213,7 @@ class _Moved(fx.Interpreter):
             return value
         for tensor in pytree.tree_leaves(value):
             if _is_float(tensor) and tensor.numel():
-                top = float(tensor.abs().max())
+                top = _top(tensor)
                 if top > self.largest:
                     self.largest, self.where = top, str(n.target) if n.op == "call_module" else n.name
         return pytree.tree_map(lambda t: moved(t, self.dtype, self.noise, times) if _is_float(t) else t, value)
@@ -221,6 +226,7 @@ def moved(tensor: Tensor, dtype: torch.dtype, noise: torch.Generator | None, tim
     info = torch.finfo(dtype)
     half = float(info.smallest_normal) * float(info.eps) / 2
     width = (tensor.abs() * unit_roundoff(dtype)).clamp_min(half) * times
+    width = width.where(tensor.isfinite(), 0.0)  # the infinity of a mask is the same in every precision
     return tensor + width * (2 * torch.rand(tensor.shape, generator=noise, dtype=tensor.dtype) - 1)
 
 
