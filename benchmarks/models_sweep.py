@@ -186,7 +186,8 @@ def sweep(args: argparse.Namespace, record: Path) -> None:
 def kind(cell: dict[str, Any]) -> str:
     """A cause without what is particular to a model."""
     why = re.sub(r"`[^`]*`", "`…`", cell.get("why", ""))
-    return re.sub(r"\d+(\.\d+)?(e-?\d+)?", "#", why)[:110] + (f" ({cell['at']})" if cell.get("at") else "")
+    why = re.sub(r"^shapes .*", "other shapes", why)
+    return re.sub(r"\d+(\.\d+)?(e[-+]?\d+)?", "#", why)[:160] + (f" ({cell['at']})" if cell.get("at") else "")
 
 
 def causes(record: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:

@@ -137,7 +137,7 @@ def torchvision_rows() -> Iterator[Row]:
         )  # fmt: skip
     for name in ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "swin3d_t"):
         frames = 16 if name == "s3d" else 8
-        side = 96 if name == "s3d" else 64
+        side = 224 if name == "s3d" else 64
         yield Row("torchvision", name, lambda n=name: getattr(video, n)(weights=None), lambda b, s, _, f=frames: (torch.randn(b, 3, f, s, s),), (side,))  # fmt: skip
     yield Row(
         "torchvision",
