@@ -50,6 +50,7 @@ def _functions() -> dict[str, Any]:
             known[f"operator.{name}"] = function
     for name in ("zeros", "ones", "full", "arange", "empty", "tensor", "linspace", "eye", "full_like", "zeros_like"):
         known[f"torch.{name}"] = getattr(torch, name)
+    known["torch._grouped_mm"] = torch._grouped_mm  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     known["math.sqrt"] = math.sqrt
     known["builtins.getattr"] = getattr
     return known

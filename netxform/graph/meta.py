@@ -51,7 +51,7 @@ def _new_full(x: Tensor, size: Any, fill_value: Any, **kwargs: Any) -> Tensor:
     return x.new_full(size, _nothing(fill_value), **kwargs)
 
 
-def _grouped_mm(
+def grouped_shape(
     a: Tensor, b: Tensor, offs: Tensor | None = None, bias: Any = None, out_dtype: Any = None, **more: Any
 ) -> Tensor:
     """Products of groups of rows: torch knows their shape for bfloat16 alone, and multiplies other dtypes as well."""
@@ -64,8 +64,8 @@ _BY_SHAPE: dict[Any, Any] = {
     torch.full: _filled(torch.full),
     torch.full_like: _filled(torch.full_like),
     "new_full": _new_full,
-    torch._grouped_mm: _grouped_mm,  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-    nn.functional.grouped_mm: _grouped_mm,
+    torch._grouped_mm: grouped_shape,  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    nn.functional.grouped_mm: grouped_shape,
 }
 
 

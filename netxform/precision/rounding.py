@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
-from netxform.graph.meta import MetaRun
+from netxform.graph.meta import MetaRun, grouped_shape
 from netxform.graph.network import Network, refresh, weightless_parts
 
 HALF: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -165,6 +165,25 @@ def _is_float(value: Any) -> bool:
 _MAKERS = (torch.zeros, torch.ones, torch.full, torch.empty, torch.eye, torch.arange, torch.linspace, torch.tensor)
 
 
+def _grouped_mm(a: Tensor, b: Tensor, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Tensor:
+    """Products of groups of rows, group by group: torch has them in float32 and below alone."""
+    if a.is_meta:
+        return grouped_shape(a, b, offs, bias, out_dtype)
+    if offs is None:
+        return a @ b
+    ends = offs.tolist()
+    parts = list(zip([0, *ends[:-1]], ends, strict=True))
+    if a.dim() == 3:
+        return torch.cat([a[g] @ b[:, i:j] for g, (i, j) in enumerate(parts)], dim=1)
+    if b.dim() == 2:
+        return torch.stack([a[:, i:j] @ b[i:j] for i, j in parts])
+    whole = torch.cat([a[i:j] @ b[g] for g, (i, j) in enumerate(parts)])
+    return torch.cat([whole, whole.new_zeros(len(a) - len(whole), whole.shape[1])])
+
+
+_GROUPED = (torch._grouped_mm, torch.nn.functional.grouped_mm)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+
+
 def _widened(value: Any) -> Any:
     """Arguments of a node with float64 for every narrower floating-point dtype."""
     narrow = (torch.float16, torch.bfloat16, torch.float32)
@@ -179,6 +198,8 @@ def in_double(network: Network) -> Network:
         node.args, node.kwargs = _widened(node.args), _widened(node.kwargs)
         if node.op == "call_method" and node.target in ("float", "half", "bfloat16"):
             node.target = "double"
+        if node.op == "call_function" and node.target in _GROUPED:
+            node.target = _grouped_mm
         kind = node.meta.get("dtype")
         if node.op == "call_function" and node.target in _MAKERS and isinstance(kind, torch.dtype) and kind.is_floating_point:
             node.kwargs = {**node.kwargs, "dtype": torch.float64}
