@@ -30,7 +30,8 @@ from threading import Lock
 from typing import Any
 
 from benchmarks.machine import RESULTS, save
-from benchmarks.sweep_rows import PINNED, Row, rows
+from benchmarks.sweep_row import Row
+from benchmarks.sweep_rows import PINNED, rows
 from benchmarks.sweep_steps import BASE, BUNDLE, STEPS, VERBS, Late, Subject, judged, line, step
 
 CELLS = ("ok", "guarded", "refused+", "refused", "wrong", "crash", "time", "memory", "–")

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sweep_rows import Row
+from benchmarks.sweep_row import Row
 
 BASE = ("capture", "eval", "batch", "length", "mask", "train", "permute")
 BUNDLE = ("bundle", "reload", "verify")

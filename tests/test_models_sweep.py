@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import benchmarks.machine
 from benchmarks import models_sweep
-from benchmarks.sweep_rows import Row, named, rows
+from benchmarks.sweep_row import Row, named
+from benchmarks.sweep_rows import rows
 from benchmarks.sweep_steps import NotAsked, Subject, Wrong, gap, judged
 from netxform.errors import fail
 
