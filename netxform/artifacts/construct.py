@@ -74,8 +74,9 @@ def construct(module: nn.Module, path: str) -> Made:
     for key, value in vars(module).items():
         if key not in settings:  # hung on from outside: the layer does not read it
             continue
-        plain = isinstance(value, int | float | str | bool | tuple) and not key.startswith("_") and key != "training"
-        if plain and getattr(again, key, value) != value:
+        made = getattr(again, key, value)
+        plain = all(isinstance(v, int | float | str | bool | tuple) for v in (value, made))  # a label may bear a method's name
+        if plain and made != value and not key.startswith("_") and key != "training":
             raise fail("X0820", f"`{path}` ({cls.__name__}): `{key}` is {value!r}, which its arguments do not give")
     return Made(cls.__name__, own, arguments)
 

@@ -154,7 +154,8 @@ def _tree(held: dict[str, Any]) -> list[str]:
         place = f'self.get_submodule("{owner}")' if owner else "self"
         empty = f"torch.empty({tuple(entry['shape'])}, dtype={DTYPES[entry['dtype']]})"
         if entry["kind"] == "parameter":
-            grad = "" if DTYPES[entry["dtype"]].is_floating_point else ", requires_grad=False"
+            dtype = DTYPES[entry["dtype"]]
+            grad = "" if dtype.is_floating_point or dtype.is_complex else ", requires_grad=False"
             lines.append(f'        {place}.register_parameter("{last}", nn.Parameter({empty}{grad}))')
         else:
             more = "" if entry["persistent"] else ", persistent=False"

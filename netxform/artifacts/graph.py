@@ -44,6 +44,7 @@ def _functions() -> dict[str, Any]:
     known |= {f"netxform.{name}": function for name, function in FUNCTIONS.items()}
     known |= {"math.sqrt": math.sqrt, "torch._weight_norm": torch._weight_norm}  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     known |= {"builtins.getattr": getattr, "builtins.len": len}
+    known["torch._grouped_mm"] = torch._grouped_mm  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     return known
 
 
@@ -97,14 +98,16 @@ def to_json(network: Network) -> dict[str, Any]:
             continue
         loose = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
         for name, tensor in part.named_parameters(recurse=False, remove_duplicate=False):
-            tensors.append({"path": _under(path, name), "kind": "parameter", **_tensor(tensor)})
+            tensors.append({"path": _under(path, name), "kind": "parameter", **_tensor(tensor, name)})
         for name, tensor in part.named_buffers(recurse=False, remove_duplicate=False):
-            tensors.append({"path": _under(path, name), "kind": "buffer", "persistent": name not in loose, **_tensor(tensor)})
+            tensors.append(
+                {"path": _under(path, name), "kind": "buffer", "persistent": name not in loose, **_tensor(tensor, name)}
+            )
     out = output_node(module)
     return {
         "format": FORMAT,
         "name": type(module).__name__,
-        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": NAMES[i.dtype]} for i in network.inputs],
+        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": _named(i.dtype, i.name)} for i in network.inputs],
         "modules": modules,
         "tensors": tensors,
         "ties": ties(module),
@@ -213,8 +216,19 @@ def _open(module: fx.GraphModule, path: str) -> bool:
     return type(module.get_submodule(path)).__name__.endswith("Act2d")
 
 
-def _tensor(tensor: torch.Tensor) -> dict[str, Any]:
-    return {"shape": list(tensor.shape), "dtype": NAMES[tensor.dtype]}
+def _tensor(tensor: torch.Tensor, name: str) -> dict[str, Any]:
+    return {"shape": list(tensor.shape), "dtype": _named(tensor.dtype, name)}
+
+
+def _named(dtype: torch.dtype, name: str) -> str:
+    if dtype not in NAMES:
+        raise fail(
+            "X0820",
+            f"`{name}` is of {str(dtype).removeprefix('torch.')}, which a bundle cannot hold",
+            notes=(f"a bundle holds {', '.join(DTYPES)}",),
+            helps=("cast it in the model, or take the result from Python: `nx.apply(…).model`",),
+        )
+    return NAMES[dtype]
 
 
 def _node(node: fx.Node) -> dict[str, Any]:

@@ -37,8 +37,57 @@ def on_meta(value: Any) -> Any:
     return value
 
 
+def _nothing(value: Any) -> Any:
+    """A number in place of a tensor of one, of the kind that its dtype gives."""
+    return torch.zeros((), dtype=value.dtype, device="cpu").item() if isinstance(value, Tensor) else value
+
+
+def _filled(make: Any) -> Any:
+    """`full` with a tensor as the number: it has none on meta, and the shape needs none."""
+    return lambda like, fill_value, **kwargs: make(like, _nothing(fill_value), **kwargs)
+
+
+def _new_full(x: Tensor, size: Any, fill_value: Any, **kwargs: Any) -> Tensor:
+    return x.new_full(size, _nothing(fill_value), **kwargs)
+
+
+def grouped_shape(
+    a: Tensor, b: Tensor, offs: Tensor | None = None, bias: Any = None, out_dtype: Any = None, **more: Any
+) -> Tensor:
+    """Products of groups of rows: torch knows their shape for bfloat16 alone, and multiplies other dtypes as well."""
+    groups = (offs.shape[0],) if offs is not None and a.dim() == b.dim() == 2 else (b.shape[0],) if a.dim() == b.dim() else ()
+    return a.new_empty((*groups, a.shape[-2], b.shape[-1]), dtype=out_dtype or a.dtype)
+
+
+# what torch cannot run on meta, though the shape of the result is known
+_BY_SHAPE: dict[Any, Any] = {
+    torch.full: _filled(torch.full),
+    torch.full_like: _filled(torch.full_like),
+    "new_full": _new_full,
+    torch._grouped_mm: grouped_shape,  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    nn.functional.grouped_mm: grouped_shape,
+}
+
+
 class MetaRun(fx.Interpreter):
     """A graph run on meta tensors, wherever its code says that things are."""
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The function, or what stands for it where there are no numbers."""
+        return super().call_function(_on_meta(target, args, kwargs), args, kwargs)
+
+    def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The method, or what stands for it where there are no numbers."""
+        found = _on_meta(target, args, kwargs)
+        return super().call_method(target, args, kwargs) if found is target else found(*args, **kwargs)
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The module. Whether a mask is causal is no matter of shapes: a stack of layers that would look at it is told."""
+        part = self.fetch_attr(target)
+        said = "is_causal" if isinstance(part, nn.TransformerEncoder) else "tgt_is_causal"
+        if isinstance(part, nn.TransformerEncoder | nn.TransformerDecoder) and _without_numbers(args, kwargs):
+            kwargs = {said: False} | kwargs
+        return super().call_module(target, args, kwargs)
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
         """The arguments, on the meta device."""
@@ -51,6 +100,14 @@ class MetaRun(fx.Interpreter):
         if n.target is torch.full and len(args) > 1 and isinstance(args[1], Tensor) and args[1].is_meta:
             args, kwargs = (args[0], 0), {"dtype": args[1].dtype} | kwargs  # the number is not known here
         return getattr(self, n.op)(n.target, args, kwargs)
+
+
+def _without_numbers(args: Any, kwargs: Any) -> bool:
+    return any(isinstance(t, Tensor) and t.is_meta for t in pytree.tree_leaves((args, kwargs)))
+
+
+def _on_meta(target: Any, args: Any, kwargs: Any) -> Any:
+    return _BY_SHAPE.get(target, target) if _without_numbers(args, kwargs) else target
 
 
 class _Shapes(MetaRun):

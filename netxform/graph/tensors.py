@@ -17,6 +17,7 @@ NAMES = {
     torch.int32: "i32",
     torch.bool: "bool",
     torch.complex64: "c64",
+    torch.int16: "i16",
     torch.uint8: "u8",
     torch.int8: "i8",
 }

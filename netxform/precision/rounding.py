@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
-from netxform.graph.meta import MetaRun
+from netxform.graph.meta import MetaRun, grouped_shape
 from netxform.graph.network import Network, refresh, weightless_parts
 from netxform.graph.tensors import held
 
@@ -77,7 +77,7 @@ def rounding(tensors: Iterable[Tensor], dtype: torch.dtype) -> Rounding:
             out.subnormal + int((small & (size > 0)).sum()),
             out.zeroed + int((small & (size > 0) & (r == 0)).sum()),
             out.overflow + int((torch.isfinite(w) & ~finite).sum()),
-            max(out.largest, float(size.max())),
+            max(out.largest, _top(w)),
         )
     return out
 
@@ -150,6 +150,11 @@ def held_dtype(module: nn.Module) -> torch.dtype | None:
     return next((t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
 
 
+def _top(tensor: Tensor) -> float:
+    """The largest magnitude of a number that is finite; 0 where there is none."""
+    return float(tensor.detach().abs().where(tensor.isfinite(), 0.0).max())
+
+
 def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
@@ -159,6 +164,25 @@ def _is_float(value: Any) -> bool:
 
 # functions that make a tensor in the precision that their `dtype` says, or in the default one
 _MAKERS = (torch.zeros, torch.ones, torch.full, torch.empty, torch.eye, torch.arange, torch.linspace, torch.tensor)
+
+
+def _grouped_mm(a: Tensor, b: Tensor, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Tensor:
+    """Products of groups of rows, group by group: torch has them in float32 and below alone."""
+    if a.is_meta:
+        return grouped_shape(a, b, offs, bias, out_dtype)
+    if offs is None:
+        return a @ b
+    ends = offs.tolist()
+    parts = list(zip([0, *ends[:-1]], ends, strict=True))
+    if a.dim() == 3:
+        return torch.cat([a[g] @ b[:, i:j] for g, (i, j) in enumerate(parts)], dim=1)
+    if b.dim() == 2:
+        return torch.stack([a[:, i:j] @ b[i:j] for i, j in parts])
+    whole = torch.cat([a[i:j] @ b[g] for g, (i, j) in enumerate(parts)])
+    return torch.cat([whole, whole.new_zeros(len(a) - len(whole), whole.shape[1])])
+
+
+_GROUPED = (torch._grouped_mm, torch.nn.functional.grouped_mm)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
 
 def _widened(value: Any) -> Any:
@@ -175,6 +199,8 @@ def in_double(network: Network) -> Network:
         node.args, node.kwargs = _widened(node.args), _widened(node.kwargs)
         if node.op == "call_method" and node.target in ("float", "half", "bfloat16"):
             node.target = "double"
+        if node.op == "call_function" and node.target in _GROUPED:
+            node.target = _grouped_mm
         kind = node.meta.get("dtype")
         if node.op == "call_function" and node.target in _MAKERS and isinstance(kind, torch.dtype) and kind.is_floating_point:
             node.kwargs = {**node.kwargs, "dtype": torch.float64}
@@ -209,7 +235,7 @@ class _Moved(fx.Interpreter):
             return value
         for tensor in pytree.tree_leaves(value):
             if _is_float(tensor) and tensor.numel():
-                top = float(tensor.abs().max())
+                top = _top(tensor)
                 if top > self.largest:
                     self.largest, self.where = top, str(n.target) if n.op == "call_module" else n.name
         return pytree.tree_map(lambda t: moved(t, self.dtype, self.noise, times) if _is_float(t) else t, value)
@@ -222,6 +248,7 @@ def moved(tensor: Tensor, dtype: torch.dtype, noise: torch.Generator | None, tim
     info = torch.finfo(dtype)
     half = float(info.smallest_normal) * float(info.eps) / 2
     width = (tensor.abs() * unit_roundoff(dtype)).clamp_min(half) * times
+    width = width.where(tensor.isfinite(), 0.0)  # the infinity of a mask is the same in every precision
     return tensor + width * (2 * torch.rand(tensor.shape, generator=noise, dtype=tensor.dtype) - 1)
 
 
