@@ -94,11 +94,14 @@ def no_bomb(path: Path, span: Span) -> None:
 
 
 def check_finite(module: nn.Module, span: Span = NOWHERE) -> None:
-    """Raises NetxformError X0811 where a weight is NaN or infinite."""
+    """Raises NetxformError X0811 where a weight is NaN or infinite. A buffer may hold −inf: masks are added to scores."""
+    weights = dict(module.named_parameters(remove_duplicate=False))
     bad: list[str] = []
     for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.isfinite().all()):
-            bad.append(name)
+        if tensor.is_floating_point() and not tensor.is_meta:
+            sound = tensor.isfinite() if name in weights else tensor.isfinite() | tensor.isneginf()
+            if not bool(sound.all()):
+                bad.append(name)
     if bad:
         raise fail(
             "X0811",

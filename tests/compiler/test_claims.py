@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import netxform as nx
 from netxform import registry
-from netxform.compiler.claims.registry import FAMILIES, Family, family, load
+from netxform.compiler.claims.registry import FAMILIES, Family, family, load, measures
 from netxform.compiler.evidence import Kept, Measured, values_at
 from netxform.compiler.measure import measure
 from netxform.graph.edits import Edit
@@ -371,6 +371,6 @@ def test_a_kind_is_registered_once(outside: Callable[[bool], Any]) -> None:
     with pytest.raises(TypeError, match="twice"):
         __import__("norm_claims")
     with pytest.raises(TypeError, match="no Detail"):
-        registry.measures(c.SameValue, dict, again="never")(lambda claim, case: None)
+        measures(c.SameValue, dict, again="never")(lambda claim, case: None)
     with pytest.raises(TypeError, match="no `kind`"):
-        registry.measures(c.Claim, FAMILIES["taken"].detail, again="never")(lambda claim, case: None)
+        measures(c.Claim, FAMILIES["taken"].detail, again="never")(lambda claim, case: None)

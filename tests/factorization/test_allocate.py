@@ -6,7 +6,7 @@ from itertools import product
 from math import fsum
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from netxform.errors import NetxformError
@@ -16,6 +16,11 @@ numbers = st.one_of(st.integers(0, 50).map(float), st.floats(0, 1e3), st.floats(
 groups_of = st.lists(st.lists(st.builds(Option, numbers, numbers), min_size=1, max_size=4), min_size=1, max_size=4)
 
 
+# a choice that lies over the budget by less than the solver sees
+OVER = [[Option(0.00050651, 28.833), Option(6.797e-05, 682.555)], [Option(953.229, 2.844e-05), Option(5.0, 457.795)]]
+
+
+@example(OVER, 0.0, 2)
 @given(groups_of, st.floats(0, 1), st.integers(0, 255) | st.none())
 @settings(max_examples=300)
 def test_as_good_as_trying_everything(groups: list[list[Option]], share: float, exactly: int | None) -> None:
