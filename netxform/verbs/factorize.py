@@ -379,7 +379,9 @@ class Factorize:
         shown += [f"{path}: left as it is: {why}" for path, why in v["left"].items()]
         values = {**chosen.values, "chains": chains, "factors": shown, "bounds": bounds}
         if self.worst_case is not None:
-            values["worst case"] = worst_case(network, {b.path.partition("::")[0]: b.gain for b in bounds}, self.worst_case)
+            gains = {b.path.partition("::")[0]: b.gain for b in bounds}
+            shifts = {path: _bias_change(network, path, chains[path], held) for path, held in parts.items()}
+            values["worst case"] = worst_case(network, gains, self.worst_case, shifts)
         return replace(chosen, values=values, tensors=_named(parts), provisional="")
 
     def _gaps(
@@ -465,6 +467,15 @@ def _new_biases(target: Target, network: Network) -> int:
     module: Any = network.module.get_submodule(target.path)
     g = getattr(next(iter(target.ways.values())), "g", None)
     return int(g.outputs) if g is not None and getattr(module, "bias", None) is None else 0
+
+
+def _bias_change(network: Network, path: str, layers_: Sequence[Any], held: Mapping[str, Any]) -> float:
+    """‖b − b′‖ of a layer and what takes its place."""
+    module: Any = network.module.get_submodule(path)
+    old, new = getattr(module, "bias", None), held.get(f"{layers_[-1].name}.bias" if layers_[-1].name else "bias")
+    if new is None or isinstance(old, bool):
+        return 0.0
+    return float((new.double() - (old.detach().double() if old is not None else 0.0)).norm())
 
 
 def _enough(seen: Mapping[str, Seen], data: Name) -> None:
