@@ -23,6 +23,7 @@ from netxform.graph.building import build
 from netxform.graph.layer_spec import Invocation, Layer
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
+from netxform.language.values import Rank
 
 AUTO = ("svd", "svd_in", "spatial", "tucker2", "cp")
 # alternating least squares dearer than this (multiply-accumulates a sweep at full rank) is left out of `auto`
@@ -158,7 +159,10 @@ def given(target: Target, form: str, ranks: Sequence[float]) -> Pick:
     wanted = list(ranks) * (len(full) if len(ranks) == 1 else 1)
     if len(wanted) != len(full):
         raise ValueError(f"{form} takes {len(full)} ranks at `{target.path}`, not {len(wanted)}")
-    return Pick(target, form, way.clip([int(r) if r >= 1 else max(1, round(r * f)) for r, f in zip(wanted, full, strict=True)]))
+    # 1 is one, 1.0 and 100% are all
+    shares = [r < 1 or (r == 1 and isinstance(r, Rank) and r.share) for r in wanted]
+    ranks = [max(1, round(r * f)) if share else int(r) for r, f, share in zip(wanted, full, shares, strict=True)]
+    return Pick(target, form, way.clip(ranks))
 
 
 def first(target: Target) -> str:

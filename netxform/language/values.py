@@ -66,6 +66,17 @@ class Limit:
         return f"{self.name} {self.op} {share}" + (f" of {self.of}" if self.of else "")
 
 
+class Rank(float):
+    """A number, and whether it was written as a share: `1` is one, `1.0` and `100%` are all."""
+
+    share: bool
+
+    def __new__(cls, value: float, share: bool = False) -> Rank:
+        made = super().__new__(cls, value)
+        made.share = share
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class Count:
     """A number of something that has a unit: `5epochs`, `1000steps`."""
@@ -136,6 +147,9 @@ def _simple(expression: ast.Expr, want: Any) -> Any:
             return int(value)
         case _ if want is float:
             return float(number(expression))
+        case _ if want is Rank:
+            found = number(expression)
+            return Rank(found, isinstance(found, float) or (isinstance(expression, ast.Quantity) and expression.unit == "%"))
         case _ if want is Count:
             return _count(expression)
         case _ if want is Limit:
@@ -286,6 +300,7 @@ def describe(want: Any) -> str:
         Measure: "a quantity",
         int: "a whole number",
         float: "a number",
+        Rank: "a number",
         bool: "true or false",
         str: "a text",
     }

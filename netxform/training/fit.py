@@ -44,6 +44,7 @@ from netxform.training.process import (
     unsynced,
     whole,
 )
+from netxform.training.single import left_out, one_value
 from netxform.training.taps import Student
 from netxform.training.teachers import Teachers, cache_folder
 from netxform.training.trajectory import point
@@ -143,7 +144,9 @@ def fit(
     device = device_of(work.device)
     asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
     run = _prepare(copied.module.to(device), work, device, processes, len(data.train), asked)
-    per_epoch = batch_count(data.train, work.batch)
+    _modes(run.module, work)
+    single = one_value(network, run.module)
+    per_epoch = batch_count(data.train, work.batch, single)
     epochs = work.length if work.unit == "epochs" else math.ceil(work.length / per_epoch)
     steps = work.length if work.unit == "steps" else epochs * per_epoch
     engine = Engine(lambda engine, batch: _step(run, batch, data.train, engine.state.iteration))
@@ -159,7 +162,7 @@ def fit(
                 shuffle=(work.seed, run.epoch),
                 rank=processes.rank,
                 world=processes.world,
-                drop_single=True,
+                drop_single=single,
                 accumulate=work.accumulate,
             )
         )
@@ -182,6 +185,8 @@ def fit(
     engine.add_event_handler(Events.ITERATION_COMPLETED, advance)
     engine.add_event_handler(Events.EPOCH_COMPLETED, end)
     warnings: list[str] = []
+    if single and len(data.train) % work.batch == 1 and len(data.train) > work.batch > 1:
+        warnings.append(left_out(len(data.train), work.batch))
     with _seeded(), _deterministic():
         try:
             known = _known(run, asked, data, warnings)

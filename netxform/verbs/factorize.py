@@ -12,7 +12,7 @@ from netxform.graph.edits import Edit, Replace
 from netxform.language.choice import Choice
 from netxform.language.claims import Claim, LayerBound, LayerErrors, OutputError
 from netxform.language.laws import Contract
-from netxform.language.values import Limit, Name, Selection
+from netxform.language.values import Limit, Name, Rank, Selection
 from netxform.language.verb import Material, Scope, key, operand, prep, verb
 from netxform.syntax.quantity import short
 
@@ -35,7 +35,7 @@ class Factorize:
     `in_modes`, `out_modes`), `auto` (the cheapest of all but tt that is faster on this machine). Embeddings, grouped and
     transposed convolutions too; GRU, LSTM and attention get factor pairs inside.
 
-    Ranks: `rank=256`, `rank=0.25` (of the full rank), `rank=[128, 64]`; `by rel_error <= 2%`, `by energy >= 95%` (of the
+    Ranks: `rank=256`, `rank=0.25` (of the full rank; `1` is one, `1.0` and `100%` are all), `rank=[128, 64]`; `by rel_error <= 2%`, `by energy >= 95%` (of the
     kernel, or of the output with `over`), `by vbmf`; or `until params <= 40% of base` (`macs`, `flops`, `bytes`, `latency`):
     one allocation of forms and ranks over all selected layers, by integer programming (latency is timed, and its `base` is
     the network as the statement finds it). A layer that would not get cheaper is left as it is, and the plan says so.
@@ -63,7 +63,7 @@ class Factorize:
     until: Limit | None = prep("until")
     using: tuple[FormName, ...] = prep("using", ("auto",))
     over: Name | None = prep("over")
-    rank: tuple[float, ...] | None = key(None)
+    rank: tuple[Rank, ...] | None = key(None)
     samples: int = key(512)
     sequential: bool = key(False)
     round_to: int = key(8)
