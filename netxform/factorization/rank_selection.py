@@ -252,6 +252,14 @@ class Shares:
     allocation: Allocation
 
 
+class Unaffordable(ValueError):
+    """A budget that nothing meets: `least` is the least cost of what may be chosen."""
+
+    def __init__(self, least: float) -> None:
+        super().__init__(f"{least:g} is the least")
+        self.least = least
+
+
 def share_out(
     every: Sequence[Target],
     found: Sequence[Mapping[str, Table]],
@@ -266,7 +274,7 @@ def share_out(
     weight × squared relative error is least: a multiple-choice knapsack. What is chosen must pass the gate; what does not is
     taken out, with all that is larger in its form, and the rest is shared out again.
 
-    Raises NetxformError X0604 where nothing fits.
+    Raises Unaffordable where nothing fits.
     """
     options: list[list[Option]] = []
     for target, one, weight, cost in zip(every, found, weights, dense, strict=True):
@@ -274,6 +282,9 @@ def share_out(
         options.append([Option(cost, 0.0, None), *(Option(measure(p), weight * cast(float, p.error) ** 2, p) for p in picks)])
     passed: set[tuple[str, str, Ranks]] = set()
     while True:
+        least = math.fsum(min(o.cost for o in rows) for rows in options)
+        if least > budget:
+            raise Unaffordable(least)
         allocation = allocate(options, budget)
         chosen = [rows[i].label for rows, i in zip(options, allocation.chosen, strict=True)]
         refused: list[tuple[int, Pick]] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import types
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Self, Union, get_args, get_origin
 
 from netxform.errors import NOWHERE, Diagnostic, NetxformError, Span, closest, fail
 from netxform.graph.layer_spec import Invocation, Layer
@@ -71,7 +71,7 @@ class Rank(float):
 
     share: bool
 
-    def __new__(cls, value: float, share: bool = False) -> Rank:
+    def __new__(cls, value: float, share: bool = False) -> Self:
         made = super().__new__(cls, value)
         made.share = share
         return made

@@ -197,6 +197,18 @@ class Material(Protocol):
         """
         ...
 
+    def held_out(self, data: str) -> str:
+        """What `fresh` gives, in words: `test samples`, `validation samples` or `other training samples`."""
+        ...
+
+    def fresh(
+        self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of samples that nothing is calibrated on: of the test part, or of the validation part where there is none;
+        of the training part behind the first `skip` where there is neither.
+        """
+        ...
+
     def total(self, *sums: Tensor) -> tuple[Tensor, ...]:
         """Sums over the samples, added up over all processes."""
         ...

@@ -30,6 +30,7 @@ from netxform.pruning.gates import gates, unmasked
 from netxform.pruning.ranking import Removed, kept, until
 from netxform.pruning.removal import Wanted, cost_of, named_maps, ranking
 from netxform.pruning.scores import Request, Scores, activity, known
+from netxform.pruning.spread import standard_error
 
 
 @dataclass
@@ -39,7 +40,8 @@ class _State:
     network: Network
     held: dict[str, list[int]]
     predicted: float | None = 0.0
-    variance: float = 0.0
+    totals: Tensor | None = None
+    counted: bool = True
     samples: int = 0
     how: str = ""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
@@ -103,7 +105,7 @@ def settle(
         "indices": f"{sum(map(len, gone.values()))} of {total}", "biases": list(biases), "mixes": [*mixes, *padded],
         "assigned": [n for n in fitted if not n.startswith("mean/")], "twin": twin_claim, "means": means,
         "data": wanted.data, "samples": state.samples or wanted.samples, "predicted": state.predicted,
-        "error": state.variance**0.5 if state.predicted is not None else None, "recover": list(recover), "wanted": wanted,
+        "error": _error(state, material), "recover": list(recover), "wanted": wanted,
     } | _timed(network, state.network, wanted, material)  # fmt: skip
     warnings = [*choice.warnings, *notes, *(f"{p} is not compensated: {w}" for p, w in skipped.items())]
     return replace(choice, values=values, warnings=tuple(warnings), provisional="", tensors=fitted, metrics=state.metrics)
@@ -195,15 +197,27 @@ def _bound(original: Network, wanted: Wanted, material: Material) -> float:
 
 
 def _predict(state: _State, seen: Scores, removed: Removed) -> None:
-    """The sum of the predictions: what single removals would add up to."""
+    """The sum of the predictions: what single removals would add up to; and the same sum for every sample."""
     if state.predicted is None or not seen.predicted:
         state.predicted = None
         return
     for atom, indices in removed.items():
         index = torch.tensor(indices)
         state.predicted += float(seen.predicted[atom][index].sum())
-        if atom in seen.error:
-            state.variance += float(seen.error[atom][index].square().sum())
+        own = seen.each[atom][:, index].sum(1, dtype=torch.float64) if atom in seen.each else None
+        # rounds see the same samples in the same order
+        state.counted &= own is not None and (state.totals is None or len(state.totals) == len(own))
+        if state.counted and own is not None:
+            state.totals = own if state.totals is None else state.totals + own
+
+
+def _error(state: _State, material: Material) -> float | None:
+    """The standard error over samples of the whole prediction, both orders and all covariances; None where samples are not
+    told apart.
+    """
+    if state.predicted is None or not state.counted:
+        return None
+    return 0.0 if state.totals is None else standard_error(state.totals, material.total)
 
 
 def _held(

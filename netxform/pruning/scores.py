@@ -50,7 +50,8 @@ class Scores:
     """A float64 vector of length `atom.size` for each scored atom; for the others the reason.
 
     `predicted`: the change of the mean loss that the removal of each index alone is predicted to cause, where the score says;
-    `error`: its standard error. `how`: the score and its aggregation over the class, in words.
+    `error`: the standard error of its second order. `each`: the same change sample by sample (N, size), of this process's
+    samples, where that is known. `how`: the score and its aggregation over the class, in words.
     """
 
     values: dict[Atom, Tensor]
@@ -59,6 +60,7 @@ class Scores:
     predicted: dict[Atom, Tensor] = field(default_factory=dict[Atom, Tensor])
     error: dict[Atom, Tensor] = field(default_factory=dict[Atom, Tensor])
     samples: int = 0
+    each: dict[Atom, Tensor] = field(default_factory=dict[Atom, Tensor])
 
 
 Score = Callable[[Network, Request], Scores]
@@ -111,7 +113,7 @@ def obd(network: Network, request: Request) -> Scores:
     total = {a: found.first[a] + s for a, s in found.second.items()}
     both = bool(request.options.get("first", request.iterative))
     how = f"½ ∂²L/∂m² of one gate for the class, {found.method}" + (", plus the first order" if both else "")
-    return Scores(total if both else found.second, found.missing, how, total, found.error, found.samples)
+    return Scores(total if both else found.second, found.missing, how, total, found.error, found.samples, found.each)
 
 
 @score("taylor")
@@ -127,7 +129,13 @@ def taylor(network: Network, request: Request) -> Scores:
         output=request.output,
     )
     return Scores(
-        found.taylor, found.missing, "mean over samples of |Σ a ∂L/∂a| over the class", found.first, {}, found.samples
+        found.taylor,
+        found.missing,
+        "mean over samples of |Σ a ∂L/∂a| over the class",
+        found.first,
+        {},
+        found.samples,
+        found.each,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from netxform.errors import Diagnostic, NetxformError, Span, fail
+from netxform.errors import Diagnostic, Span, fail
 from netxform.graph.edits import Edit, Replace
 from netxform.language.choice import Choice
 from netxform.language.claims import Claim, LayerBound, LayerErrors, OutputError
@@ -35,10 +35,11 @@ class Factorize:
     `in_modes`, `out_modes`), `auto` (the cheapest of all but tt that is faster on this machine). Embeddings, grouped and
     transposed convolutions too; GRU, LSTM and attention get factor pairs inside.
 
-    Ranks: `rank=256`, `rank=0.25` (of the full rank; `1` is one, `1.0` and `100%` are all), `rank=[128, 64]`; `by rel_error <= 2%`, `by energy >= 95%` (of the
-    kernel, or of the output with `over`), `by vbmf`; or `until params <= 40% of base` (`macs`, `flops`, `bytes`, `latency`):
-    one allocation of forms and ranks over all selected layers, by integer programming (latency is timed, and its `base` is
-    the network as the statement finds it). A layer that would not get cheaper is left as it is, and the plan says so.
+    Ranks: `rank=256`, `rank=0.25` (of the full rank; `1` is one, `1.0` and `100%` are all), `rank=[128, 64]`;
+    `by rel_error <= 2%`, `by energy >= 95%` (of the kernel, or of the output with `over`), `by vbmf`; or
+    `until params <= 40% of base` (`macs`, `flops`, `bytes`, `latency`): one allocation of forms and ranks over all selected
+    layers, by integer programming (latency is timed, and its `base` is the network as the statement finds it). A layer that
+    would not get cheaper is left as it is, and the plan says so.
 
     `over DATA` (`samples=512`) truncates so that the expected squared error of the *output* is least, weighs the layers of a
     budget by what the loss feels, corrects the bias by the mean error, and measures on a quarter of the samples held out;
@@ -238,8 +239,9 @@ class Factorize:
     def _batches(self, material: Material, data: str, held: bool) -> Iterator[Any]:
         """Three quarters of the samples for choosing, the rest for measuring."""
         fit = self._fit_samples()
-        skip, count = (fit, self.samples - fit) if held else (0, fit)
-        return material.batches(data, count, skip=skip, shared=True)
+        if held:
+            return material.fresh(data, self.samples - fit, skip=fit, shared=True)
+        return material.batches(data, fit, shared=True)
 
     def _fit_samples(self) -> int:
         return max(1, self.samples * 3 // 4)
@@ -300,7 +302,7 @@ class Factorize:
         v: Mapping[str, Any],
     ) -> tuple[list[Pick], dict[str, str], dict[str, Any]]:
         from netxform.factorization.latency import seconds, whole_seconds
-        from netxform.factorization.rank_selection import cheapest, share_out, timed
+        from netxform.factorization.rank_selection import Unaffordable, cheapest, share_out, timed
 
         assert self.until is not None
         name = _counted(self.until)
@@ -325,16 +327,19 @@ class Factorize:
         rest = now - sum(dense)
         try:
             shares = share_out(every, found, weights, measures[name], dense, wanted - rest, self.round_to, self._gate)
-        except NetxformError as error:
-            if error.diagnostics[0].code != "X0604":
-                raise
-            least = rest + cheapest(every, found, measures[name], dense, self.round_to)
+        except Unaffordable as error:
+            least, any_form = rest + error.least, rest + cheapest(every, found, measures[name], dense, self.round_to)
+            write = short if short(least) != short(wanted) else "{:,.6g}".format
+            helps = ("select more layers, allow more",)
+            if self._gated() and any_form < least:
+                slower = f"slower forms go down to {short(any_form)}"
+                helps = (f"{helps[0]}, or let slower forms in: `gate=none` ({slower})",)
             raise fail(
                 "X0604",
-                f"`{self.until}` cannot be met: {short(least)} is the least, {short(wanted)} the budget",
+                f"`{self.until}` cannot be met: {write(least)} is the least, {write(wanted)} the budget",
                 self.until.span,
                 f"the selected layers are {sum(dense) / now:.0%} of the {name}" if now else "",
-                helps=("select more layers, allow more" + (", or let slower forms in: `gate=none`" if self._gated() else ""),),
+                helps=helps,
             ) from None
         picks = [p for p in shares.picks if p is not None]
         left = {t.path: "the budget is met without it" for t, p in zip(every, shares.picks, strict=True) if p is None}
@@ -374,7 +379,7 @@ class Factorize:
             if not self.sequential:
                 self._correct(picks, network, chains, parts, v, material)
             for path, gap in self._gaps(network, chains, parts, v, material, held=True).items():
-                errors[path] += f", output error {gap.relative:.3g} on held-out samples"
+                errors[path] += f", output error {gap.relative:.3g} on {material.held_out(v['data'])}"
         shown = [f"{p.target.path}: {_line(p)}{errors[p.target.path]}" for p in picks]
         shown += [f"{path}: left as it is: {why}" for path, why in v["left"].items()]
         values = {**chosen.values, "chains": chains, "factors": shown, "bounds": bounds}

@@ -98,7 +98,8 @@ def outputs(
             detail |= {"data": claim.data, "level": claim.level, "quantile": measured, "mean": sum(errors) / count,
                        "agreement": sum(agree) / count if agree else None,
                        "agreement at least": _at_least(sum(agree), count, claim.level) if agree else None}  # fmt: skip
-            name = f"change of the outputs: {claim.level:.0%} of new samples stay below"
+            detail["measured on"] = material.held_out(claim.data)
+            name = f"change of the outputs: {claim.level:.0%} of {detail['measured on']} stay below"
     held = math.isfinite(moved)
     if claim.worst is not None:
         reached = _reached(before, after, inputs, claim.radius)
@@ -118,7 +119,7 @@ def _on_data(before: Network, after: Network, claim: OutputError, material: Mate
     errors: list[float] = []
     agree: list[bool] = []
     assert claim.data is not None
-    for x, _ in material.batches(claim.data, claim.samples, skip=claim.skip):
+    for x, _ in material.fresh(claim.data, claim.samples, skip=claim.skip):
         old, new = (results(n, (x,)) for n in (before, after))
         for a, b in zip(old[:1], new[:1], strict=True):
             flat_a, flat_b = a.double().flatten(1), b.double().flatten(1)

@@ -58,10 +58,15 @@ def loss_change(before: Network, after: Network, claim: LossChange, material: Ma
     if material is None:
         raise fail("X0823", f"`{claim.data}` is needed to measure the loss")
 
-    def seen(network: Network, skip: int) -> tuple[float, float, int]:
-        return mean_loss(network, material.batches(claim.data, claim.samples, skip=skip), claim.loss, claim.output)
+    def seen(network: Network, new: bool) -> tuple[float, float, int]:
+        give = (
+            material.fresh(claim.data, claim.samples, skip=claim.samples)
+            if new
+            else material.batches(claim.data, claim.samples)
+        )
+        return mean_loss(network, give, claim.loss, claim.output)
 
-    old, new = seen(before, 0), seen(after, 0)
+    old, new = seen(before, False), seen(after, False)
     detail: dict[str, Any] = {
         "predicted": claim.predicted,
         "standard error": claim.error,
@@ -70,9 +75,9 @@ def loss_change(before: Network, after: Network, claim: LossChange, material: Ma
         "accuracy before": old[1],
         "accuracy after": new[1],
     }
-    if next(iter(material.batches(claim.data, 1, skip=claim.samples)), None) is not None:
-        others, after_others = seen(before, claim.samples), seen(after, claim.samples)
-        detail |= {"change on other samples": after_others[0] - others[0], "other samples": others[2]}
+    if next(iter(material.fresh(claim.data, 1, skip=claim.samples)), None) is not None:
+        others, after_others, what = seen(before, True), seen(after, True), material.held_out(claim.data)
+        detail |= {f"change on {what}": after_others[0] - others[0], what: others[2]}
     x, y = next(iter(material.batches(claim.data, _KEPT)))
     room = max(1, _KEPT_BYTES // max(1, x[0].numel() * x.element_size()))
     x, y = x[:room], y[:room]
