@@ -72,6 +72,7 @@ class Rank(float):
     share: bool
 
     def __new__(cls, value: float, share: bool = False) -> Self:
+        """The number, with the note."""
         made = super().__new__(cls, value)
         made.share = share
         return made
