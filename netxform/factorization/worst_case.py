@@ -313,7 +313,7 @@ def _keeps_samples(node: fx.Node, name: str, before: tuple[int, ...], after: tup
         case "view" | "reshape" | "flatten":
             return same and math.prod(before) == math.prod(after)
         case "permute":
-            return len(axes) == len(before) and axes[0] == 0
+            return len(axes) == len(before) and bool(axes[0] == 0)
         case "transpose" | "squeeze" | "unsqueeze":
             most = len(before) + (name == "unsqueeze")
             return same and bool(axes) and all(isinstance(a, int) and a % most != 0 for a in axes)
@@ -329,7 +329,7 @@ def _in_place(node: fx.Node) -> bool:
     written = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
     known = op_name(node).strip("_") in _ELEMENTWISE | _PARAMETERS
     asked = node.kwargs.get("inplace") is True or (known and True in [a for a in node.args if isinstance(a, bool)])
-    return any(target is w for w in written) or asked or (name.endswith("_") and not name.endswith("__"))
+    return target in written or bool(asked) or (name.endswith("_") and not name.endswith("__"))
 
 
 def _shape(node: Any) -> tuple[int, ...] | None:

@@ -66,7 +66,7 @@ class _Sums:
     square: Tensor
     first: Tensor
     taylor: Tensor
-    each: list[Tensor] = field(default_factory=list[Tensor])
+    each: list[Tensor] = field(default_factory=list[Tensor], init=False)
 
 
 def saliency(
@@ -175,7 +175,9 @@ def _batch(
 
 def _add(sums: _Sums, second: Tensor | None, slope: Tensor | None, draws: int = 1) -> None:
     if sums.each:
-        sums.each[-1] += ((0.0 if second is None else second / draws) - (0.0 if slope is None else slope)).float()
+        for part in (None if second is None else second / draws, None if slope is None else -slope):
+            if part is not None:
+                sums.each[-1] += part.float()
     if second is not None:
         sums.second += second.sum(0)
         sums.square += (second * second).sum(0)
