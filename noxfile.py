@@ -1,7 +1,6 @@
 """The commands of the project, one a session: `nox -l` lists them, `nox` runs the quick ones, `nox -s gate` all of the gate.
 
-The sessions use the environment they are started in (`pip install -e '.[test,lint]'` once); `nox --force-venv-backend venv` makes
-a fresh one for each.
+They use the environment that they are started in: `pip install -e '.[test,lint]'` once.
 """
 
 from __future__ import annotations

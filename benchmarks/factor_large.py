@@ -76,7 +76,7 @@ def one(net: str, what: str) -> dict[str, Any]:
         "macs": [found[k]["macs"] for k in ("before", "after")],
         "held": all(c["held"] for c in claims),
         "largest": max(math.prod(p.shape) * 4 for p in model.parameters()),
-        "factors": result.plan.steps[0].choice.values["factors"],
+        "factors": result.plan.steps[0].choice.values.entries()["factors"],
     }
 
 

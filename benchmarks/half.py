@@ -82,7 +82,7 @@ def main() -> None:
             size = (out / "model.safetensors").stat().st_size
             held = nx.verify(out).held
         entry = result.certificate["statements"][0]
-        values = result.plan.steps[0].choice.values
+        values = result.plan.steps[0].choice.values.entries()
         bound = next(c["bound"] for c in entry["claims"] if c["kind"] == "within bound")
         row: dict[str, Any] = {
             "statement": statement,

@@ -74,7 +74,7 @@ def one(kind: str, name: str) -> dict[str, Any]:
         try:
             widen, at = verb(Widen, [path], times=2)
             choice = widen.resolve(shadow, at)
-            exact[choice.values["mode"]].append(path)
+            exact[choice.values.entries()["mode"]].append(path)
         except NetxformError as error:
             d = error.diagnostics[0]
             refused[(d.notes[0] if d.code == "X0320" and d.notes else d.message.partition(": ")[2]).partition(" (")[0]] += 1
@@ -112,7 +112,7 @@ def one(kind: str, name: str) -> dict[str, Any]:
     at.point = lambda selection, side: None  # type: ignore[attr-defined]
     try:
         choice = deepen.resolve(network, at)
-        row["inserted"] = len(choice.values["inserts"])
+        row["inserted"] = len(choice.values.entries()["inserts"])
         row["deep"] = relative(results(perform(network, deepen.rewrite(network, choice)), inputs), wanted)
     except NetxformError as error:
         row["inserted"] = error.diagnostics[0].message

@@ -232,7 +232,7 @@ def silent(net: str, seed: int, data: DataSet, rows: Rows) -> None:
         whole = measured(got.model, data.test)
         pruned = run("prune where zeros >= 99% samples=3250 least=0%", data, seed, got.model)
         right, wrong = measured(pruned.model, data.test)
-        values = pruned.plan.steps[-1].choice.values
+        values = pruned.plan.steps[-1].choice.values.entries()
         gone, _, of = str(values["indices"]).partition(" of ")
         rows.add(
             net=net, seed=seed, score=name, how="l1", amount=0, accuracy=right, loss=wrong, unpruned=whole[0],

@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_overhead [EPOCHS [REPEATS]]
 
-`fit` (ignite's engine, deterministic algorithms, checks, metrics) and a plain PyTorch loop train the same network on the same
+`fit` (deterministic algorithms, checks, metrics) and a plain PyTorch loop train the same network on the same
 batches in the same process, one thread, in turn; the median of the ratios counts, of process time. Then `torchrun` with two
 processes of one thread against one process with two threads, by the clock. Then a distillation that finds the teacher's answers
 on disk against the one that had to ask.

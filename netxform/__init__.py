@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
+from typing import cast as _cast
 
 # the package is bound to its name when it is first imported: before the function of that name is
 from netxform import capture as _capture_package  # noqa: F401 # pyright: ignore[reportUnusedImport]
@@ -23,16 +24,19 @@ from netxform.syntax.format import format as format
 from netxform.syntax.parse import parse as parse
 
 if _TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
     from torch import Tensor, nn
 
     from netxform.api import Result
-    from netxform.artifacts.bundle import Verdict
+    from netxform.artifacts.exporters import Exported
     from netxform.axes.view import Captured
     from netxform.compiler.check import Spec
     from netxform.compiler.plan import Plan
+    from netxform.compiler.remeasure import Verdict
+    from netxform.pipeline.subject import Inputs
+    from netxform.training.fit import Progress
 
 __version__ = "0.1.0"
 __all__ = [
@@ -44,6 +48,7 @@ __all__ = [
     "capture",
     "check",
     "compare",
+    "export",
     "format",
     "load",
     "parse",
@@ -66,40 +71,103 @@ def check(text: _Any, *, params: Mapping[str, _Any] | None = None, root: str | _
     return check_source(text, dict(params or {}), trust)
 
 
-def plan(spec: _Any, *, model: nn.Module | None = None, deep: bool = False, **more: _Any) -> Plan:
+def plan(
+    spec: _Any,
+    *,
+    model: nn.Module | None = None,
+    example_inputs: Tensor | Sequence[Tensor] | None = None,
+    data: _Any = None,
+    models: Mapping[str, _Any] | None = None,
+    params: Mapping[str, _Any] | None = None,
+    seed: int | None = None,
+    root: str | _Path | None = None,
+    trust_code: bool = False,
+    trust_pickle: bool = False,
+    allow_outside: bool = False,
+    progress: Progress | None = None,
+    deep: bool = False,
+) -> Plan:
     """Settle every statement on a weightless twin: targets, defaults and where they came from, cost before and after.
 
+    `spec`: text, builder or `pathlib.Path`. `model`: the subject, where the spec declares none; never changed.
+    `example_inputs`: a tensor, or a tuple of tensors, that the model takes; the first dimension is the batch.
+    `data`: (x, y) or a DataSet, called `data` in the spec; or several by name, as a dict.
+    `models`: further models by name (teachers: a module, a fitted classifier, a function).
+    `params`: values of the spec's parameters. `seed`: goes before the spec's own.
+    `root`: the folder that its files are named from (default: that of the spec's file, else the current one).
+    `trust_code`: Python that the spec names may run. `trust_pickle`: pickled models may be loaded. `allow_outside`: files
+    outside of `root` may be read. `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
     `deep`: weights and data are read too, choices that need them are made and measured; nothing is trained.
-    Takes what `apply` takes. Raises NetxformError.
+
+    Raises NetxformError with what cannot be done.
     """
     from netxform import api
 
-    return api.plan_spec(spec, _inputs(spec, model, **more), deep=deep)
+    inputs = _inputs(
+        spec,
+        model=model,
+        example_inputs=example_inputs,
+        data=data,
+        models=models,
+        params=params,
+        seed=seed,
+        root=root,
+        trust_code=trust_code,
+        trust_pickle=trust_pickle,
+        allow_outside=allow_outside,
+    )
+    return api.plan_spec(spec, inputs, deep=deep, progress=progress)
 
 
 def apply(
     spec: _Any,
     *,
     model: nn.Module | None = None,
+    example_inputs: Tensor | Sequence[Tensor] | None = None,
+    data: _Any = None,
+    models: Mapping[str, _Any] | None = None,
+    params: Mapping[str, _Any] | None = None,
+    seed: int | None = None,
+    root: str | _Path | None = None,
+    trust_code: bool = False,
+    trust_pickle: bool = False,
+    allow_outside: bool = False,
+    progress: Progress | None = None,
     out: str | _Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    progress: _Any = None,
-    **more: _Any,
 ) -> Result:
     """Carry a spec out, and measure what it promises.
 
     `spec`: text, builder or `pathlib.Path`. `model`: the subject, where the spec declares none; never changed.
-    `example_inputs`: a tuple of tensors that the model takes. `data`: name → (x, y) or DataSet. `models`: further
-    models by name (teachers: a module, a fitted classifier, a function). `params`, `seed`, `root`;
-    `trust_code`, `trust_pickle`, `allow_outside`: what the spec may touch. `out`: the folder of the bundle.
+    `example_inputs`: a tensor, or a tuple of tensors, that the model takes; the first dimension is the batch.
+    `data`: (x, y) or a DataSet, called `data` in the spec; or several by name, as a dict.
+    `models`: further models by name (teachers: a module, a fitted classifier, a function).
+    `params`: values of the spec's parameters. `seed`: goes before the spec's own.
+    `root`: the folder that its files are named from (default: that of the spec's file, else the current one).
+    `trust_code`: Python that the spec names may run. `trust_pickle`: pickled models may be loaded. `allow_outside`: files
+    outside of `root` may be read. `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
+    `out`: the folder of the bundle that is written. `overwrite`: replace one that is there. `resume`: go on from the last
+    finished epoch of an interrupted run.
 
     Returns a result with `.model`, `.certificate`, `.plan`, `.estimators`. Raises NetxformError; then nothing has changed.
     """
     from netxform import api
 
+    inputs = _inputs(
+        spec,
+        model=model,
+        example_inputs=example_inputs,
+        data=data,
+        models=models,
+        params=params,
+        seed=seed,
+        root=root,
+        trust_code=trust_code,
+        trust_pickle=trust_pickle,
+        allow_outside=allow_outside,
+    )
     folder = _Path(out) if out is not None else None
-    inputs = _inputs(spec, model, **more)
     return api.apply_spec(spec, inputs, out=folder, overwrite=overwrite, resume=resume, progress=progress)
 
 
@@ -115,6 +183,20 @@ def load(folder: str | _Path) -> nn.Module:
     from netxform import api
 
     return api.load_bundle(folder)
+
+
+def export(folder: str | _Path, out: str | _Path, to: str | None = None) -> Exported:
+    """Write the model of a bundle for another program, load the file again and compare what it computes.
+
+    `out`: the file; `to`: the exporter (pt2, onnx, py, …), by the suffix of the file where it is None. Returns the worst
+    difference beside its bound. Raises NetxformError X0834 (no such exporter), X0814 (a package is missing), X0818 (the file
+    exists), X0820 (cannot be exported), X0501 (the file computes something else).
+    """
+    from netxform.artifacts import bundle, exporters
+    from netxform.compiler.measure import probe
+
+    network, held = bundle.read(_Path(folder))
+    return exporters.export(network, probe(network, held.seed), _Path(out), to)
 
 
 def compare(
@@ -157,26 +239,25 @@ def capture(model: nn.Module, *inputs: Tensor) -> Captured:
 
 def _inputs(
     spec: _Any,
-    model: nn.Module | None,
     *,
-    example_inputs: _Any = None,
-    data: _Any = None,
-    models: Mapping[str, _Any] | None = None,
-    params: Mapping[str, _Any] | None = None,
-    seed: int | None = None,
-    root: str | _Path | None = None,
-    trust_code: bool = False,
-    trust_pickle: bool = False,
-    allow_outside: bool = False,
-) -> _Any:
-    from netxform import api
+    model: nn.Module | None,
+    example_inputs: Tensor | Sequence[Tensor] | None,
+    data: _Any,
+    models: Mapping[str, _Any] | None,
+    params: Mapping[str, _Any] | None,
+    seed: int | None,
+    root: str | _Path | None,
+    trust_code: bool,
+    trust_pickle: bool,
+    allow_outside: bool,
+) -> Inputs:
+    from netxform.pipeline.subject import Inputs
     from netxform.sources.trust import Trust
 
     folder = _Path(root) if root is not None else spec.parent if isinstance(spec, _Path) else _Path.cwd()
     named = data if isinstance(data, dict) else {} if data is None else {"data": data}
-    example = example_inputs
-    if example is not None and not isinstance(example, tuple | list):
-        example = (example,)
+    example = None
+    if example_inputs is not None:
+        example = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (_cast("Tensor", example_inputs),)
     trust = Trust(folder, trust_code, trust_pickle, allow_outside)
-    held = None if example is None else tuple(example)
-    return api.Inputs(model, held, named, dict(params or {}), trust, seed, dict(models or {}))
+    return Inputs(model, example, named, dict(params or {}), trust, seed, dict(models or {}))

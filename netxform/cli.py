@@ -1,20 +1,35 @@
-"""The command line: check, plan, apply, verify, compare, ls, fmt, explain."""
+"""The command line: check, plan, apply, verify, export, compare, ls, fmt, explain."""
 
+# Long: one function a command.
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from netxform.errors import NetxformError, did_you_mean, fail
+from netxform.registry import Registry
+from netxform.sources.formats import FORMATS, suffix_of
 from netxform.sources.trust import Trust
 from netxform.syntax.format import format as format_text
 from netxform.syntax.parse import parse, parse_expression
 
+KINDS = {
+    "models": "netxform.sources.models.source:MODELS",
+    "formats": "netxform.sources.formats:FORMATS",
+    "data": "netxform.sources.data.source:DATA",
+    "exporters": "netxform.artifacts.exporters:EXPORTERS",
+    "scores": "netxform.pruning.needs:SCORES",
+    "losses": "netxform.language.methods:LOSSES",
+    "metrics": "netxform.language.methods:METRICS",
+    "optimizers": "netxform.language.methods:OPTIMIZERS",
+    "transforms": "netxform.language.methods:TRANSFORMS",
+}
 EXIT = "exit codes: 0 done, 1 error, 2 `plan --detailed-exitcode` found changes, 3 a contract or an assert fell short"
 
 
@@ -67,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--quiet", action="store_true", help="no progress, no tables")
     verify = _command(commands, "verify", _verify, "measure every claim of a bundle again, from the folder alone")
     verify.add_argument("folder", type=Path)
+    export = _command(
+        commands, "export", _export, "write the model of a bundle for another program, and compare what it computes"
+    )
+    export.add_argument("folder", type=Path, metavar="BUNDLE")
+    export.add_argument("out", type=Path, metavar="FILE", help="net.pt2, net.onnx, net.py; `netxform explain exporters`")
+    export.add_argument("--to", metavar="NAME", help="the exporter (default: by the suffix)")
     compare = _command(commands, "compare", _compare, "draw the recorded trajectories of runs, and say how well they part")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="bundles of specs with `record trajectory`")
     compare.add_argument("-o", "--out", type=Path, action="append", metavar="FILE", help="pictures: .png, .svg, .pdf")
@@ -85,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     fmt.add_argument("-w", "--write", action="store_true", help="write it back")
     fmt.add_argument("--check", action="store_true", help="exit with 1 where the file is not canonical")
     explain = _command(commands, "explain", _explain, "the page of a verb or of an error code")
-    explain.add_argument("what", nargs="?", help="a verb, a code such as X0203, or `locks`")
+    explain.add_argument("what", nargs="?", help="a verb, a code such as X0203, `locks`, or a kind: scores, losses, …")
     return parser
 
 
@@ -154,7 +175,7 @@ def _source(text: str) -> str:
     """A model source as the language writes it: names as they are, files in quotes."""
     try:
         parse_expression(text)
-        return text if "/" not in text and not text.endswith((".pt2", ".py", ".pt")) else json.dumps(text)
+        return json.dumps(text) if "/" in text or suffix_of(text) in FORMATS else text
     except NetxformError:
         return json.dumps(text)
 
@@ -181,12 +202,14 @@ def _check(options: Any) -> int:
 
 def _plan(options: Any) -> int:
     from netxform import api
+    from netxform.artifacts.plan_file import save_plan
+    from netxform.pipeline.subject import Inputs
     from netxform.training.progress import Bar
 
-    inputs = api.Inputs(trust=_trust(options))
+    inputs = Inputs(trust=_trust(options))
     plan = api.plan_spec(_checked(options), inputs, deep=options.deep, progress=None if options.json else Bar())
     if options.out is not None:
-        api.save_plan(plan, options.out)
+        save_plan(plan, options.out)
     if options.json:
         print(json.dumps({"digest": plan.digest(), "plan": plan.to_dict()}, indent=1))
     else:
@@ -199,22 +222,24 @@ def _plan(options: Any) -> int:
 def _apply(options: Any) -> int:
     spec = _checked(options)
     from netxform import api
+    from netxform.artifacts.plan_file import saved_digest
     from netxform.artifacts.report import certificate_table, plan_table, show
+    from netxform.pipeline.subject import Inputs
     from netxform.training.process import join, leave, require
     from netxform.training.progress import Bar
 
     processes = join()
     require(options.processes, processes)
     out = options.out or Path(("stdin" if options.spec == "-" else Path(options.spec).stem) + ".bundle")
-    expected = api.saved_digest(options.plan) if options.plan is not None else None
-    inputs = api.Inputs(trust=_trust(options))
+    expected = saved_digest(options.plan) if options.plan is not None else None
     silent = options.quiet or options.json or not processes.first
+    api.refuse_existing(out, options.overwrite)
+    prepared = api.prepare_spec(spec, Inputs(trust=_trust(options)))
     if not silent:
-        show(plan_table(api.plan_spec(spec, inputs)))
+        show(plan_table(prepared.plan))
         print()
-    result = api.apply_spec(
-        spec,
-        inputs,
+    result = api.apply_prepared(
+        prepared,
         out=out,
         overwrite=options.overwrite,
         resume=options.resume,
@@ -225,9 +250,9 @@ def _apply(options: Any) -> int:
     if not processes.first:
         return 0
     if options.json:
-        print(json.dumps(result.certificate, indent=1))
+        print(result.record.dump(), end="")
     elif not options.quiet:
-        show(certificate_table(result.certificate))
+        show(certificate_table(result.record))
         print(f"written to {out}")
     return 0
 
@@ -237,9 +262,7 @@ def _verify(options: Any) -> int:
 
     verdict = api.verify_bundle(options.folder)
     if options.json:
-        from dataclasses import asdict
-
-        print(json.dumps([{"what": w, **asdict(e)} for w, e in verdict.lines], indent=1))
+        print(verdict.dump(), end="")
     else:
         from netxform.artifacts.report import show, verdict_table
 
@@ -247,6 +270,20 @@ def _verify(options: Any) -> int:
         broken = sum(not e.held for _, e in verdict.lines)
         print(f"{len(verdict.lines)} claims measured again, {broken} broken")
     return 0 if verdict.held else 3
+
+
+def _export(options: Any) -> int:
+    import netxform
+
+    made = netxform.export(options.folder, options.out, options.to)
+    if options.json:
+        found = {"path": str(made.path), "exporter": made.exporter, "bound": made.bound, "worst": made.worst}
+        print(json.dumps(found | {"samples": made.samples}, indent=1))
+    else:
+        print(
+            f"written to {made.path} by `{made.exporter}`: {made.worst:.3g} from the bundle's model, {made.bound:.3g} allowed"
+        )
+    return 0
 
 
 def _compare(options: Any) -> int:
@@ -272,10 +309,12 @@ def _compare(options: Any) -> int:
 
 
 def _ls(options: Any) -> int:
-    from netxform import api
+    from netxform.pipeline.inspection import listing
+    from netxform.pipeline.subject import Inputs
 
     path = Path(options.spec)
-    text = _read(path) if path.is_file() else f"model net = {_source(options.spec)}"
+    spec = path.is_file() and suffix_of(options.spec) not in FORMATS
+    text = _read(path) if spec else f"model net = {_source(path.name if path.is_file() else options.spec)}"
     program = parse(text, str(options.spec))
     from dataclasses import replace
 
@@ -286,7 +325,7 @@ def _ls(options: Any) -> int:
     spec = check_source(replace(program, statements=declared), {}, _trust(options))
     if options.axes or options.svg:
         return _axes(options, spec)
-    rows = api.listing(spec, api.Inputs(trust=_trust(options)), options.selection)
+    rows = listing(spec, Inputs(trust=_trust(options)), options.selection)
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -298,9 +337,10 @@ def _ls(options: Any) -> int:
 
 
 def _axes(options: Any, spec: Any) -> int:
-    from netxform import api
+    from netxform.pipeline.inspection import axes
+    from netxform.pipeline.subject import Inputs
 
-    found, picture = api.axes(spec, api.Inputs(trust=_trust(options)), options.selection)
+    found, picture = axes(spec, Inputs(trust=_trust(options)), options.selection)
     if options.svg:
         options.svg.write_text(picture, encoding="utf-8")
         print(f"drawn to {options.svg}", file=sys.stderr)
@@ -334,10 +374,15 @@ def _explain(options: Any) -> int:
         for word, entry in sorted(REGISTRY.items()):
             print(f"  {word:10} {entry.doc.splitlines()[0]}")
         print("\n`netxform explain VERB` shows its form, contract and an example; `netxform explain X0203` a code's page.")
+        print(f"`netxform explain KIND` lists what there is by name: {', '.join(KINDS)}.")
         return 0
     if options.what in REGISTRY:
         entry = REGISTRY[options.what]
         print(f"{entry.signature()}\n\n{entry.doc}")
+        return 0
+    if options.what in KINDS:
+        registry: Registry[Any] = pkgutil.resolve_name(KINDS[options.what])
+        print(f"{options.what}: {', '.join(registry)}\n\nInstalled packages add some by the entry point `{registry.group}`.")
         return 0
     if options.what in ("locks", "lock"):
         from netxform.axes.algebra import LOCKS, MIXES
@@ -350,7 +395,7 @@ def _explain(options: Any) -> int:
         return 0
     found = page(options.what.upper())
     if found is None:
-        known = [*REGISTRY, *CODES]
+        known = [*REGISTRY, *KINDS, *CODES]
         raise fail("X0110", f"`{options.what}` is neither a verb nor a code", helps=did_you_mean(options.what, known))
     print(found)
     return 0

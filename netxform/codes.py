@@ -58,7 +58,7 @@ CODES: dict[str, tuple[str, str]] = {
     "X0207": ("unknown attribute", "`sel[attribute == value]`: no module of the selection has such an attribute."),
     "X0208": (
         "unknown function of selections",
-        "between(a, b), upstream(a), downstream(a): along the data flow. coupled(a): the layers that carry an index set of\n"
+        "between(a, b), upstream(a), downstream(a): along the data flow. coupled(a): the layers that carry an axis of\n"
         "a's outputs, and change with it. blocks(a): the repeated parts in a.\n"
         "first(a), last(a), nth(a, 3), top(a, 3, by=params): by order and size.",
     ),
@@ -187,7 +187,7 @@ CODES: dict[str, tuple[str, str]] = {
     "X0819": ("cannot be written", "The disk is full or the folder cannot be written. Nothing is left behind."),
     "X0820": ("cannot be stored", "The network holds something that a standalone file cannot: an island or foreign function."),
     "X0821": ("a damaged graph", "graph.json is not what this version writes."),
-    "X0822": ("a damaged bundle", "A file differs from what was certified."),
+    "X0822": ("a damaged bundle", "A file differs from what was certified, or is not what netxform writes."),
     "X0841": (
         "another number of processes",
         "`processes=2` on `train` or `distill` (or `apply --processes 2`) states how many must run.\n"
@@ -200,6 +200,17 @@ CODES: dict[str, tuple[str, str]] = {
     "X0826": (
         "a text or a file of vectors that cannot be read",
         "The file is damaged or of another format; the place in it is given.",
+    ),
+    "X0833": ("a package that fails", "An installed package offers something by entry point, and its file cannot be imported."),
+    "X0834": (
+        "unknown exporter",
+        "`netxform explain exporters` lists them; the suffix of the file says which, or `--to NAME`.",
+    ),
+    "X0827": (
+        "a bundle of another version",
+        "The certificate has a later format than this version reads, or holds a claim that nothing here measures. Update\n"
+        "netxform, or install the package that the claim comes from (it offers its claims as `netxform.claims`), and verify\n"
+        "again. Bundles of format 1 are read. `model.py` beside the certificate loads the model without netxform.",
     ),
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),

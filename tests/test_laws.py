@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,51 @@ from torch import nn
 import netxform as nx
 from netxform import verbs
 from netxform.compiler.measure import tensors
+from netxform.language.laws import Contract
 from netxform.language.verb import REGISTRY, verb
 from tests.strategies import networks
 
 verbs.load()
+
+# verbs that rightly promise nothing of the network, and why
+PROMISES_NOTHING = {
+    "compare": "it runs variants beside the spec; the network is handed on as it is, and what they gave is no claim about it",
+    "keep": "it sets the trainings of its stage, and these claim what they did",
+    "record": "it sets the trainings of its stage, which are the same with and without it",
+}
+# every other verb on a generated network, as the last statement
+STATEMENTS = {
+    "attach": "attach extra after stem classes=2",
+    "cast": "cast float16",
+    "cut": "cut at stem",
+    "deepen": "deepen stem",
+    "distill": "snapshot t; distill from t for 1epochs",
+    "factorize": "factorize stem rank=1",
+    "features": "features at stem",
+    "freeze": "freeze stem",
+    "init": "snapshot t; init stem from t",
+    "prune": "prune amount=30%",
+    "snapshot": "snapshot t",
+    "train": "train head for 1epochs",
+    "unfreeze": "freeze stem; unfreeze stem",
+    "widen": "widen stem x2",
+}
+
+
+def of(word: str, certificate: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the certificate says of the verb's own statements, each looked at: contract, claims, verdicts."""
+    own = [s for s in certificate["statements"] if s["verb"] == word]
+    assert own
+    for statement in own:
+        assert statement["contract"] == REGISTRY[word].cls.contract.value
+        assert bool(statement["claims"]) == (word not in PROMISES_NOTHING), statement
+        assert all(c["held"] for c in statement["claims"])
+    return own
+
+
+def test_who_promises_nothing_is_known_by_name() -> None:
+    assert set(PROMISES_NOTHING) == {w for w, e in REGISTRY.items() if e.cls.contract is Contract.NONE}
+    assert set(STATEMENTS) == set(REGISTRY) - set(PROMISES_NOTHING)
 
 
 @pytest.mark.parametrize("word", sorted(REGISTRY))
@@ -32,8 +74,35 @@ def test_the_example_of_every_page_is_certified(word: str) -> None:
     held = [c["held"] for s in result.certificate["statements"] for c in s["claims"]]
     assert all(held)
     assert held
-    contracts = {s["verb"]: s["contract"] for s in result.certificate["statements"]}
-    assert contracts[word] == entry.cls.contract.value
+    of(word, result.certificate)
+
+
+@pytest.mark.parametrize("word", sorted(STATEMENTS))
+def test_every_verb_keeps_its_law_on_generated_networks(word: str) -> None:
+    kinds: set[str] = set()
+
+    @given(networks())
+    @settings(max_examples=3)
+    def keeps(model: nn.Module) -> None:
+        x, y = torch.randn(40, 2, 5, 5), torch.arange(40) % 3
+        result = nx.apply(STATEMENTS[word], model=model, example_inputs=x[:1], data=(x, y))
+        own = of(word, result.certificate)
+        assert own[-1] is result.certificate["statements"][-1]
+        assert [c["kind"] for c in own[-1]["claims"]][: len(result.plan.steps[-1].claims)] == [
+            c.kind for c in result.plan.steps[-1].claims
+        ]
+        kinds.update(c["kind"] for c in own[-1]["claims"])
+
+    keeps()
+    assert kinds
+
+
+def test_a_law_of_nothing_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(REGISTRY["freeze"].cls, "law", lambda self, choice: ())
+    result = nx.apply("model net = zoo.mlp()\nfreeze fc1; snapshot t")
+    with pytest.raises(AssertionError):
+        of("freeze", result.certificate)
+    assert of("snapshot", result.certificate)
 
 
 @given(networks(), st.sampled_from(["stem", "parts.0", "parts.0.1", "head"]), st.sampled_from(["at", "after"]))

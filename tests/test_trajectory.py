@@ -15,6 +15,9 @@ from netxform import api
 from netxform.artifacts.picture import embed, purity
 from netxform.cli import main
 from netxform.language.trajectory import Trajectory, sketch
+from netxform.sources.data import load_data
+from netxform.sources.trust import Trust
+from netxform.training.fit import Quiet
 
 HEAD = 'model net = zoo.smallcnn(width=4) input="1x1x8x8"\ndata d = sklearn.digits(train=60, test=30, val=20)\n'
 STAGE = "stage s {{ train ** for 3epochs on d; {} }}"
@@ -42,7 +45,7 @@ def test_recording_changes_nothing() -> None:
 def test_points_are_what_the_network_computes() -> None:
     result = nx.apply(HEAD + STAGE.format("record trajectory samples=12"))
     (way,) = result.trajectories
-    x = torch.stack([api.load_data(result.plan.spec.data["d"], api.Trust(), 0).test[i][0] for i in range(12)])
+    x = torch.stack([load_data(result.plan.spec.data["d"], Trust(), 0).test[i][0] for i in range(12)])
     with torch.no_grad():
         assert torch.equal(way.points[-1], result.model(x).softmax(1).flatten())
     weights = nx.apply(HEAD + STAGE.format("record trajectory what=weights"))
@@ -54,7 +57,7 @@ def test_a_resumed_run_has_the_whole_trajectory(tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
-    class Interrupt(api.Quiet):
+    class Interrupt(Quiet):
         count = 0
 
         def step(self, text: str, advance: int = 1) -> None:

@@ -10,9 +10,10 @@ import torch
 from torch import fx, nn
 
 from netxform.artifacts.construct import OWN, class_of
-from netxform.artifacts.graph import DTYPES, to_json
+from netxform.artifacts.graph import to_json
 from netxform.errors import fail
 from netxform.graph.network import Network
+from netxform.graph.tensors import DTYPES, held
 
 _HEAD = '''"""{title}
 
@@ -237,8 +238,7 @@ def _prove(source: str, name: str, module: nn.Module) -> None:
         raise fail("X0820", f"the standalone module could not be written: {type(error).__name__}: {error}") from error
 
     def names(of: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
-        every = [*of.named_parameters(remove_duplicate=False), *of.named_buffers(remove_duplicate=False)]
-        return sorted((n, tuple(t.shape)) for n, t in every)
+        return sorted((n, tuple(t.shape)) for n, t in held(of).items())
 
     if names(again) != names(module):
         wrong = sorted(set(names(again)) ^ set(names(module)))[:4]

@@ -16,21 +16,11 @@ from netxform.capture.symbolic import is_leaf
 from netxform.errors import fail
 from netxform.graph.network import Input, Network, refresh
 from netxform.graph.outputs import output_node
+from netxform.graph.tensors import DTYPES, NAMES
+from netxform.graph.tensors import held as held_by
 
 FORMAT = 1
 _ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim", "values", "indices")
-_DTYPES = {
-    torch.float16: "f16",
-    torch.float32: "f32",
-    torch.float64: "f64",
-    torch.bfloat16: "bf16",
-    torch.int64: "i64",
-    torch.int32: "i32",
-    torch.bool: "bool",
-    torch.uint8: "u8",
-    torch.int8: "i8",
-}
-DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
 
 
 @lru_cache(maxsize=1)
@@ -110,7 +100,7 @@ def to_json(network: Network) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "name": type(module).__name__,
-        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": _DTYPES[i.dtype]} for i in network.inputs],
+        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": NAMES[i.dtype]} for i in network.inputs],
         "modules": modules,
         "tensors": tensors,
         "ties": ties(module),
@@ -178,7 +168,7 @@ def _fill(root: nn.Module, module: fx.GraphModule) -> None:
 
 def assign(root: nn.Module, tensors: dict[str, torch.Tensor], tied: dict[str, str], frozen: set[str]) -> None:
     """Put the tensors in place; tied ones become one again. Raises KeyError where one is missing or unknown."""
-    wanted = dict(root.named_parameters(remove_duplicate=False)) | dict(root.named_buffers(remove_duplicate=False))
+    wanted = held_by(root)
     unknown = [n for n in tensors if n not in wanted]
     missing = [n for n in wanted if n not in tensors and n not in tied]
     if unknown or missing:
@@ -202,8 +192,7 @@ def ties(module: nn.Module) -> dict[str, str]:
     """Names of one tensor: every further name → its first."""
     first: dict[int, str] = {}
     out: dict[str, str] = {}
-    every = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    for name, tensor in every:
+    for name, tensor in held_by(module).items():
         if id(tensor) in first:
             out[name] = first[id(tensor)]
         else:
@@ -221,7 +210,7 @@ def _open(module: fx.GraphModule, path: str) -> bool:
 
 
 def _tensor(tensor: torch.Tensor) -> dict[str, Any]:
-    return {"shape": list(tensor.shape), "dtype": _DTYPES[tensor.dtype]}
+    return {"shape": list(tensor.shape), "dtype": NAMES[tensor.dtype]}
 
 
 def _node(node: fx.Node) -> dict[str, Any]:

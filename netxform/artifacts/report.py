@@ -10,16 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from netxform.artifacts.bundle import Verdict
 from netxform.compiler.plan import Check, Plan, Step
+from netxform.compiler.remeasure import Verdict
 from netxform.graph.cost import Cost
+from netxform.language.certificate import Certificate, ClaimRecord, ComparisonRecord
 from netxform.syntax.quantity import short
-
-_HIDDEN = (
-    "node", "layers", "parameters", "norms", "buffers", "replace", "removes", "name", "maps", "scales", "fills", "inserts",
-    "seed", "selected", "base", "now", "left", "chosen", "chains", "bounds", "factors",
-    "removed", "wanted", "recover", "biases", "assigned", "twin", "means", "mixes", "weights", "pairs", "tensor", "sensitivity",
-)  # fmt: skip
 
 
 def plan_table(plan: Plan) -> Group:
@@ -59,98 +54,59 @@ def plan_table(plan: Plan) -> Group:
 
 def details(step: Step) -> list[str]:
     """What was chosen, and where each value that the spec did not state came from."""
-    lines: list[str] = []
-    values = step.choice.values
-    if values.get("removes"):
-        removed = cast("list[str]", values["removes"])
-        lines.append(f"removes {', '.join(removed[:8])}{' …' if len(removed) > 8 else ''}")
-    if values.get("layers"):
-        made = cast("list[Any]", values["layers"])
-        lines.append("; ".join(f"{layer.name} = {layer.make}" for layer in made))
-    lines += cast("list[str]", values.get("factors") or [])
-    if "parameters" in values:
-        norms = values.get("norms") or ()
-        lines.append(f"{len(values['parameters'])} parameters" + (f", {len(norms)} BatchNorm" if norms else ""))
-    shown = [f"{k} {_text(v)}" for k, v in values.items() if k not in _HIDDEN and v not in (0.0, None)]
-    if shown:
-        lines.append(", ".join(shown))
+    lines = list(step.choice.values.lines())
     origins = [v if k.startswith("note") else f"{k}: {v}" for k, v in step.choice.origins.items()]
     if origins:
         lines.append(f"default: {'; '.join(origins)}")
     if step.choice.provisional:
         lines.append(f"open: {step.choice.provisional}")
     for found in step.measured:
-        lines.append(f"measured: {found.claim}: {_found(found.measured, found.bound, found.detail)}")
+        lines.append(f"measured: {found.claim}: {found.detail.found(found.measured, found.bound)}")
     lines += [f"warning: {w}" for w in step.choice.warnings]
     return lines
 
 
-def _found(measured: float, bound: float, detail: dict[str, Any]) -> str:
-    """A measured number beside its bound, or beside what was predicted."""
-    if "predicted" in detail:
-        predicted, error = detail["predicted"], detail["standard error"]
-        beside = (
-            "nothing predicted" if predicted is None else f"predicted {predicted:+.3g}" + (f" ± {error:.1g}" if error else "")
-        )
-        return f"{measured:+.3g} ({beside}), accuracy {detail['accuracy before']:.3f} → {detail['accuracy after']:.3f}"
-    if detail.get("agreement at least") is not None:
-        return f"{measured:.3g}; same class for {detail['agreement']:.1%}, at least {detail['agreement at least']:.1%}"
-    return f"{measured:.3g}" + ("" if bound == float("inf") else f", allowed {bound:.3g}")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(v, str) for v in cast("list[Any]", value)):
-        return ", ".join(cast("list[str]", value))
-    return str(value)
-
-
-def certificate_table(certificate: dict[str, Any]) -> Group:
+def certificate_table(certificate: Certificate) -> Group:
     """What was promised and what was measured."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("statement", ratio=1)
     table.add_column("contract", no_wrap=True)
     table.add_column("measured")
-    for entry in certificate["statements"]:
-        if not entry["claims"] and not entry["metrics"]:
+    for entry in certificate.statements:
+        if not entry.claims and not entry.metrics:
             continue
-        rows = [_claim(c) for c in entry["claims"]]
+        rows = [_claim(c) for c in entry.claims]
         wanted = ("teacher_val_accuracy", "val_accuracy", "test_accuracy", "test_mae", "test_r2", "test_loss")
-        numbers = [f"{k.replace('_', ' ')} {entry['metrics'][k]:.3f}" for k in wanted if k in entry["metrics"]]
+        numbers = [f"{k.replace('_', ' ')} {entry.metrics[k]:.3f}" for k in wanted if k in entry.metrics]
         rows += [", ".join(numbers)] if numbers else []
-        rows += [f"[yellow]warning: {escape(w)}[/yellow]" for w in entry.get("warnings", ())]
-        table.add_row(escape(entry["statement"]), entry["contract"], "\n".join(rows))
+        rows += [f"[yellow]warning: {escape(w)}[/yellow]" for w in entry.warnings]
+        table.add_row(escape(entry.statement), entry.contract.value, "\n".join(rows))
     parts: list[Any] = [table]
-    for found in certificate["comparisons"]:
+    for found in certificate.comparisons:
         parts.append(_comparison(found))
-    before, after = certificate["cost"]["before"], certificate["cost"]["after"]
-    parts.append(
-        Text(f"params {before['params']:,} → {after['params']:,}; MACs {before['macs']:,} → {after['macs']:,}", style="dim")
-    )
+    before, after = certificate.cost.before, certificate.cost.after
+    parts.append(Text(f"params {before.params:,} → {after.params:,}; MACs {before.macs:,} → {after.macs:,}", style="dim"))
     return Group(*parts)
 
 
-def _claim(claim: dict[str, Any]) -> str:
+def _claim(claim: ClaimRecord) -> str:
     """A claim with its verdict; where nothing bounds it, with what was measured."""
-    if not claim["held"]:
-        return f"{claim['claim']}: BROKEN"
-    if claim["bound"] != float("inf"):
-        size = (
-            f"{claim['measured']:.2g} ≤ {claim['bound']:.2g}, "
-            if claim["kind"] in ("within bound", "rounded", "quantized")
-            else ""
-        )
-        return f"{claim['claim']}: {size}held"
-    return f"{claim['claim']}: {_found(claim['measured'], claim['bound'], claim['detail'])}"
+    if not claim.held:
+        return f"{claim.claim}: BROKEN"
+    if claim.bound == float("inf"):
+        return f"{claim.claim}: {claim.detail.found(claim.measured, claim.bound)}"
+    size = f"{claim.measured:.2g} ≤ {claim.bound:.2g}, " if claim.detail.sized else ""
+    return f"{claim.claim}: {size}held"
 
 
-def _comparison(found: dict[str, Any]) -> Table:
+def _comparison(found: ComparisonRecord) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"{found['metric']}, {len(found['seeds'])} seeds")
+    table.add_column(f"{found.metric}, {len(found.seeds)} seeds")
     table.add_column("mean ± s.e.")
     table.add_column("runs", style="dim")
-    for name, runs in found["runs"].items():
+    for name, runs in found.runs.items():
         label = {"spec": "as written", "scratch": "from scratch", "random": "random weights", "alone": "without teachers"}[name]
-        mean, error = found["mean"][name], found["standard_error"][name]
+        mean, error = found.mean[name], found.standard_error[name]
         table.add_row(label, f"{mean:.3f} ± {error:.3f}", " ".join(f"{r:.3f}" for r in runs))
     return table
 

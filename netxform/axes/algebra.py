@@ -3,7 +3,7 @@
     Dim    = product of factors, row-major               (h · d)
     factor = Atom | Mirror(Atom) | Sum(Dim, …)           Sum: a concatenation of segments [a | b | c]
 
-An atom is a class of index sets, kept by union-find: wherever it occurs, in whatever tensor, an index means the same
+An atom is the variable of an axis, kept by union-find: wherever it occurs, in whatever tensor, an index means the same
 thing. An atom may be *bound* to a Dim (an axis of 768 was found to be 12 heads of 64), *locked* (why it may not be
 changed), or *mixed* (something is computed across it: permuting is exact, other edits only under conditions). A Mirror is
 an atom read backwards. A dimension of size 1 has no factors.
@@ -11,6 +11,7 @@ an atom read backwards. A dimension of size 1 has no factors.
 Sound before complete: what cannot be expressed is locked, with the reason, on both sides. No torch here.
 """
 
+# Long: one algebra: every operation on types reads the same union-find, and a reader wants them side by side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -76,7 +77,10 @@ MIXES: dict[str, tuple[str, bool]] = {
 
 
 class Atom:
-    """A class of index sets of one size. Mutable: `parent`, `bound`, `locked` and `mixed` are settled while types are found."""
+    """The variable of an axis; what is found to be the same becomes one.
+
+    Mutable: `parent`, `bound`, `locked` and `mixed` are settled while types are found.
+    """
 
     __slots__ = ("bound", "locked", "mixed", "parent", "size")
 
@@ -292,7 +296,7 @@ def _bind_factor(factor: Factor, dim: Dim, at: str) -> None:
     assert isinstance(factor, Atom)
     dim = normal(dim)
     if any(a is factor for a in atoms(dim)):
-        if len(dim) == 1 and isinstance(dim[0], Mirror):  # the same as itself read backwards: two halves, one index set
+        if len(dim) == 1 and isinstance(dim[0], Mirror):  # the same as itself read backwards: two halves, one atom
             half = fresh(factor.size // 2)
             middle = [ONE] if factor.size % 2 else []
             _bind(factor, concat([half, *middle, mirrored(half)]))

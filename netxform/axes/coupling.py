@@ -1,4 +1,4 @@
-"""What is coupled with what, for people: groups of tensors that share an index set, who couples them, and a drawing.
+"""What is coupled with what, for people: groups of tensors that share an axis, who couples them, and a drawing.
 
 Network ─groups→ Group, …        Network ─drawing→ SVG text
 """
@@ -13,17 +13,18 @@ from typing import Any
 import networkx as nx
 
 from netxform.axes.algebra import Atom, atoms
-from netxform.axes.infer import op_name, types_of
+from netxform.axes.infer import types_of
+from netxform.axes.names import op_name
 from netxform.axes.reindex import Axis, axes_of
 from netxform.axes.roles import roles
-from netxform.axes.rules.operations import Typed
+from netxform.axes.rules.context import Typed
 from netxform.graph.dataflow import in_order
 from netxform.graph.network import Network, exit_nodes
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One index set: the layers that carry it, those that sum over it, and the operations that make them one."""
+    """One axis: the layers that carry it, those that sum over it, and the operations that make them one."""
 
     axis: Axis
     carriers: tuple[str, ...]
@@ -32,7 +33,7 @@ class Group:
 
 
 def groups(network: Network) -> tuple[Group, ...]:
-    """A group for every atom of the network, locked ones too."""
+    """A group for every axis of the network, locked ones too."""
     joined: dict[Atom, list[str]] = {}
     for node in network.module.graph.nodes:
         if node.op in ("call_function", "call_method") and len(node.all_input_nodes) > 1:
@@ -75,7 +76,7 @@ def _atoms_at(network: Network, node: str) -> Iterable[Atom]:
 
 
 def output_atoms(network: Network, modules: Iterable[str]) -> set[Atom]:
-    """The free index sets of the modules' outputs."""
+    """The free axes of the modules' outputs."""
     out: set[Atom] = set()
     for path in modules:
         for node in exit_nodes(network, path):
@@ -84,7 +85,7 @@ def output_atoms(network: Network, modules: Iterable[str]) -> set[Atom]:
 
 
 def coupled(network: Network, modules: Iterable[str]) -> tuple[str, ...]:
-    """The layers that carry an index set of the outputs of the given modules: what must change with them."""
+    """The layers that carry an axis of the outputs of the given modules: what must change with them."""
     wanted = output_atoms(network, modules)
     found = {c for g in groups(network) if g.axis.atom in wanted for c in g.carriers}
     return tuple(p for p, _ in network.module.named_modules(remove_duplicate=False) if p in found)
@@ -116,7 +117,7 @@ _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#
 
 
 def drawing(network: Network, title: str = "") -> str:
-    """The coupled axes as SVG: a row for every layer in the order of the run, a line for every free index set.
+    """The coupled axes as SVG: a row for every layer in the order of the run, a line for every free axis.
 
     A filled dot: the layer carries it; a ring: the layer sums over it.
     """

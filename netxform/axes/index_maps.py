@@ -40,7 +40,7 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Reindex(Operation):
-    """Apply index maps to atoms (by name): everything of their type is gathered; then fill, then scale."""
+    """Apply index maps to axes (by name): everything of their type is gathered; then fill, then scale."""
 
     copies: ClassVar[bool] = True
     restructures: ClassVar[bool] = False

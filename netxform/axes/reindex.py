@@ -1,6 +1,6 @@
-"""The one primitive behind prune, widen and permute: an index map on atoms, carried to everything that has their type.
+"""The one primitive behind prune, widen and permute: an index map on axes, carried to everything that has their type.
 
-    Network, {atom: index} ─reindex→ Network          new[i] = old[index[i]] along the atom, wherever it occurs
+    Network, {axis: index} ─reindex→ Network          new[i] = old[index[i]] along the axis, wherever it occurs
 
 Tensors are gathered, sizes that the code states (attributes of layers, numbers in the graph) follow from the types, then
 the network is run on the meta device and typed again: what does not follow is refused, and nothing has changed.
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.axes.algebra import Atom, Dim, atoms, normal, positions, show, size_under
-from netxform.axes.infer import Stated, Types, types_of
-from netxform.axes.rules.operations import Typed
+from netxform.axes.infer import types_of
+from netxform.axes.rules.context import Typed
+from netxform.axes.types import Stated, Types
 from netxform.errors import fail
 from netxform.graph.layers import Attention
 from netxform.graph.network import Network, clone, refresh
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """An atom of a network, seen from outside: an index set that may occur in many tensors.
+    """An axis of a network: one set of indices, which may occur in many tensors. `atom`: the variable behind it (`algebra.py`).
 
     `size`: its number of indices. `locked`: why it may not be changed, or None. `mixed`: what is computed across it, so
     that only a permutation is exact without further conditions. `sites`: (tensor name, dimension) of every place, tied
@@ -70,25 +71,25 @@ def _axes(types: Types) -> tuple[Axis, ...]:
 
 
 def namer(axes: Iterable[Axis]) -> Any:
-    """How atoms are shown: free ones by name and size, locked ones by size."""
+    """How axes are shown: free ones by name and size, locked ones by size."""
     known = {a.atom: (f"{a.name}:{a.size}" if a.locked is None else str(a.size)) for a in axes}
     return lambda atom: known.get(atom, str(atom.size))
 
 
 def reindex(network: Network, maps: Mapping[Axis | str, Sequence[int]], optimizer: Optimizer | None = None) -> Network:
-    """The network with index maps applied: along each atom, new index i holds what the old index maps[atom][i] held.
+    """The network with index maps applied: along each axis, new index i holds what the old index maps[axis][i] held.
 
     A permutation leaves the function as it is; a selection removes, a repetition copies (the consumers' sums then count
     the copies). With `optimizer`, its state for the parameters is gathered alike and it holds the new parameters.
 
-    Raises NetxformError X0320 (unknown or locked atom, or an index out of range), X0321 (code that cannot follow).
+    Raises NetxformError X0320 (unknown or locked axis, or an index out of range), X0321 (code that cannot follow).
     """
     named = {a.name: a for a in axes_of(network)}
     wanted: dict[Atom, list[int]] = {}
     for key, index in maps.items():
         axis = named.get(key) if isinstance(key, str) else key
         if axis is None or axis.atom not in {a.atom for a in axes_of(network)}:
-            raise fail("X0320", f"`{key if isinstance(key, str) else key.name}` is no atom of this network")
+            raise fail("X0320", f"`{key if isinstance(key, str) else key.name}` is no axis of this network")
         numbers = [int(i) for i in index]
         if not numbers or min(numbers) < 0 or max(numbers) >= axis.size:
             raise fail("X0320", f"an index map of `{axis.name}` needs at least one number, each in 0 … {axis.size - 1}")
@@ -187,7 +188,7 @@ def _write(module: fx.GraphModule, types: Types, sizes: Mapping[Atom, int]) -> N
                 raise fail(
                     "X0321",
                     f"`{stated.layer}` ({kind}) has one `{stated.path[1]}` and would need {before} and {new}",
-                    helps=("change its index sets to the same size",),
+                    helps=("change its axes to the same size",),
                 )
         elif new != stated.value:
             _write_argument(nodes[stated.node], stated.path, new)

@@ -1,4 +1,4 @@
-"""What a tensor does along an index set: is it produced or summed over? What Net2Net and pruning need beyond the types.
+"""What a tensor does along an axis: is it produced or summed over? What Net2Net and pruning need beyond the types.
 
 A tensor dimension is *contracted* where every use of the tensor sums over it (the columns of a consumer); otherwise its
 indices are *carried* (the rows of a producer, the vectors of a norm, a depthwise kernel).
@@ -15,8 +15,10 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from netxform.axes.algebra import Atom, Dim, Mirror, Sum, atoms, extent, normal, size
-from netxform.axes.infer import Contraction, Types, op_name, types_of
-from netxform.axes.rules.operations import VIEWS
+from netxform.axes.infer import types_of
+from netxform.axes.names import op_name
+from netxform.axes.rules.registry import VIEWS
+from netxform.axes.types import Contraction, Types
 from netxform.graph.network import Network
 
 Site = tuple[str, int]
@@ -24,7 +26,7 @@ Site = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """The places where an index set is summed over.
+    """The places where an axis is summed over.
 
     `consumers`: tensors whose dimension is contracted. `inner`: sums over two activations, with no tensor to carry a
     factor. `tied`: tensors that are contracted in one use and carried in another.

@@ -1,4 +1,4 @@
-"""The same architecture, narrower: every free index set keeps a share of its indices, and all weights are drawn anew.
+"""The same architecture, narrower: every free axis keeps a share of its indices, and all weights are drawn anew.
 
 Network, share ─shrink→ Network
 """
@@ -15,7 +15,7 @@ from netxform.graph.network import Network, detached
 
 
 def shrink(network: Network, width: float, seed: int) -> Network:
-    """`width` in (0, 1] of every free atom, rounded, at least one index; weights by each layer's own initialisation.
+    """`width` in (0, 1] of every free axis, rounded, at least one index; weights by each layer's own initialisation.
 
     Of a dimension that is a product of several (heads × width of a head) only the outermost free one shrinks. Raises
     NetxformError X0320 where nothing is free, X0321 where a size is written in code that cannot follow.

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from netxform.axes.infer import Types, types_of
+from netxform.axes.infer import types_of
 from netxform.axes.reindex import Axis, axes_of, reindex
+from netxform.axes.types import Types
 from netxform.graph.network import Network
 
 if TYPE_CHECKING:

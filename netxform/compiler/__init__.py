@@ -1,1 +1,1 @@
-"""The arrows of the data flow, one file each: expand, check, resolve, rewrite, verify."""
+"""The arrows of the data flow, one file each: expand, check, resolve, execute, measure."""

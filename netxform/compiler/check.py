@@ -6,60 +6,24 @@ Program (expanded) ─check→ Spec
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from netxform import verbs as _verbs
+from netxform.compiler.bind import Bound, bind
 from netxform.compiler.expand import ParamValue, expand, rebuild
-from netxform.errors import Diagnostic, Findings, Label, NetxformError, Span, did_you_mean, fail
-from netxform.graph.layer_spec import Layer
-from netxform.language.values import Layers, Selection, convert, describe, invocation
-from netxform.language.verb import REGISTRY, Entry, Slot, Transform, slots_of
+from netxform.errors import Findings, Label, NetxformError, Span, did_you_mean, fail
+from netxform.language.methods import asserted_metrics
+from netxform.language.values import Selection, convert
 from netxform.sources.data import check_data_source
 from netxform.sources.models import check_model_source
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
-from netxform.syntax.format import format_node
 from netxform.syntax.parse import parse
 from netxform.syntax.quantity import measure
 from netxform.syntax.scan import Places
 
-_verbs.load()
-
 COSTS = ("params", "macs", "flops", "bytes")
-METRICS = (
-    "train_loss",
-    "val_loss",
-    "val_accuracy",
-    "val_top1",
-    "test_loss",
-    "test_accuracy",
-    "test_top1",
-    "val_mae",
-    "val_r2",
-    "test_mae",
-    "test_r2",
-    "teacher_val_accuracy",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A statement bound to its verb: `action` is an instance of the verb's class; `given` are the fields written."""
-
-    entry: Entry
-    action: Any
-    given: frozenset[str]
-    text: str
-    span: Span
-    stage: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict[str, Any], compare=False)
-
-    @property
-    def transform(self) -> Transform:
-        """The action, typed as what every verb is."""
-        return cast(Transform, self.action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,230 +241,6 @@ def _settle(statement: ast.Stage, findings: Findings) -> tuple[Item, ...]:
     return tuple(replace(i, settings=settings) if isinstance(i, Bound) else i for i in items)
 
 
-def bind(command: ast.Command, stage: str | None, findings: Findings) -> Bound | None:
-    """The command as an instance of its verb's class; None, with findings, where it does not fit."""
-    entry = REGISTRY.get(command.verb)
-    place = command.verb_span if command.verb_span.line else command.span
-    if entry is None:
-        helps = did_you_mean(command.verb, REGISTRY) or (f"verbs: {', '.join(sorted(REGISTRY))}",)
-        findings.add("X0110", f"unknown verb `{command.verb}`", place, "no verb of this name", helps=helps)
-        return None
-    if entry.setting and stage is None:
-        findings.add(
-            "X0109",
-            f"`{command.verb}` speaks of the other statements of a stage",
-            command.span,
-            "outside a stage",
-            helps=(f"write `stage NAME {{ … {command.verb} … }}`",),
-        )
-        return None
-    before = len(findings.items)
-    values = fill(entry.slots, entry.types, entry.required, command, f"`{command.verb}`", entry.signature(), findings)
-    if len(findings.items) > before:
-        return None
-    action = entry.cls(**values)
-    validate = getattr(action, "validate", None)
-    if validate is not None:
-        found = list(cast("Iterator[Diagnostic]", validate(command.span)))
-        findings.items += found
-        if found:
-            return None
-    return Bound(entry, action, frozenset(values), format_node(command), command.span, stage)
-
-
-def fill(
-    slots: dict[str, Slot],
-    types: dict[str, Any],
-    required: frozenset[str],
-    command: ast.Command,
-    who: str,
-    signature: str,
-    findings: Findings,
-) -> dict[str, Any]:
-    """The fields that the clauses of `command` give; findings for what does not fit."""
-    values: dict[str, Any] = {}
-    places: dict[str, Span] = {}
-
-    def give(name: str, expression: ast.Expr, span: Span) -> None:
-        if name in places:
-            findings.add(
-                "X0407",
-                f"{who}: `{name}` is given twice",
-                span,
-                "second time",
-                secondary=(Label(places[name], "first"),),
-                helps=("one statement, one place: write two statements",),
-            )
-            return
-        places[name] = span
-        try:
-            values[name] = convert(expression, types[name])
-        except NetxformError as error:
-            findings.items += error.diagnostics
-
-    by_kind = {k: [n for n, s in slots.items() if s.kind == k] for k in ("operand", "comparison", "factor", "layers")}
-    for operand in command.operands:
-        _operand(operand, by_kind, types, places, give, who, signature, findings)
-    for clause in command.clauses:
-        match clause:
-            case ast.Preposition():
-                names = [n for n, s in slots.items() if s.kind == "prep" and s.word == clause.word]
-                if names:
-                    give(names[0], clause.operand, clause.span)
-                else:
-                    known = [s.word for s in slots.values() if s.kind == "prep"]
-                    _unknown(f"{who} takes no `{clause.word} …`", clause.word, known, clause.span, signature, findings)
-            case ast.Option():
-                if clause.key in slots and slots[clause.key].kind == "key":
-                    give(clause.key, clause.value, clause.span)
-                else:
-                    known = [n for n, s in slots.items() if s.kind == "key"]
-                    _unknown(f"{who} has no option `{clause.key}`", clause.key, known, clause.span, signature, findings)
-            case ast.Factor():
-                if by_kind["factor"]:
-                    give(by_kind["factor"][0], ast.Number(clause.value, span=clause.span), clause.span)
-                else:
-                    findings.add("X0404", f"{who} takes no factor", clause.span, "not here", notes=(signature,))
-    if command.block is not None:
-        _fill_block(slots, types, command, values, who, signature, findings)
-    for name in sorted(required - set(places) - set(values)):
-        slot = slots[name]
-        missing = f"`{slot.word}`" if slot.word else f"<{name}>"
-        findings.add(
-            "X0408",
-            f"{who} needs {missing}: {describe(types[name])}",
-            command.span,
-            "incomplete",
-            notes=(f"form: {signature}",),
-        )
-    return values
-
-
-def _operand(
-    operand: ast.Expr,
-    by_kind: dict[str, list[str]],
-    types: dict[str, Any],
-    places: dict[str, Span],
-    give: Any,
-    who: str,
-    signature: str,
-    findings: Findings,
-) -> None:
-    if isinstance(operand, ast.Compare) and by_kind["comparison"]:
-        give(by_kind["comparison"][0], operand, operand.span)
-        return
-    free = [n for n in by_kind["operand"] if n not in places]
-    if isinstance(operand, ast.Compare):
-        findings.add(
-            "X0404",
-            f"{who} takes no comparison",
-            operand.span,
-            "not here",
-            notes=(f"form: {signature}",),
-            helps=(f"write `{format_node(operand.left)}={format_node(operand.right)}` for an option",)
-            if operand.op == "=="
-            else (),
-        )
-        return
-    for name in free:
-        try:
-            convert(operand, types[name])
-        except NetxformError:
-            continue
-        give(name, operand, operand.span)
-        return
-    if free:
-        give(free[0], operand, operand.span)
-        return
-    what = "more than it can use" if by_kind["operand"] else "nothing after its name"
-    findings.add(
-        "X0404",
-        f"{who} does not take `{format_node(operand)}` here",
-        operand.span,
-        what if by_kind["operand"] else "unexpected",
-        notes=(f"form: {signature}",),
-    )
-
-
-def _unknown(message: str, word: str, known: list[str], span: Span, signature: str, findings: Findings) -> None:
-    helps = did_you_mean(word, known) or ((f"known: {', '.join(known)}",) if known else ())
-    findings.add("X0404", message, span, "unknown here", notes=(f"form: {signature}",), helps=helps)
-
-
-def _fill_block(
-    slots: dict[str, Slot],
-    types: dict[str, Any],
-    command: ast.Command,
-    values: dict[str, Any],
-    who: str,
-    signature: str,
-    findings: Findings,
-) -> None:
-    assert command.block is not None
-    layer_field = next((n for n, s in slots.items() if s.kind == "layers"), None)
-    line_fields = {s.word: (n, s) for n, s in slots.items() if s.kind == "lines"}
-    nested_fields = {s.word: n for n, s in slots.items() if s.kind == "nested"}
-    if layer_field is None and not line_fields and not nested_fields:
-        findings.add("X0404", f"{who} takes no block", command.span, "a block stands here", notes=(f"form: {signature}",))
-        return
-    made: list[Layer] = []
-    seen: dict[str, Span] = {}
-    lines: dict[str, list[Any]] = {n: [] for n, _ in line_fields.values()}
-    for inner in command.block:
-        if isinstance(inner, ast.Binding) and layer_field is not None:
-            if inner.name in seen:
-                findings.add(
-                    "X0303",
-                    f"two layers are called `{inner.name}`",
-                    inner.span,
-                    "second",
-                    secondary=(Label(seen[inner.name], "first"),),
-                )
-            seen[inner.name] = inner.span
-            try:
-                made.append(Layer(inner.name, invocation(inner.value)))
-            except NetxformError as error:
-                findings.items += error.diagnostics
-        elif isinstance(inner, ast.Command) and inner.verb in line_fields:
-            name, slot = line_fields[inner.verb]
-            assert slot.of is not None
-            form = f"{inner.verb} …"
-            got = fill(*slots_of(slot.of), inner, f"`{inner.verb}`", form, findings)
-            try:
-                lines[name].append(slot.of(**got))
-            except TypeError:
-                continue
-        elif isinstance(inner, ast.Command) and inner.verb in nested_fields and inner.block is not None:
-            values[nested_fields[inner.verb]] = _nested(inner, findings)
-        else:
-            expected = "`NAME = LAYER(…)`" if layer_field else ", ".join(f"`{w} …`" for w in (*line_fields, *nested_fields))
-            findings.add(
-                "X0404", f"the block of {who} takes {expected}", inner.span, "something else", notes=(f"form: {signature}",)
-            )
-    if layer_field is not None:
-        if not made and not findings.items:
-            findings.add("X0408", f"the block of {who} is empty", command.span, "no layer")
-        values[layer_field] = Layers(tuple(made), command.span)
-    for name, got in lines.items():
-        if got:
-            values[name] = tuple(got)
-
-
-def _nested(holder: ast.Command, findings: Findings) -> tuple[Any, ...]:
-    """The statements in the block of `recover { … }`, bound to their verbs."""
-    made: list[Any] = []
-    for inner in holder.block or ():
-        if isinstance(inner, ast.Command):
-            bound = bind(inner, None, findings)
-            if bound is not None:
-                made.append(bound.transform)
-        else:
-            findings.add("X0404", f"the block of `{holder.verb}` takes statements", inner.span, "no statement")
-    if holder.operands or holder.clauses:
-        findings.add("X0404", f"`{holder.verb}` takes a block alone", holder.span, "more than a block")
-    return tuple(made)
-
-
 def _data_names(bound: Bound, data: dict[str, ast.Data], findings: Findings) -> None:
     """`on NAME` must name a data set that the spec declares (data handed in from Python is checked by the plan)."""
     for name, slot in bound.entry.slots.items():
@@ -542,20 +282,21 @@ def check_condition(condition: ast.Condition, models: dict[str, ast.Model], find
 
 
 def _quantity_name(expression: ast.Expr, findings: Findings) -> None:
-    if isinstance(expression, ast.Path) and expression.text not in (*COSTS, *METRICS):
+    metrics = asserted_metrics()
+    if isinstance(expression, ast.Path) and expression.text not in (*COSTS, *metrics):
         findings.add(
             "X0204",
             f"`{expression.text}` is no cost and no metric",
             expression.span,
             "unknown quantity",
-            helps=did_you_mean(expression.text, (*COSTS, *METRICS))
-            or (f"costs: {', '.join(COSTS)}; metrics: {', '.join(METRICS)}",),
+            helps=did_you_mean(expression.text, (*COSTS, *metrics))
+            or (f"costs: {', '.join(COSTS)}; metrics: {', '.join(metrics)}",),
         )
 
 
 def _same_dimension(condition: ast.Compare, findings: Findings) -> None:
     left, right = condition.left, condition.right
-    if not isinstance(left, ast.Path) or left.text not in (*COSTS, *METRICS):
+    if not isinstance(left, ast.Path) or left.text not in (*COSTS, *asserted_metrics()):
         return
     allowed = {
         "params": ("number", "params"),

@@ -1,31 +1,75 @@
-"""What measuring gives, and the few things that every measurement needs: outputs, and distances between them."""
+"""What measuring needs and what it gives; and what every measurement is made of: outputs, values, hashes, distances.
+
+Case ─measure→ Measured        Kept ─again→ Evidence
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from netxform.axes.reindex import Axis, axes_of, reindex
+from netxform.graph.edits import Edit
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
-from netxform.language.claims import Claim
 from netxform.language.laws import Evidence
+from netxform.language.verb import Material
 from netxform.precision.rounding import in_double
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The networks before and after a statement, and what a claim about them may be measured on.
+
+    `inputs`: the probe inputs, drawn under `seed`. `edit`: what was done. `material` gives calibration data to
+    claims about data.
+    """
+
+    before: Network
+    after: Network
+    inputs: tuple[Tensor, ...]
+    seed: int
+    edit: Edit = field(default_factory=Edit)
+    material: Material | None = None
+
+    @property
+    def count(self) -> int:
+        """How many samples the probe inputs are."""
+        return self.inputs[0].shape[0] if self.inputs and self.inputs[0].dim() else 0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Evidence, and what it was measured against: node → the value that must be found there (on the probe inputs)."""
+    """Evidence, and what must be kept so that the claim can be measured again: node → the value that must be found there (on
+    the probe inputs), names of tensors, and values of any other meaning (`reference`).
+    """
 
     evidence: Evidence
-    values: dict[str, Tensor]
+    values: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     tensors: tuple[str, ...] = ()
-    claim: Claim | None = None
     reference: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a claim is measured again on: the network as it is now, and what was kept.
+
+    `values`: the values that must be found, by node; `now`: those that are found on the probe `inputs`. `slack`: by how much
+    values may differ because another machine rounds otherwise; 0 on the one that measured.
+    """
+
+    network: Network
+    inputs: tuple[Tensor, ...]
+    values: Mapping[str, Tensor]
+    now: Mapping[str, Tensor]
+    reference: tuple[Tensor, ...] = ()
+    slack: float = 0.0
 
 
 def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -73,3 +117,71 @@ def rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
         a: torch.randperm(a.size, generator=generator).tolist() for a in axes_of(network) if a.locked is None
     }
     return relative(results(reindex(network, maps), inputs), results(network, inputs))
+
+
+class _Watch(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, nodes: Iterable[str]) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self.wanted = set(nodes)
+        self.seen: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.wanted and isinstance(value, Tensor):
+            self.seen[n.name] = value.detach().clone()
+        return value
+
+
+def values_at(network: Network, nodes: Iterable[str], inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """The values of the named nodes, in eval mode. No parameter asks for a gradient meanwhile, or `nn.RNN` rounds otherwise."""
+    module = network.module
+    asking = [p for p in module.parameters() if p.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    watch = _Watch(module, nodes)
+    try:
+        with torch.no_grad(), evaluating(module):
+            watch.run(*[t.clone() for t in inputs])
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+    return watch.seen
+
+
+def distance(found: Tensor | None, wanted: Tensor | None) -> float:
+    """The largest difference; 0 for equal bits, infinite for another shape or a lost value."""
+    if found is None or wanted is None or found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return float("inf")
+    if torch.equal(found, wanted):
+        return 0.0
+    gap = (found.double() - wanted.double()).abs().max()
+    return float(gap) if bool(torch.isfinite(gap)) else float("inf")
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by name, further names of tied tensors included."""
+    every = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {n: t.detach() for n, t in every}
+
+
+def digest(module: nn.Module, names: Iterable[str]) -> str:
+    """A hash of the named tensors' bits."""
+    held = tensors(module)
+    out = hashlib.sha256()
+    for name in sorted(names):
+        out.update(name.encode())
+        out.update(tensor_hash(held[name]).encode() if name in held else b"?")
+    return out.hexdigest()
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """sha256 of shape, dtype and bytes."""
+    out = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    flat = tensor.detach().cpu().contiguous().flatten()
+    out.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return out.hexdigest()
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """The same shape, precision and bytes."""
+    return a.shape == b.shape and a.dtype == b.dtype and tensor_hash(a) == tensor_hash(b)

@@ -1,6 +1,6 @@
 """The plan carried out on the real network: choices settled, Edits replayed, work done, every claim measured as it is made.
 
-Plan, Network ─run→ Outcome        Plan, Network ─deepen→ Plan, settled as far as weights and data allow without training
+Planned, Network ─run→ Outcome     Planned, Network ─deepen→ Plan, settled as far as weights and data allow without training
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from netxform.compiler.conditions import judge
 from netxform.compiler.measure import Measured, measure, probe
-from netxform.compiler.plan import Check, Plan, PlanItem, Step, Walk
-from netxform.compiler.resolve import judge
+from netxform.compiler.plan import Check, Plan, PlanItem, Step
+from netxform.compiler.resolve import Planned, Walk
 from netxform.errors import Diagnostic, NetxformError
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
@@ -78,12 +79,12 @@ class _Progress:
     comparisons: list[tuple[Step, Comparison]] = field(default_factory=list["tuple[Step, Comparison]"])
 
 
-def run(plan: Plan, network: Network, workers: Workers, tell: Callable[[str], None] = lambda text: None) -> Outcome:
+def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[str], None] = lambda text: None) -> Outcome:
     """Carry out the plan. Raises NetxformError X0501 (a contract fell short), X0601 (an assert), X08xx (run time)."""
+    plan, walk = planned.plan, planned.walk()
     state = _Progress(network)
     inputs = probe(network, plan.spec.seed)
     done: list[PlanItem] = []
-    walk = plan.walk()
     for item in walk:
         if isinstance(item, Check):
             _assert(item, replace(plan, items=tuple(done)), state)
@@ -107,18 +108,15 @@ def _settled(item: Step, walk: Walk, network: Network, workers: Workers) -> Step
     """The step with its choice final."""
     if not isinstance(item.transform, Settles):
         return item
-    choice = item.transform.settle(network, item.choice, workers.material(item))
-    made = walk.send(choice)
-    assert isinstance(made, Step)
-    return made
+    return walk.settle(item.transform.settle(network, item.choice, workers.material(item)))
 
 
-def deepen(plan: Plan, network: Network, workers: Workers) -> Plan:
+def deepen(planned: Planned, network: Network, workers: Workers) -> Plan:
     """The plan with choices made on weights and data, and the claims of those steps measured. Nothing is trained: what stands
     behind a training stays as the twin has it, for its weights are not known yet.
     """
+    plan, walk = planned.plan, planned.walk()
     inputs = probe(network, plan.spec.seed)
-    walk = plan.walk()
     done: list[PlanItem] = []
     trained = False
     for item in walk:
@@ -162,7 +160,7 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     material = workers.material(item)
     measured = tuple(measure(c, before, after, inputs, plan.spec.seed, item.edit, material) for c in item.claims)
     if trained is not None:
-        measured += tuple(Measured(e, {}) for e in trained.evidence)
+        measured += tuple(Measured(e) for e in trained.evidence)
     broken = [m.evidence for m in measured if not m.evidence.held]
     if broken:
         raise NetxformError(
@@ -172,7 +170,7 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
                     f"contract `{item.contract}` fell short: {e.claim}",
                     item.span,
                     f"measured {e.measured:.3g}, allowed {e.bound:.3g}",
-                    notes=tuple(f"{k}: {v}" for k, v in e.detail.items()),
+                    notes=tuple(f"{k}: {v}" for k, v in e.detail.plain().items()),
                     helps=("nothing was written; please report this: a contract that fails is a defect of netxform",),
                 )
                 for e in broken

@@ -6,6 +6,7 @@ Spec, name ─Models→ ModelInfo while planning, nn.Module while applying
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from netxform.compiler.check import Spec
 from netxform.errors import NetxformError, Span, did_you_mean, fail
 from netxform.graph.network import Network, twin
 from netxform.graph.outputs import outputs
+from netxform.graph.tensors import DTYPES
 from netxform.language.values import plain
 from netxform.language.verb import ModelInfo
 from netxform.sources.foreign import Foreign, as_model
@@ -25,15 +27,6 @@ from netxform.sources.models import LoadedModel, check_finite, load_model
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
-
-DTYPES = {
-    "f16": torch.float16,
-    "bf16": torch.bfloat16,
-    "f32": torch.float32,
-    "f64": torch.float64,
-    "i32": torch.int32,
-    "i64": torch.int64,
-}
 
 
 class Models:
@@ -160,6 +153,4 @@ def described(name: str, network: Network, span: Span, description: str) -> Mode
 
 
 def _at(diagnostic: Any, span: Span) -> Any:
-    from dataclasses import replace
-
     return replace(diagnostic, span=span)

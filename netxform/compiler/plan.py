@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, TypeAlias, cast
 
@@ -13,10 +12,10 @@ from netxform.errors import Span
 from netxform.graph.cost import Cost
 from netxform.graph.edits import Edit
 from netxform.graph.network import Network
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract, Evidence
-from netxform.language.verb import Settles, Transform
+from netxform.language.verb import Transform
 from netxform.syntax import ast
 
 
@@ -33,7 +32,7 @@ class Step:
     verb: str
     contract: Contract
     transform: Transform
-    choice: Choice
+    choice: Choice[Values]
     edit: Edit
     claims: tuple[Claim, ...]
     before: Cost
@@ -60,16 +59,11 @@ class Check:
 
 
 PlanItem: TypeAlias = Step | Check
-Walk: TypeAlias = Generator[PlanItem, Choice | None, None]
-"""Items one after the other; a step that is sent its final choice is given once more, made from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole plan. `base` is the cost of the subject as it came; `subject` says what it is.
-
-    `again` resolves the statements once more, one by one, for who settles choices on the way.
-    """
+    """The whole plan. `base` is the cost of the subject as it came; `subject` says what it is."""
 
     spec: Spec
     subject: str
@@ -78,13 +72,6 @@ class Plan:
     base: Cost
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    again: Callable[[], Walk] | None = field(default=None, compare=False, repr=False)
-
-    def walk(self) -> Walk:
-        """The items in order; resolved again on the way where a choice needs weights or data."""
-        if self.again is not None and any(isinstance(s.transform, Settles) for s in self.steps):
-            return self.again()
-        return _given(self.items)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -118,11 +105,7 @@ class Plan:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def _given(items: tuple[PlanItem, ...]) -> Walk:
-    yield from items
-
-
-def _item(item: PlanItem) -> dict[str, Any]:
+def _item(item: PlanItem) -> dict[str, object]:
     if isinstance(item, Check):
         return {"assert": item.text, "held": item.held}
     return {
@@ -131,7 +114,7 @@ def _item(item: PlanItem) -> dict[str, Any]:
         "contract": item.contract.value,
         "stage": item.stage,
         "targets": list(item.choice.targets),
-        "values": _data(item.choice.values),
+        "values": _data(item.choice.values.entries()),
         "provisional": item.choice.provisional,
         "tensors": sorted(item.choice.tensors),
         "estimated": item.estimated,

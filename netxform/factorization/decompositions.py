@@ -49,7 +49,7 @@ class Factors:
     gain: float | None = None
 
 
-class Form(Protocol):
+class Decomposition(Protocol):
     """One way to write a layer as a chain."""
 
     name: str
@@ -261,7 +261,7 @@ class Train:
         return Factors(tuple(links), error, norm, error, "tt-svd")
 
 
-FORMS: dict[str, Form] = {
+DECOMPOSITIONS: dict[str, Decomposition] = {
     "svd": Matrix("svd"),
     "svd_in": Matrix("svd_in"),
     "spatial": Matrix("spatial"),
@@ -271,7 +271,7 @@ FORMS: dict[str, Form] = {
 }
 
 
-def clip(form: Form, g: Geometry, ranks: Sequence[int]) -> Ranks:
+def clip(form: Decomposition, g: Geometry, ranks: Sequence[int]) -> Ranks:
     """The ranks, each at least 1 and at most the full one; one number is meant for all. Raises ValueError for a wrong count."""
     full = form.full(g)
     given = tuple(ranks) if len(ranks) != 1 else tuple(ranks) * len(full)

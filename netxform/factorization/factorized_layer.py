@@ -1,20 +1,21 @@
 """The ways to factorize one layer: a chain of plain layers, a tensor train matrix, or factor pairs inside a layer.
 
-layer, form ─way→ Way        Way, ranks ─make→ tensors, errors, bounds
+layer, form ─→ FactorizedLayer        FactorizedLayer, ranks ─make→ tensors, errors, bounds
 """
 
+# Long: three kinds of factorized layer with the same methods, to be read beside each other.
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
-from netxform.factorization.decompositions import FORMS, Factors, Matrix, Ranks, calls, clip, compose, cost, tensors
+from netxform.factorization.decompositions import DECOMPOSITIONS, Factors, Matrix, Ranks, calls, clip, compose, cost, tensors
 from netxform.factorization.geometry import Geometry, kernel
 from netxform.factorization.output_covariance import Seen
 from netxform.factorization.rank_curves import Table, squared_tails
@@ -22,7 +23,7 @@ from netxform.graph.layer_spec import Invocation, Layer
 from netxform.language.claims import LayerBound
 from netxform.linalg.gram import descending, distance, gram, one_thread, signed
 from netxform.linalg.krylov import difference_norm
-from netxform.linalg.operator_norms import conv_norm, im2col_bound, spectral_norm
+from netxform.linalg.operator_norms import Pair, conv_norm, im2col_bound, spectral_norm
 from netxform.linalg.svd import Spectral, rank_by_vbmf, spectral, spectrum, truncate
 from netxform.linalg.tensor import cp, modes_of, tt_matrix
 
@@ -59,7 +60,7 @@ class Chain:
     """A chain of plain layers in one of the forms."""
 
     def __init__(self, g: Geometry, form: str, place: Place) -> None:
-        self.g, self.form, self.place = g, FORMS[form], place
+        self.g, self.form, self.place = g, DECOMPOSITIONS[form], place
         self.name, self.dense = form, g.params
         self.whole: list[Spectral] = []
 
@@ -176,16 +177,15 @@ class Chain:
         size = self.place.size[1:]
         if g.transposed or g.padding_mode != "zeros" or g.dims > 2:
             return taps_bound(E, g, size), "sum over the taps of the error's singular values"
-        flat, settings = _plane(g, E.flatten(0, 1))
+        flat, padding, steps = _plane(g, E.flatten(0, 1))
         frequencies = math.prod(n + k for n, k in zip(size, g.kernel, strict=True)) / 2
         if frequencies * g.groups * g.rows * g.columns * min(g.rows, g.columns) <= _EFFORT:
             whole = (1,) * (2 - g.dims) + size
-            return conv_norm(flat, size=(whole[0], whole[1]), **settings), "Fourier symbol of the error"
-        settings.pop("padding")
+            return conv_norm(flat, size=(whole[0], whole[1]), padding=padding, **steps), "Fourier symbol of the error"
         if factors.gain is not None and self.name == "svd":
-            unit = im2col_bound(torch.ones(g.groups, 1, *flat.shape[2:]) / math.sqrt(g.taps), **settings)
+            unit = im2col_bound(torch.ones(g.groups, 1, *flat.shape[2:]) / math.sqrt(g.taps), **steps)
             return unit * factors.gain, "first singular value left out, im2col"
-        return im2col_bound(flat, **settings), "im2col matrix of the error"
+        return im2col_bound(flat, **steps), "im2col matrix of the error"
 
 
 def _kernels(links: Sequence[Geometry], made: dict[str, Tensor]) -> list[Tensor]:
@@ -228,13 +228,22 @@ def _readings(g: Geometry, axis: int, size: int) -> list[int]:
     return [int(row[t * d :: s][:outputs].bincount().max()) for t in range(k)]
 
 
-def _plane(g: Geometry, E: Tensor) -> tuple[Tensor, dict[str, Any]]:
-    """The error kernel (outputs, inputs of a group, height, width) and its geometry; a 1-D convolution has height 1."""
+class _Steps(TypedDict):
+    """How a convolution walks, in both directions."""
+
+    stride: Pair
+    dilation: Pair
+    groups: int
+
+
+def _plane(g: Geometry, E: Tensor) -> tuple[Tensor, Pair, _Steps]:
+    """The error kernel (outputs, inputs of a group, height, width), its padding and steps; a 1-D convolution has height 1."""
     ones = (1,) * (2 - g.dims)
     # with 'same' the stride is 1, and the bound holds for every padding
     padding = (0, 0) if isinstance(g.padding, str) else ((0,) * (2 - g.dims) + g.padding)
     shape = (*E.shape[:2], *ones, *E.shape[2:])
-    return E.reshape(shape), {"stride": ones + g.stride, "padding": padding, "dilation": ones + g.dilation, "groups": g.groups}
+    steps = _Steps(stride=cast(Pair, ones + g.stride), dilation=cast(Pair, ones + g.dilation), groups=g.groups)
+    return E.reshape(shape), cast(Pair, padding), steps
 
 
 def _biased(links: tuple[Geometry, ...], bias: bool | None) -> tuple[Geometry, ...]:
@@ -446,14 +455,14 @@ class Pairs:
         return Made(made, error, norm, tuple(bounds), "svd")
 
 
-Way = Chain | TrainMatrix | Pairs
+FactorizedLayer = Chain | TrainMatrix | Pairs
 
 
 def pairs(module: nn.Module, place: Place) -> Pairs | None:
     """A layer with several matrices, as factor pairs; None for any other layer."""
     if type(module) in (nn.GRU, nn.LSTM, nn.RNN):
         assert isinstance(module, nn.RNNBase)
-        given: dict[str, Any] = {
+        given: dict[str, object] = {
             k: getattr(module, k)
             for k in ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
         }

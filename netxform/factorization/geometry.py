@@ -120,7 +120,7 @@ def layer(g: Geometry) -> Invocation:
         more = {} if g.padding_idx is None else {"padding_idx": g.padding_idx}
         return Invocation("Embedding", (g.inputs, g.outputs), more)
     ones, zeros = (1,) * g.dims, (0,) * g.dims
-    keywords: dict[str, Any] = {"kernel_size": g.kernel}
+    keywords: dict[str, object] = {"kernel_size": g.kernel}
     plain: dict[str, tuple[Any, Any]] = {
         "stride": (g.stride, ones),
         "padding": (g.padding, zeros),

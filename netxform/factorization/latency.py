@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from netxform.graph.building import build
@@ -91,7 +92,7 @@ def _key(layers: Sequence[Invocation], shape: tuple[int, ...], dtype: torch.dtyp
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "netxform" / "latency"
+    return user_cache_path("netxform") / "latency"
 
 
 def _read(key: str) -> float | None:

@@ -14,7 +14,7 @@ Ranks = tuple[int, ...]
 
 
 class Sized(Protocol):
-    """What a table must know of its way."""
+    """What a table must know of its layer."""
 
     dense: int
 
@@ -41,7 +41,7 @@ class Table:
     output on calibration data.
     """
 
-    way: Sized
+    layer: Sized
     tails: tuple[Array, ...] = ()
     weights: tuple[float, ...] = ()
     kept: Array | None = None
@@ -71,7 +71,7 @@ class Table:
         if self.tails:
             shares = self.weights or (1 / len(self.tails),) * len(self.tails)
             picked = [int(np.argmax(t <= limit * s + 1e-15)) for t, s in zip(self.tails, shares, strict=True)]
-            return self.way.clip([max(1, r) for r in picked])
+            return self.layer.clip([max(1, r) for r in picked])
         return self._smallest_tried(relative)
 
     def _smallest_pair(self, limit: float) -> Ranks:
@@ -82,7 +82,7 @@ class Table:
             if into >= kept.shape[1]:
                 continue
             ranks = (out, max(1, into))
-            weight = self.way.params(ranks)
+            weight = self.layer.params(ranks)
             if best is None or weight < best[0]:
                 best = weight, ranks
         return best[1] if best is not None else (kept.shape[0] - 1, kept.shape[1] - 1)
@@ -91,7 +91,7 @@ class Table:
         low, high = 0, 1
         while self._try(high) > relative:
             low, high = high, 2 * high
-            if high > self.way.full()[0] or self.way.params((high,)) >= self.way.dense:
+            if high > self.layer.full()[0] or self.layer.params((high,)) >= self.layer.dense:
                 return None
         while high - low > max(1, high // 16):
             middle = (low + high) // 2
@@ -100,20 +100,20 @@ class Table:
 
     def grid(self, round_to: int, count: int = 14) -> list[Ranks]:
         """Ranks from small to where the chain is no smaller than the layer, in geometric steps."""
-        full = self.way.full()
+        full = self.layer.full()
         shares = [2 ** (-i / 2) for i in range(count)]
         every: dict[Ranks, None] = {}
         if self.kept is not None:
             pairs = [(a, b) for a in shares for b in shares if 0.2 <= a / b <= 5]
             wanted: list[list[float]] = [[a * full[0], b * full[1]] for a, b in pairs]
         elif not self.tails:
-            widest = next((8 * 2**i for i in range(12) if self.way.params((8 * 2**i,)) >= self.way.dense), 4096)
+            widest = next((8 * 2**i for i in range(12) if self.layer.params((8 * 2**i,)) >= self.layer.dense), 4096)
             wanted = [[s * widest] for s in (0.5, 0.3, 0.18, 0.1, 0.06)]
         else:
             wanted = [[s * f for f in full] for s in shares]
         for ranks in wanted:
-            every[self.way.clip([rounded(r, f, round_to) for r, f in zip(ranks, full, strict=True)])] = None
-        return [r for r in every if self.way.params(r) < self.way.dense]
+            every[self.layer.clip([rounded(r, f, round_to) for r, f in zip(ranks, full, strict=True)])] = None
+        return [r for r in every if self.layer.params(r) < self.layer.dense]
 
 
 def rounded(rank: float, full: int, to: int) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from netxform.factorization.allocate import Allocation, Option, allocate
-from netxform.factorization.factorized_layer import Chain, Pairs, Place, TrainMatrix, Way, pairs
+from netxform.factorization.factorized_layer import Chain, FactorizedLayer, Pairs, Place, TrainMatrix, pairs
 from netxform.factorization.geometry import Geometry, geometry, layer, macs
 from netxform.factorization.latency import seconds
 from netxform.factorization.output_covariance import Seen
@@ -35,7 +35,7 @@ class Target:
     """A layer that can be factorized: its ways by name, what it costs now, and the shape of one sample that arrives."""
 
     path: str
-    ways: Mapping[str, Way]
+    factorized: Mapping[str, FactorizedLayer]
     params: int
     macs: int
     shape: tuple[int, ...]
@@ -52,14 +52,14 @@ class Pick:
     error: float | None = None
 
     @property
-    def way(self) -> Way:
-        """The way."""
-        return self.target.ways[self.form]
+    def layer(self) -> FactorizedLayer:
+        """The factorized layer."""
+        return self.target.factorized[self.form]
 
     @property
     def cost(self) -> tuple[int, int]:
         """Parameters and multiply-accumulates."""
-        return self.way.cost(self.ranks)
+        return self.layer.cost(self.ranks)
 
 
 def targets(
@@ -113,7 +113,7 @@ def _ways(
     shape: tuple[int, ...],
     forms: Sequence[str],
     modes: tuple[tuple[int, ...], tuple[int, ...]] | None,
-) -> dict[str, Way] | str:
+) -> dict[str, FactorizedLayer] | str:
     several = pairs(module, Place(path, shape[1:], math.prod(shape[1:-1])))
     if several is not None:
         return {"svd": several} if "svd" in forms else f"{type(module).__name__} has several matrices: use svd"
@@ -122,7 +122,7 @@ def _ways(
         return g
     flat = not g.kernel
     place = Place(path, shape[1:], math.prod(shape[1:] if g.kind == "Embedding" else shape[1:-1]) if flat else 1)
-    out: dict[str, Way] = {}
+    out: dict[str, FactorizedLayer] = {}
     reasons: list[str] = []
     for form in forms:
         if form == "tt" and g.kind == "Linear":
@@ -137,7 +137,7 @@ def _ways(
     return out or reasons[0]
 
 
-def _target(module: nn.Module, path: str, ways: Mapping[str, Way], shape: tuple[int, ...]) -> Target:
+def _target(module: nn.Module, path: str, ways: Mapping[str, FactorizedLayer], shape: tuple[int, ...]) -> Target:
     g = geometry(module)
     params = sum(p.numel() for p in module.parameters())
     if isinstance(g, Geometry):
@@ -154,7 +154,7 @@ def _target(module: nn.Module, path: str, ways: Mapping[str, Way], shape: tuple[
 
 def given(target: Target, form: str, ranks: Sequence[float]) -> Pick:
     """The ranks that the spec states: whole numbers, or shares of the full ranks. Raises ValueError for a wrong count."""
-    way = target.ways[form]
+    way = target.factorized[form]
     full = way.full()
     wanted = list(ranks) * (len(full) if len(ranks) == 1 else 1)
     if len(wanted) != len(full):
@@ -167,13 +167,13 @@ def given(target: Target, form: str, ranks: Sequence[float]) -> Pick:
 
 def first(target: Target) -> str:
     """The way for ranks that are given without one: Tucker for a kernel, else svd."""
-    return "tucker2" if "tucker2" in target.ways else next(iter(target.ways))
+    return "tucker2" if "tucker2" in target.factorized else next(iter(target.factorized))
 
 
 def estimate(target: Target, share: float) -> Pick | None:
     """What the twin can say before anything is read: the ranks at which the first way has that share of the parameters."""
     form = first(target)
-    way = target.ways[form]
+    way = target.factorized[form]
     full = way.full()
     best: Ranks | None = None
     low, high = 0.0, 1.0
@@ -193,14 +193,14 @@ def estimate(target: Target, share: float) -> Pick | None:
 def tables(target: Target, module: nn.Module, seen: Seen | None, auto: bool, precise: bool) -> dict[str, Table]:
     """A table for every way; under `auto`, CP only where trying it is cheap. Coarse ones do for comparing large errors."""
     out: dict[str, Table] = {}
-    for form, way in target.ways.items():
-        if auto and form == "cp" and len(target.ways) > 1 and _cp_effort(way) > _CP_EFFORT:
+    for form, way in target.factorized.items():
+        if auto and form == "cp" and len(target.factorized) > 1 and _cp_effort(way) > _CP_EFFORT:
             continue
         out[form] = way.table(module, seen, precise)
     return out
 
 
-def _cp_effort(way: Way) -> float:
+def _cp_effort(way: FactorizedLayer) -> float:
     g = cast(Chain, way).g
     rank = g.params / (g.rows + g.columns + g.taps) / 2
     return 3 * g.params * rank
@@ -217,7 +217,7 @@ def within(
         ranks = one.smallest(relative)
         if ranks is None:
             continue
-        way = target.ways[form]
+        way = target.factorized[form]
         wide = way.clip([rounded(r, f, round_to) for r, f in zip(ranks, way.full(), strict=True)])
         for option in (wide, ranks):
             if way.params(option) < target.params:
@@ -233,7 +233,7 @@ def timed(pick: Pick, batch: int) -> tuple[float, float]:
     """Seconds of the factors and of the layer as it is, on a batch of samples. The layer must be a chain or a TT matrix."""
     shape = (batch, *pick.target.shape[1:])
     assert pick.target.dense is not None
-    return seconds([part.make for part in pick.way.layers(pick.ranks)], shape), seconds([pick.target.dense], shape)
+    return seconds([part.make for part in pick.layer.layers(pick.ranks)], shape), seconds([pick.target.dense], shape)
 
 
 def faster(pick: Pick, batch: int) -> bool:

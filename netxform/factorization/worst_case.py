@@ -31,15 +31,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from netxform.axes.infer import op_name
+from netxform.axes.names import op_name
 from netxform.errors import fail
 from netxform.factorization.factorized_layer import taps_bound
 from netxform.factorization.geometry import Geometry, geometry, kernel
+from netxform.graph.activations import ACTIVATIONS
 from netxform.graph.network import Network
 
-# functions of every element: the largest slope, and the value at 0
-_ELEMENTWISE = {"relu": (1.0, 0.0), "relu6": (1.0, 0.0), "tanh": (1.0, 0.0), "sigmoid": (0.25, 0.5), "gelu": (1.13, 0.0),
-                "silu": (1.1, 0.0), "hardswish": (1.5, 0.0), "mish": (1.09, 0.0), "hardsigmoid": (1 / 6, 0.5)}  # fmt: skip
 # what has parameters: its parameters with their defaults, in the order of the function's arguments
 _PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
     "leaky_relu": (("negative_slope", 0.01),),
@@ -47,11 +45,20 @@ _PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
     "celu": (("alpha", 1.0),),
     "hardtanh": (("min_val", -1.0), ("max_val", 1.0)),
 }
+# the value at 0; what is not here maps 0 to 0, or is refused
+_AT_ZERO = {"sigmoid": 0.5, "hardsigmoid": 0.5}
+# the other functions of every element: the largest slope, and the value at 0
+_ELEMENTWISE = {
+    name: (row.slope, _AT_ZERO.get(name, 0.0))
+    for row in ACTIVATIONS
+    for name in row.names
+    if row.slope is not None and name not in _PARAMETERS and (row.zero or name in _AT_ZERO)
+}
 _LAYERS: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.GELU: "gelu", nn.SiLU: "silu",
-    nn.Hardswish: "hardswish", nn.Mish: "mish", nn.Hardsigmoid: "hardsigmoid", nn.LeakyReLU: "leaky_relu", nn.ELU: "elu",
-    nn.CELU: "celu", nn.Hardtanh: "hardtanh", nn.Softmax: "softmax", nn.Flatten: "flatten", nn.Identity: "identity",
-    nn.Dropout: "identity", nn.Dropout1d: "identity", nn.Dropout2d: "identity", nn.Dropout3d: "identity",
+    row.layer: name for row in ACTIVATIONS for name in row.names[:1] if name in _ELEMENTWISE or name in _PARAMETERS
+} | {
+    nn.Softmax: "softmax", nn.Flatten: "flatten", nn.Identity: "identity", nn.Dropout: "identity",
+    nn.Dropout1d: "identity", nn.Dropout2d: "identity", nn.Dropout3d: "identity",
 }  # fmt: skip
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d)
 _ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)

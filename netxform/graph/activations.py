@@ -1,9 +1,10 @@
-"""Where in a graph the activations of layers are: the values behind their nonlinearity."""
+"""The activations, as one table; and where in a graph they are: the values behind the nonlinearity of a layer."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,14 +13,62 @@ from torch.nn import functional as F
 
 from netxform.graph.network import Network, exit_nodes
 
-_LAYERS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
-    nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Threshold, nn.LogSigmoid,
-)  # fmt: skip
-_NAMES = frozenset(
-    "relu relu_ relu6 leaky_relu leaky_relu_ prelu rrelu elu elu_ celu selu gelu silu mish hardswish hardsigmoid hardtanh "
-    "hardtanh_ sigmoid tanh softplus softsign".split()
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A nonlinearity that is applied to every element, as a layer and as a function.
+
+    `names`: of the function, without the underscore of its form in place. `slope`: the largest one, for the layer's default
+    arguments; None where there is none or weights decide. `zero`: it maps 0 to 0. `idempotent`: twice is once. `piecewise`:
+    it consists of straight lines. `repeatable`: `deepen` puts another one behind a new layer.
+    """
+
+    layer: type[nn.Module]
+    names: tuple[str, ...]
+    slope: float | None = None
+    zero: bool = True
+    idempotent: bool = False
+    piecewise: bool = False
+    repeatable: bool = False
+
+
+ACTIVATIONS = (
+    Activation(nn.ReLU, ("relu",), 1.0, idempotent=True, piecewise=True, repeatable=True),
+    Activation(nn.ReLU6, ("relu6",), 1.0, idempotent=True, piecewise=True, repeatable=True),
+    Activation(nn.Hardtanh, ("hardtanh",), 1.0, idempotent=True, piecewise=True, repeatable=True),
+    Activation(nn.LeakyReLU, ("leaky_relu",), 1.0, piecewise=True, repeatable=True),
+    Activation(nn.PReLU, ("prelu",), piecewise=True),
+    Activation(nn.RReLU, ("rrelu",), piecewise=True),
+    Activation(nn.Threshold, ("threshold",), zero=False, piecewise=True),
+    Activation(nn.Hardsigmoid, ("hardsigmoid",), 1 / 6, zero=False, piecewise=True),
+    Activation(nn.ELU, ("elu",), 1.0, repeatable=True),
+    Activation(nn.CELU, ("celu",), 1.0),
+    Activation(nn.SELU, ("selu",), 1.7581),
+    Activation(nn.GELU, ("gelu",), 1.13, repeatable=True),
+    Activation(nn.SiLU, ("silu",), 1.1, repeatable=True),
+    Activation(nn.Mish, ("mish",), 1.09),
+    Activation(nn.Hardswish, ("hardswish",), 1.5, repeatable=True),
+    Activation(nn.Tanh, ("tanh",), 1.0, repeatable=True),
+    Activation(nn.Softsign, ("softsign",), 1.0),
+    Activation(nn.Sigmoid, ("sigmoid",), 0.25, zero=False, repeatable=True),
+    Activation(nn.LogSigmoid, ("logsigmoid", "log_sigmoid"), 1.0, zero=False),
+    Activation(nn.Softplus, ("softplus",), 1.0, zero=False),
+    Activation(nn.Tanhshrink, ("tanhshrink",), 1.0),
+    Activation(nn.Softshrink, ("softshrink",), 1.0, piecewise=True),
+    Activation(nn.Hardshrink, ("hardshrink",), idempotent=True, piecewise=True),
 )
+IDEMPOTENT = tuple(a.layer for a in ACTIVATIONS if a.idempotent)
+_LAYERS = {a.layer: a for a in ACTIVATIONS}
+_NAMES = {name: a for a in ACTIVATIONS for name in a.names}
+
+
+def activation_of(what: nn.Module | str) -> Activation | None:
+    """The row of a layer (its classes looked through) or of a function's name; None for what is no activation."""
+    if isinstance(what, str):
+        return _NAMES.get(what.rstrip("_"))
+    return next((_LAYERS[c] for c in type(what).__mro__ if c in _LAYERS), None)
+
+
 _BETWEEN = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
     nn.Dropout3d, nn.Identity,
@@ -31,10 +80,10 @@ _PASSED: tuple[Any, ...] = (*_SUMS, F.dropout, F.layer_norm, F.batch_norm)
 def is_activation(network: Network, node: fx.Node) -> bool:
     """Whether the node applies a nonlinearity, element by element."""
     if node.op == "call_module":
-        return isinstance(network.module.get_submodule(str(node.target)), _LAYERS)
+        return activation_of(network.module.get_submodule(str(node.target))) is not None
     if node.op == "call_method":
-        return node.target in _NAMES
-    return node.op == "call_function" and getattr(node.target, "__name__", "") in _NAMES
+        return activation_of(str(node.target)) is not None
+    return node.op == "call_function" and activation_of(getattr(node.target, "__name__", "")) is not None
 
 
 def activation_nodes(network: Network, modules: Iterable[str]) -> tuple[str, ...]:

@@ -7,8 +7,7 @@ from typing import cast
 import torch
 from torch import fx, nn
 
-# applied twice, they do what they do once
-IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
+from netxform.graph.activations import IDEMPOTENT, activation_of
 
 
 def block_nodes(module: fx.GraphModule, path: str) -> tuple[list[fx.Node], fx.Node, fx.Node]:
@@ -50,7 +49,13 @@ def last_scales(module: fx.GraphModule, path: str) -> tuple[str, ...]:
             branch = operands[1] if operands[0] in stream else operands[0]
             zeroed += _last_tensors(branch, modules, path)
             stream = {node}
-        elif operands and operands[0] in stream and node is end and (isinstance(part, IDEMPOTENT) or name in ("relu", "relu6")):
+        elif (
+            operands
+            and operands[0] in stream
+            and node is end
+            and (known := activation_of(name if part is None else part))
+            and known.idempotent
+        ):
             stream = {node}  # the block before ended with it too, or the claim that the function is the same will say so
     if end not in stream or not zeroed:
         raise ValueError("its output is not its input plus what its branches add")

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import fx
 
 from netxform.graph.network import Network
+from netxform.graph.tensors import held
 
 
 def output_node(module: fx.GraphModule) -> fx.Node:
@@ -121,9 +122,7 @@ def _drop_root_tensors(module: fx.GraphModule, needed: set[fx.Node]) -> None:
     """Tensors that hang on a container and that no node reads any more."""
     called = {str(n.target) for n in needed if n.op == "call_module"}
     read = {str(n.target) for n in needed if n.op == "get_attr"}
-    every = [n for n, _ in module.named_parameters(remove_duplicate=False)]
-    every += [n for n, _ in module.named_buffers(remove_duplicate=False)]
-    for name in every:
+    for name in held(module):
         owner, _, last = name.rpartition(".")
         inside = any(owner == c or owner.startswith(c + ".") for c in called)
         if not inside and name not in read:

@@ -1,11 +1,26 @@
-"""The tensors that a module holds, by name; and others put in their place."""
+"""The tensors that a module holds, by name, and others put in their place; the names of their types."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+NAMES = {
+    torch.float16: "f16",
+    torch.float32: "f32",
+    torch.float64: "f64",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.bool: "bool",
+    torch.uint8: "u8",
+    torch.int8: "i8",
+}
+"""The short name of a type of numbers, in specs (`input="1x3x8x8:f32"`) and in stored graphs."""
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
 
 def held(module: nn.Module) -> dict[str, Tensor]:

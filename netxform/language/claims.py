@@ -3,87 +3,94 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, slots=True)
-class SameValue:
+class Claim:
+    """What a statement promises; `kind` is its name in the certificate. How it is measured is registered under that name."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SameValue(Claim):
     """Claim: the value of `node` is, bit for bit, the value that it had before."""
 
     node: str
-    kind: Literal["same value"] = "same value"
+    kind: ClassVar[str] = "same value"
 
 
 @dataclass(frozen=True, slots=True)
-class SameOutputs:
+class SameOutputs(Claim):
     """Claim: the named outputs are bit-equal before and after (all of them where `names` is None)."""
 
     names: tuple[str | None, ...] | None = None
-    kind: Literal["same outputs"] = "same outputs"
+    kind: ClassVar[str] = "same outputs"
 
 
 @dataclass(frozen=True, slots=True)
-class SameFunction:
+class SameFunction(Claim):
     """Claim: the outputs are the same in real arithmetic, up to what `noise` (a relative width) was added."""
 
     noise: float = 0.0
-    kind: Literal["same function"] = "same function"
+    kind: ClassVar[str] = "same function"
 
 
 @dataclass(frozen=True, slots=True)
-class FrozenInTraining:
+class FrozenInTraining(Claim):
     """Claim: in `train()` mode these buffers do not move, and these parameters get no gradient."""
 
     parameters: tuple[str, ...]
     buffers: tuple[str, ...]
-    kind: Literal["frozen in training"] = "frozen in training"
+    kind: ClassVar[str] = "frozen in training"
 
 
 @dataclass(frozen=True, slots=True)
-class Untouched:
+class Untouched(Claim):
     """Claim: after the work, every tensor that is not named in `trained` has the same bits as before."""
 
     trained: tuple[str, ...]
-    kind: Literal["untouched"] = "untouched"
+    kind: ClassVar[str] = "untouched"
 
 
 @dataclass(frozen=True, slots=True)
-class ZerosHeld:
+class ZerosHeld(Claim):
     """Claim: in these tensors every element that was zero is zero."""
 
     tensors: tuple[str, ...]
-    kind: Literal["zeros held"] = "zeros held"
+    kind: ClassVar[str] = "zeros held"
 
 
 @dataclass(frozen=True, slots=True)
-class Sparse:
+class Sparse(Claim):
     """Claim: these tensors have so many zeros; with `pattern`, two in every four neighbours along the inputs."""
 
     tensors: tuple[str, ...]
     zeros: int
     pattern: bool = False
-    kind: Literal["sparse"] = "sparse"
+    kind: ClassVar[str] = "sparse"
 
 
 @dataclass(frozen=True, slots=True)
-class WithinBound:
+class WithinBound(Claim):
     """Claim: the outputs differ from those before by at most `bound`, relative to their largest value."""
 
     bound: float
-    kind: Literal["within bound"] = "within bound"
+    kind: ClassVar[str] = "within bound"
 
 
 @dataclass(frozen=True, slots=True)
-class Rounded:
+class Rounded(Claim):
     """Claim: each number of these tensors is the one of `dtype` that is nearest to what it was, and none became infinite."""
 
     tensors: tuple[str, ...]
     dtype: Literal["float16", "bfloat16"]
-    kind: Literal["rounded"] = "rounded"
+    kind: ClassVar[str] = "rounded"
 
 
 @dataclass(frozen=True, slots=True)
-class Quantized:
+class Quantized(Claim):
     """Claim: each number of these weights moved by at most half a step of its row, and is stored as int8.
 
     `tensors`: the new weights and their steps, by name.
@@ -91,15 +98,15 @@ class Quantized:
 
     layers: tuple[str, ...]
     tensors: tuple[str, ...]
-    kind: Literal["quantized"] = "quantized"
+    kind: ClassVar[str] = "quantized"
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Claim):
     """Claim: these tensors hold, bit for bit, what the Edit brought for them."""
 
     tensors: tuple[str, ...]
-    kind: Literal["taken"] = "taken"
+    kind: ClassVar[str] = "taken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +124,15 @@ class LayerBound:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerErrors:
+class LayerErrors(Claim):
     """Claim: no layer changed by more than its bound, on the inputs that are worst for it."""
 
     layers: tuple[LayerBound, ...]
-    kind: Literal["layer errors"] = "layer errors"
+    kind: ClassVar[str] = "layer errors"
 
 
 @dataclass(frozen=True, slots=True)
-class OutputError:
+class OutputError(Claim):
     """Claim: how far the outputs moved.
 
     On `samples` of `data` that no choice has seen (the first `skip` were used for choosing): a quantile that the next sample
@@ -139,11 +146,11 @@ class OutputError:
     level: float = 0.95
     worst: float | None = None
     radius: float = 0.0
-    kind: Literal["output error"] = "output error"
+    kind: ClassVar[str] = "output error"
 
 
 @dataclass(frozen=True, slots=True)
-class MaskedTwin:
+class MaskedTwin(Claim):
     """Claim: the network computes what it did, with the removed indices (of atoms, by name) read as zero by every reader.
 
     Statistics across them are taken over the rest. `mixes`: what is computed across them and has no such form; where there is
@@ -154,11 +161,11 @@ class MaskedTwin:
     removed: tuple[tuple[str, tuple[int, ...]], ...]
     mixes: tuple[str, ...] = ()
     means: tuple[tuple[str, int, str], ...] = ()
-    kind: Literal["masked twin"] = "masked twin"
+    kind: ClassVar[str] = "masked twin"
 
 
 @dataclass(frozen=True, slots=True)
-class LossChange:
+class LossChange(Claim):
     """Claim about the mean loss on calibration data: what was `predicted` of its change stands beside what it is.
 
     `samples` of `data` were scored on; as many others are measured too. Nothing is bounded: the contract is lossy.
@@ -170,23 +177,11 @@ class LossChange:
     predicted: float | None
     error: float | None = None
     output: str | None = None
-    kind: Literal["loss change"] = "loss change"
+    kind: ClassVar[str] = "loss change"
 
 
-Claim: TypeAlias = (
-    SameValue
-    | SameOutputs
-    | SameFunction
-    | FrozenInTraining
-    | Untouched
-    | LayerErrors
-    | OutputError
-    | MaskedTwin
-    | LossChange
-    | WithinBound
-    | Rounded
-    | Quantized
-    | Taken
-    | ZerosHeld
-    | Sparse
-)
+@dataclass(frozen=True, slots=True)
+class TeacherKept(Claim):
+    """Claim: a teacher was in eval mode and has the bits that it had before the training."""
+
+    kind: ClassVar[str] = "teacher"

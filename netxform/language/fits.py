@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from netxform.errors import Label, Span, fail
 from netxform.graph.outputs import outputs
+from netxform.graph.shapes import times
 from netxform.language.verb import DataInfo
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def input_fits(network: Network, data: DataInfo, span: Span) -> None:
         helps = (f"write `channels={wanted[0]}` on the data, or build the model with {data.shape[0]} channel(s)",)
     raise fail(
         "X0318",
-        f"samples of `{data.name}` are {_times(data.shape)}; the network takes {_times(wanted)}",
+        f"samples of `{data.name}` are {times(data.shape)}; the network takes {times(wanted)}",
         span,
         "does not fit",
         secondary=(Label(data.span, "the data"),) if data.span.line else (),
@@ -57,7 +58,3 @@ def classes_fit(network: Network, data: DataInfo, output: str | None, span: Span
             helps=("attach a head for this data: `cut before HEAD; attach head`",),
         )
     return name
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)

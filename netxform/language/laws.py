@@ -1,10 +1,19 @@
-"""Contracts and the evidence for them: what a verb promises, what was measured, and whether it held."""
+"""Contracts and the evidence for them: what a verb promises, what was measured, and whether it held. No torch here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import msgspec
+
+if TYPE_CHECKING:
+    Real = float
+else:
+
+    class Real(float):
+        """A number of the certificate, infinite and NaN among them: JSON has no word for those, so they are texts there."""
 
 
 class Contract(StrEnum):
@@ -17,11 +26,54 @@ class Contract(StrEnum):
     NONE = "none"
 
 
+def plain(value: Any) -> Any:
+    """Records as plain data: dicts, lists, texts and numbers, also such as are not finite."""
+    return _lists(msgspec.to_builtins(value, enc_hook=float))
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _lists(v) for k, v in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_lists(v) for v in cast("list[Any]", value)]
+    return value
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+class Detail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename=_spaced):
+    """What belongs to a measurement beside its number: a frozen record for each kind of claim, empty where there is nothing.
+
+    A field `as_stored` is called `as stored` in the certificate, and `detail["as stored"]` reads it. What has its default is
+    left out there. Numbers that may be infinite are declared as `Real`.
+    """
+
+    # whether a report shows the number and its bound also where the claim held
+    sized: ClassVar[bool] = False
+
+    def plain(self) -> dict[str, Any]:
+        """The record as plain data, under the names that the certificate uses."""
+        return plain(self)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.plain()
+
+    def __getitem__(self, key: str) -> Any:
+        return self.plain()[key]
+
+    def found(self, measured: float, bound: float) -> str:
+        """The measured number for a reader, beside its bound where there is one."""
+        return f"{measured:.3g}" + ("" if bound == float("inf") else f", allowed {bound:.3g}")
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """One measured claim. `measured` is in the unit of `bound`; `held` is the verdict.
 
-    `samples` inputs were drawn under `seed` in `dtype`; `detail` names what else belongs to the measurement.
+    `samples` inputs were drawn under `seed` in `dtype`; `detail` says what else belongs to the measurement; `kind` is that of
+    the claim.
     """
 
     claim: str
@@ -31,12 +83,13 @@ class Evidence:
     samples: int = 0
     seed: int = 0
     dtype: str = "float32"
-    detail: dict[str, Any] = field(default_factory=dict[str, Any])
+    detail: Detail = field(default_factory=Detail)
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the certificate says of one statement."""
+    """What is known of one statement when it is done."""
 
     index: int
     text: str

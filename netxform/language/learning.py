@@ -6,20 +6,20 @@ selection, clauses ─planned→ Training and what the plan shows of it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from netxform.errors import Diagnostic, Label, Span, did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
+from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
+from netxform.language.claims import Claim, Untouched, ZerosHeld
+from netxform.language.methods import LOSSES, OPTIMIZERS, TRANSFORMS, LossName
 from netxform.language.values import Count, Name, Regularizer, Selection
 from netxform.language.verb import DataInfo, Scope, key, lines, operand, prep
-from netxform.language.work import AUGMENTATIONS, Group, Penalty, Recording, Soft, Term, Training
+from netxform.language.work import Group, Penalty, Recording, Soft, Term, Training
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
-
-OPTIMIZERS = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2, "rmsprop": 1e-3, "adagrad": 1e-2, "nadam": 1e-3, "radam": 1e-3}
-LossName = Literal["cross_entropy", "bce", "mse", "mae", "huber"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,21 @@ class Head:
     loss: LossName = key("cross_entropy")
     weight: float = key(1.0)
     target: int | None = key(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson(Values):
+    """What the plan shows of a training: how many tensors are trained and stand still, on what, how long and how."""
+
+    trained: int
+    frozen: int
+    data: str
+    length: str
+    optimizer: str
+    batch: int
+    seed: int = field(metadata=HIDDEN)
+    zeros_held: str | None = field(default=None, metadata=IF_KNOWN)
+    penalised_values: tuple[str, ...] | None = field(default=None, metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +115,15 @@ class Learning:
 
 
 def _augmentation(call: Invocation) -> Iterator[Diagnostic]:
-    if call.name not in AUGMENTATIONS:
-        helps = did_you_mean(call.name, AUGMENTATIONS) or (f"augmentations: {', '.join(AUGMENTATIONS)}",)
+    if call.name not in TRANSFORMS:
+        helps = did_you_mean(call.name, TRANSFORMS) or (f"augmentations: {', '.join(TRANSFORMS)}",)
         yield Diagnostic("X0401", f"`{call.name}` is no augmentation", call.span, "unknown", helps=helps)
         return
-    amount = call.arguments[0] if call.arguments else AUGMENTATIONS[call.name]
-    most = 1.0 if call.name in ("flip", "erase") else float("inf")
-    wrong = not isinstance(amount, int | float) or not 0 <= amount <= most
+    known = TRANSFORMS.find(call.name, call.span)
+    amount = call.arguments[0] if call.arguments else known.amount
+    wrong = not isinstance(amount, int | float) or not 0 <= amount <= known.most
     if call.keywords or len(call.arguments) > 1 or wrong:
-        form = f"write `{call.name}({AUGMENTATIONS[call.name]:g})`"
+        form = f"write `{call.name}({known.amount:g})`"
         yield Diagnostic("X0401", f"`{call}` takes one number", call.span, "arguments", helps=(form,))
 
 
@@ -121,7 +136,7 @@ def planned(
     loss: str,
     heads: tuple[Head, ...] = (),
     soft: Soft | None = None,
-) -> tuple[Training, dict[str, Any], dict[str, str]]:
+) -> tuple[Training, Lesson, dict[str, str]]:
     """The objective of a verb, what the plan shows of it, and where each default came from.
 
     Raises NetxformError X0310 (nothing to train), X0317–X0319 (the data does not fit), X0407 (a parameter in two groups).
@@ -152,7 +167,7 @@ def planned(
     terms, output = _terms(verb, network, scope, data, loss, heads)
     keep = scope.settings.get("keep")
     seed = scope.seed + scope.index if verb.seed is None else verb.seed
-    using = Invocation(verb.using.name, (), {"lr": OPTIMIZERS[verb.using.name]} | verb.using.keywords, verb.using.span)
+    using = Invocation(verb.using.name, (), {"lr": OPTIMIZERS.find(verb.using.name).lr} | verb.using.keywords, verb.using.span)
     work = Training(
         parameters=parameters,
         buffers=buffers,
@@ -191,21 +206,26 @@ def planned(
         origins["seed"] = "seed of the spec"
     if "lr" not in verb.using.keywords:
         origins["lr"] = f"default of {verb.using.name}"
-    values: dict[str, Any] = {
-        "trained": len(parameters),
-        "frozen": len(frozen),
-        "data": data.name,
-        "length": f"{work.length} {work.unit}",
-        "optimizer": str(using),
-        "batch": verb.batch,
-        "seed": seed,
-    }
-    if work.held:
-        values["zeros held"] = f"in {len(work.held)} tensors"
-    nodes = [n for p in work.penalties for n in p.nodes]
-    if nodes:
-        values["penalised values"] = nodes
-    return work, values, origins
+    lesson = Lesson(
+        trained=len(parameters),
+        frozen=len(frozen),
+        data=data.name,
+        length=f"{work.length} {work.unit}",
+        optimizer=str(using),
+        batch=verb.batch,
+        seed=seed,
+        zeros_held=f"in {len(work.held)} tensors" if work.held else None,
+        penalised_values=tuple(n for p in work.penalties for n in p.nodes) or None,
+    )
+    return work, lesson, origins
+
+
+def trained_law(choice: Choice[Values]) -> tuple[Claim, ...]:
+    """What every training promises: whatever it did not train has the same bits; zeros that it holds are zeros."""
+    work = choice.work
+    assert isinstance(work, Training)
+    held = (ZerosHeld(work.held),) if work.held else ()
+    return (Untouched((*work.parameters, *work.buffers)), *held)
 
 
 def _terms(
@@ -216,7 +236,7 @@ def _terms(
     from netxform.language.fits import classes_fit
 
     if not heads:
-        checked = loss == "cross_entropy" or verb.output is not None
+        checked = LOSSES.find(loss).classes or verb.output is not None
         return (), classes_fit(network, data, verb.output, scope.span) if checked else None
     known = outputs(network.module)
     out: list[Term] = []
@@ -229,7 +249,7 @@ def _terms(
                 "which one?",
                 notes=(f"outputs: {', '.join(str(n) for n in known if n is not None) or 'one without a name'}",),
             )
-        if head.loss == "cross_entropy" and head.target is None:
+        if LOSSES.find(head.loss).classes and head.target is None:
             classes_fit(network, data, head.name.text, head.name.span)
         out.append(Term(head.name.text, head.loss, head.target, head.weight))
     return tuple(out), None

@@ -4,23 +4,23 @@ A selection is strict: it, and every arm of a union, must match something unless
 defined selection and a module is refused. Paths are anchored at the root; `*` never crosses a dot.
 """
 
+# Long: one method a form of selection, all of one class.
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from netxform.errors import Label, NetxformError, Span, closest, did_you_mean, fail
-from netxform.language.values import CONSTANTS, compare, number, plain, unbound
+from netxform.language.attributes import ABSENT, holds
+from netxform.language.paths import all_paths, ancestors, glob, op_name, tensors_of, under
+from netxform.language.values import number, unbound
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
-from netxform.syntax.quantity import measure
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.fx import Node
 
     from netxform.graph.network import Network
 
@@ -64,69 +64,9 @@ class Selected:
         return tuple(m for m in self.modules if not any(a in chosen for a in ancestors(m)))
 
 
-def ancestors(path: str) -> Iterable[str]:
-    """The paths of the modules around `path`, the root ("") last; none for the root."""
-    while path:
-        path = path.rpartition(".")[0]
-        yield path
-
-
 def select(expression: ast.Expr, world: World) -> Selected:
     """Evaluate a selection. Raises NetxformError X02xx (no match, ambiguous, unknown form), X0311 (removed before)."""
     return _Evaluation(world).strict(expression)
-
-
-def under(network: Network, paths: Iterable[str]) -> tuple[str, ...]:
-    """The given modules and everything below them, in the order of the network."""
-    roots = set(paths)
-    return tuple(p for p in all_paths(network) if p in roots or any(a in roots for a in ancestors(p) if a or "" in roots))
-
-
-def all_paths(network: Network) -> tuple[str, ...]:
-    """Every module path, the root ("") first."""
-    return tuple(name for name, _ in network.module.named_modules(remove_duplicate=False))
-
-
-def tensors_of(network: Network, modules: Iterable[str]) -> tuple[str, ...]:
-    """The names of the parameters and buffers that hang directly on the given modules; tied tensors under each name."""
-    chosen = set(modules)
-    state = [n for n, _ in network.module.named_parameters(remove_duplicate=False)]
-    state += [n for n, _ in network.module.named_buffers(remove_duplicate=False)]
-    return tuple(n for n in state if n.rpartition(".")[0] in chosen)
-
-
-@lru_cache(maxsize=1024)
-def glob(pattern: str) -> re.Pattern[str]:
-    """A path glob as a regular expression: `*` stays in a segment, `**` crosses dots, `{1..3}` and `{a,b}` choose."""
-    text = pattern.removeprefix(".")
-    out: list[str] = []
-    i = 0
-    while i < len(text):
-        if text.startswith("**", i):
-            out.append(r".*")
-            i += 2
-        elif text[i] == "*":
-            out.append(r"[^.]*")
-            i += 1
-        elif text[i] == "{":
-            end = text.index("}", i)
-            out.append(_braces(text[i + 1 : end]))
-            i = end + 1
-        else:
-            out.append(re.escape(text[i]))
-            i += 1
-    return re.compile("".join(out))
-
-
-def _braces(inside: str) -> str:
-    options: list[str] = []
-    for part in inside.split(","):
-        low, dots, high = part.strip().partition("..")
-        if dots and low.isdigit() and high.isdigit():
-            options += [str(n) for n in range(int(low), int(high) + 1)]
-        else:
-            options.append(re.escape(part.strip()))
-    return f"(?:{'|'.join(options)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +228,7 @@ class _Evaluation:
                 case "bytes":
                     return sum(p.numel() * p.element_size() for p in module.parameters())
                 case _:
-                    return getattr(module, name, _ABSENT)
+                    return getattr(module, name, ABSENT)
 
         def names_seen(condition: ast.Condition) -> Iterable[ast.Path]:
             match condition:
@@ -305,7 +245,7 @@ class _Evaluation:
                         yield condition.item
 
         for name in names_seen(expression.condition):
-            if all(value(name.text, p) is _ABSENT for p in base.modules):
+            if all(value(name.text, p) is ABSENT for p in base.modules):
                 known = {a for p in base.modules for a in vars(modules[p]) if not a.startswith("_")}
                 known |= {"index", "depth", "name", "path", "type", "params", "bytes"}
                 raise fail(
@@ -315,7 +255,7 @@ class _Evaluation:
                     "unknown attribute",
                     helps=did_you_mean(name.text, known),
                 )
-        hits = tuple(p for p in base.modules if _holds(expression.condition, lambda n, p=p: value(n, p)))
+        hits = tuple(p for p in base.modules if holds(expression.condition, lambda n, p=p: value(n, p)))
         if not hits:
             raise fail(
                 "X0203",
@@ -481,20 +421,6 @@ class _Evaluation:
         )
 
 
-class _Absent:
-    pass
-
-
-_ABSENT = _Absent()
-
-
-def op_name(node: Node) -> str:
-    """The short name of a functional node: `relu`, `add`, `flatten`."""
-    target: Any = node.target
-    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    return cast(str, name).strip("_")
-
-
 def _short(names: list[str], most: int = 12) -> str:
     shown = ", ".join(names[:most])
     return shown + (f" … ({len(names)} in all)" if len(names) > most else "")
@@ -510,35 +436,3 @@ def _all(name: str, sets: list[set[str]]) -> bool:
 
 def _minus(name: str, sets: list[set[str]]) -> bool:
     return name in sets[0] and (len(sets) < 2 or name not in sets[1])
-
-
-def _holds(condition: ast.Condition, value: Callable[[str], Any]) -> bool:
-    match condition:
-        case ast.And():
-            return all(_holds(c, value) for c in condition.items)
-        case ast.Or():
-            return any(_holds(c, value) for c in condition.items)
-        case ast.Not():
-            return not _holds(condition.condition, value)
-        case ast.Member():
-            return any(_compare("==", condition.item, i, value) for i in condition.items.items)
-        case ast.Compare():
-            return _compare(condition.op, condition.left, condition.right, value)
-
-
-def _compare(op: ast.CompareOp, left: ast.Expr, right: ast.Expr, value: Callable[[str], Any]) -> bool:
-    a = value(left.text) if isinstance(left, ast.Path) else plain(left)
-    if a is _ABSENT:
-        return False
-    if isinstance(right, ast.Path) and right.text not in CONSTANTS:
-        b: Any = right.text
-    elif isinstance(right, ast.Quantity):
-        b = measure(right).value
-    else:
-        b = plain(right)
-    # `kernel_size == 3` holds for (3, 3): a number is compared with every element of a tuple
-    if isinstance(a, tuple) and isinstance(b, int | float):
-        return all(compare(op, item, b, left.span) for item in cast("tuple[Any, ...]", a))
-    if b == "auto" or isinstance(a, str) or isinstance(b, str):
-        a, b = str(a), str(b)
-    return compare(op, a, b, left.span)

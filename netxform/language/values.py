@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import types
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from netxform.errors import NOWHERE, Diagnostic, NetxformError, Span, closest, fail
 from netxform.graph.layer_spec import Invocation, Layer
+from netxform.registry import Registry
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 from netxform.syntax.quantity import Measure, measure
@@ -97,6 +98,12 @@ class Regularizer:
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
+class Registered(str):
+    """The type of a field that names a thing of a registry; the value is a plain text."""
+
+    registry: ClassVar[Registry[Any]]
+
+
 def convert(expression: ast.Expr, want: Any) -> Any:
     """The value of `expression` as type `want`.
 
@@ -109,6 +116,8 @@ def convert(expression: ast.Expr, want: Any) -> Any:
         if isinstance(expression, ast.Path) and expression.text == "none":
             return None
         raise _wrong(expression, "`none`")
+    if isinstance(want, type) and issubclass(want, Registered):
+        return _choice(expression, want.registry.names())
     if origin is Literal:
         return _choice(expression, get_args(want))
     if origin is tuple:
@@ -288,6 +297,8 @@ def describe(want: Any) -> str:
         return " or ".join(describe(a) for a in get_args(want) if a is not type(None))
     if origin is Literal:
         return "|".join(str(a) for a in get_args(want))
+    if isinstance(want, type) and issubclass(want, Registered):
+        return "|".join(want.registry.names())
     if origin is tuple:
         return f"a list of {describe(get_args(want)[0])}"
     names: dict[Any, str] = {

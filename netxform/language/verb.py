@@ -7,9 +7,10 @@ import, one that lacks a duty or that has a field without a slot. No torch here.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -18,16 +19,14 @@ from netxform.graph.edits import Edit
 from netxform.language.choice import Choice
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract
+from netxform.language.material import Material as Material
 from netxform.language.values import Selection, describe
 
 if typing.TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
-
     from netxform.graph.cost import Cost
     from netxform.graph.network import Network
-    from netxform.language.work import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,64 +183,6 @@ class Scope(Protocol):
         ...
 
 
-class Material(Protocol):
-    """What a verb may use while it settles: calibration data, and a place to say how it goes."""
-
-    def batches(
-        self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128, shared: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (x, y) of the training part of the data set, in an order that is a function of the seed alone.
-
-        The first `skip` samples are left out, so that two calls give samples that are disjoint. With `shared` each of
-        several processes is given its share of every batch, and `total` adds up what they found.
-        """
-        ...
-
-    def held_out(self, data: str) -> str:
-        """What `fresh` gives, in words: `test samples`, `validation samples` or `other training samples`."""
-        ...
-
-    def fresh(
-        self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of samples that nothing is calibrated on: of the test part, or of the validation part where there is none;
-        of the training part behind the first `skip` where there is neither.
-        """
-        ...
-
-    def total(self, *sums: Tensor) -> tuple[Tensor, ...]:
-        """Sums over the samples, added up over all processes."""
-        ...
-
-    def train(self, network: Network, work: Training, title: str) -> tuple[Network, dict[str, float]]:
-        """Train a copy of the network, and report metrics on data that was not trained on."""
-        ...
-
-    def vocabulary(self, data: str) -> tuple[str, ...]:
-        """The words of a data set by their number; empty where it has none."""
-        ...
-
-    def model(self, name: str) -> nn.Module:
-        """A further model, or a snapshot, with its weights."""
-        ...
-
-    def file(self, text: str, span: Span) -> Path:
-        """The existing file that the spec names."""
-        ...
-
-    def start(self, title: str, total: int) -> None:
-        """Long work of so many steps begins."""
-        ...
-
-    def step(self, text: str) -> None:
-        """A step of it is done."""
-        ...
-
-    def stop(self) -> None:
-        """It is over."""
-        ...
-
-
 @runtime_checkable
 class Settles(Protocol):
     """A further duty of the verbs whose choice needs weights or data.
@@ -250,8 +191,32 @@ class Settles(Protocol):
     the real network, before the Edit is made. Statements behind it are resolved again on what came out.
     """
 
-    def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
+    def settle(self, network: Network, choice: Choice[Any], material: Material) -> Choice[Any]:
         """The final choice. Raises NetxformError where it cannot be done soundly; then nothing has changed."""
+        ...
+
+
+class Role(enum.Enum):
+    """What a statement does in the course of a spec, for who runs a variant of it: `role: ClassVar[Role]` of a verb."""
+
+    CUTS = "takes the network apart: what is learnt before it is pre-training"
+    BUILDS = "puts something new on what was there: pre-training is over"
+    CARRIES = "carries learnt weights over from elsewhere"
+    TRAINS = "trains: pre-training, where it stands before the structure changes"
+    FREEZES = "says which parameters are trained"
+    OTHER = "none of these"
+
+
+Control: typing.TypeAlias = typing.Literal["scratch", "random", "alone"]
+"""A control run of `compare`: fresh weights and nothing frozen; fresh weights; without teachers."""
+
+
+@runtime_checkable
+class Controlled(Protocol):
+    """A further duty of the verbs whose statement is another one in a control run."""
+
+    def control(self, kind: Control) -> Transform | None:
+        """The statement in a control run of this kind; None where it is left out."""
         ...
 
 
@@ -261,15 +226,15 @@ class Transform(Protocol):
 
     contract: ClassVar[Contract]
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Any]:
         """Settle on the twin what will be done, or refuse with a diagnostic."""
         ...
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Any]) -> Edit:
         """The change of structure for that choice; empty for verbs that change none."""
         ...
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Any]) -> tuple[Claim, ...]:
         """What shall hold afterwards, to be measured on the user's own network."""
         ...
 
@@ -289,6 +254,11 @@ class Entry:
     def doc(self) -> str:
         """The page of `explain`."""
         return inspect.cleandoc(self.cls.__doc__ or "")
+
+    @property
+    def role(self) -> Role:
+        """What its statements do in the course of a spec."""
+        return getattr(self.cls, "role", Role.OTHER)
 
     def signature(self) -> str:
         """The shape of the sentence in one line, for help and `explain`."""
@@ -323,7 +293,7 @@ class Entry:
 REGISTRY: dict[str, Entry] = {}
 T = TypeVar("T", bound=type)
 _DUTIES = ("resolve", "rewrite", "law")
-_NOT_SLOTS = ("contract", "validate", "settle", *_DUTIES)
+_NOT_SLOTS = ("contract", "role", "validate", "settle", "control", *_DUTIES)
 
 
 def verb(word: str, *, setting: bool = False) -> Callable[[T], T]:
@@ -350,6 +320,8 @@ def entry(word: str, cls: type, setting: bool = False) -> Entry:
         raise TypeError(f"verb `{word}` lacks {', '.join(missing)}")
     if not isinstance(getattr(cls, "contract", None), Contract):
         raise TypeError(f"verb `{word}` states no contract")
+    if not isinstance(getattr(cls, "role", Role.OTHER), Role):
+        raise TypeError(f"verb `{word}`: `role` is a Role, not {cls.role!r}")  # type: ignore[attr-defined]
     if "Example:" not in (cls.__doc__ or ""):
         raise TypeError(f"verb `{word}`: the docstring needs a line `Example:` with a spec that runs")
     stray = [n for n in vars(cls) if not n.startswith("_") and n not in _NOT_SLOTS and n not in _fields(cls)]

@@ -7,8 +7,6 @@ from typing import Literal, TypeAlias
 
 from netxform.graph.layer_spec import Invocation
 
-Direction = Literal["min", "max"]
-
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -18,10 +16,7 @@ class Group:
     settings: dict[str, float]
 
 
-LOSSES = ("cross_entropy", "bce", "mse", "mae", "huber")
-CLASS_LOSSES = ("cross_entropy",)
 SOFT_LOSSES = ("kd", "ce", "logit_mse", "dist", "dkd", "mse")
-AUGMENTATIONS = {"shift": 2.0, "flip": 0.5, "noise": 0.1, "erase": 0.25, "scale": 0.1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from math import ceil, gcd, sqrt
 
 import torch
-import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import Tensor
 
@@ -67,39 +66,6 @@ def im2col_bound(K_OIHW: Tensor, *, stride: Pair | int = 1, dilation: Pair | int
     for axis in (0, 1):
         copies *= ceil(K.shape[2 + axis] / (s[axis] // gcd(s[axis], d[axis])))
     return sqrt(copies) * max(spectral_norm(part.reshape(part.shape[0], -1)) for part in K.chunk(groups)) * (1 + 1e-9)
-
-
-def conv_norm_below(
-    K_OIHW: Tensor,
-    *,
-    stride: Pair | int = 1,
-    padding: Pair | int = 0,
-    dilation: Pair | int = 1,
-    groups: int = 1,
-    size: Pair,
-    iterations: int = 50,
-    seed: int = 0,
-) -> tuple[float, Tensor]:
-    """A lower bound of the same norm by power iteration in float64, and the unit input (1×C×H×W) that attains it."""
-    K = _kernel(K_OIHW, groups).double()
-    s, p, d = _pair(stride), _pair(padding), _pair(dilation)
-    shape = (1, K.shape[1] * groups, *size)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x = x / x.norm()
-    if any(size[a] + 2 * p[a] <= d[a] * (K.shape[2 + a] - 1) for a in (0, 1)):
-        return 0.0, x
-    # the adjoint: a transposed convolution, and what the stride left over at the far edge
-    y = F.conv2d(x, K, stride=s, padding=p, dilation=d, groups=groups)
-    over = [size[a] + 2 * p[a] - d[a] * (K.shape[2 + a] - 1) - 1 - s[a] * (y.shape[2 + a] - 1) for a in (0, 1)]
-    for _ in range(iterations):
-        back = F.pad(F.conv_transpose2d(y, K, stride=s, dilation=d, groups=groups), (0, over[1], 0, over[0]))
-        back = back[:, :, p[0] : p[0] + size[0], p[1] : p[1] + size[1]]
-        length = float(back.norm())
-        if length == 0.0:
-            break
-        x = back / length
-        y = F.conv2d(x, K, stride=s, padding=p, dilation=d, groups=groups)
-    return float(y.norm()), x
 
 
 def _symbol_norm(K_OIHW: Tensor, s: Pair, p: Pair, d: Pair, size: Pair) -> float:

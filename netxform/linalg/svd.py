@@ -10,7 +10,6 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from netxform.errors import fail
 from netxform.linalg.gram import checked, descending, distance, frobenius, gram, one_thread, signs
 from netxform.linalg.krylov import leading_ritz
 
@@ -129,18 +128,6 @@ def tails(values: Tensor) -> Tensor:
     return torch.cat([sums, sums.new_zeros(1)]).sqrt()
 
 
-def rank_by_error(values: Tensor, relative: float) -> int:
-    """The smallest r whose best approximation errs by at most `relative` · ‖W‖_F. 0 is possible."""
-    tail = tails(values)
-    return int((tail > relative * tail[0]).sum())
-
-
-def rank_by_energy(values: Tensor, share: float) -> int:
-    """The smallest r whose leading squares hold at least `share` (0 to 1) of Σσ². 0 is possible."""
-    tail = tails(values).square()
-    return int((tail[0] - tail < share * tail[0]).sum())
-
-
 def rank_by_vbmf(W_OI: Tensor) -> int:
     """The rank of analytic empirical variational Bayes (Nakajima, Sugiyama, Babacan, Tomioka 2013, JMLR 14), noise estimated.
 
@@ -182,29 +169,6 @@ def rank_by_vbmf(W_OI: Tensor) -> int:
             if energy(variance) < least:
                 best, least = variance, energy(variance)
     return int((s > M * best * x_bar).sum())
-
-
-def output_optimal(W_OI: Tensor, C_II: Tensor, rank: int, *, mean_I: Tensor | None = None) -> tuple[LowRank, Tensor, float]:
-    """The factors that keep the outputs W x, rather than W, given C = E[x xᵀ] of the inputs (centred where a mean is given).
-
-    Ŵ = U Uᵀ W with U the leading eigenvectors of W C Wᵀ minimises E‖(W − Ŵ) x‖² over all matrices of the rank. Returns the
-    factors, the correction (W − Ŵ) μ (length O; zeros without a mean) that belongs on the bias, and E‖(W − Ŵ)(x − μ)‖² of
-    the factors returned, in float64. It speaks of the inputs that C was taken from, and of no others.
-    """
-    W, C = checked("the matrix", W_OI, 2), checked("the covariance", C_II, 2).double()
-    if C.shape != (W.shape[1], W.shape[1]):
-        raise fail("X0411", f"a covariance of shape {tuple(C.shape)} does not fit inputs of {W.shape[1]} features")
-    rank = max(1, min(rank, *W.shape))
-    with one_thread():
-        W64 = W.double()
-        U = descending(W64 @ ((C + C.mT) / 2) @ W64.mT)[1][:, :rank]
-        B = U.mT @ W64
-        _, Q = descending(B @ B.mT)
-        factors = _low_rank(W_OI, U @ Q, Q.mT @ B, frobenius(W), "exact")
-        D = W64 - factors.U_OR.double() @ factors.V_RI.double()
-        expected = float(((D @ C) * D).sum().clamp_min(0.0))
-        mean = torch.zeros(W.shape[1], dtype=torch.float64) if mean_I is None else checked("the mean", mean_I, 1).double()
-        return factors, (D @ mean).to(W_OI.dtype), expected
 
 
 def _dense(W: Tensor, rank: int) -> tuple[Tensor, Tensor]:

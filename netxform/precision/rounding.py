@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from netxform.graph.meta import MetaRun
 from netxform.graph.network import Network, refresh, weightless_parts
+from netxform.graph.tensors import held
 
 HALF: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 RUNS = 8
@@ -239,14 +240,9 @@ def predict(before: Network, after: Network, names: Iterable[str], dtype: torch.
     """The bound for a cast of the tensors `names`: `after` is the cast network, `before` the one that it was made from."""
     exact = in_double(after)
     chosen = set(names)
-    known = dict(before.module.named_parameters(remove_duplicate=False)) | dict(
-        before.module.named_buffers(remove_duplicate=False)
-    )
-    held = dict(exact.module.named_parameters(remove_duplicate=False)) | dict(
-        exact.module.named_buffers(remove_duplicate=False)
-    )
+    known, own = held(before.module), held(exact.module)
     with torch.no_grad():
-        for name, tensor in held.items():
+        for name, tensor in own.items():
             if tensor.is_floating_point():
                 tensor.copy_(known[name].double())
     inside = {m for m, _ in exact.module.named_modules() if any(n.startswith(f"{m}.") for n in chosen)}
@@ -261,12 +257,12 @@ def predict(before: Network, after: Network, names: Iterable[str], dtype: torch.
 
     wanted, quiet = run(None)
     worst = 0.0
-    originals = {n: t.detach().clone() for n, t in held.items() if n in chosen}
+    originals = {n: t.detach().clone() for n, t in own.items() if n in chosen}
     for i in range(RUNS):
         noise = torch.Generator().manual_seed((seed * 7_919 + i) % 2**63)
         with torch.no_grad():
             for name, tensor in originals.items():
-                held[name].copy_(moved(tensor, dtype, noise))
+                own[name].copy_(moved(tensor, dtype, noise))
         found, _ = run(noise)
         for a, b in zip(found, wanted, strict=True):
             if b.numel():

@@ -1,4 +1,4 @@
-"""Gates: where the index sets of a network are read, and the network run with something done at those places.
+"""Gates: where the axes of a network are read, and the network run with something done at those places.
 
     Network ─gates→ Gate, …        Network, Gate, (Gate, Tensor → Tensor) ─Gated→ outputs
 
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.axes.algebra import Atom, Dim, atoms, size
-from netxform.axes.infer import Contraction, types_of
+from netxform.axes.infer import types_of
 from netxform.axes.reindex import Axis, axes_of
 from netxform.axes.roles import along
-from netxform.axes.rules.operations import Typed
+from netxform.axes.rules.context import Typed
+from netxform.axes.types import Contraction
 from netxform.graph.layers import Attention
 from netxform.graph.network import Network, clone
 from netxform.pruning.inner import PRODUCT, OpenAttention, axis_of, opened

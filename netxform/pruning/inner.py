@@ -1,4 +1,4 @@
-"""Layers that are one node of the graph, opened where they sum over index sets of their own: attention and recurrent layers.
+"""Layers that are one node of the graph, opened where they sum over axes of their own: attention and recurrent layers.
 
     nn.MultiheadAttention | Attention | nn.RNNBase ─opened→ the same function, in which `acts[name]` sees what is read
 
@@ -119,5 +119,5 @@ def opened(module: nn.Module, path: str) -> OpenAttention | Unrolled:
 
 
 def axis_of(name: str) -> int:
-    """Along which axis of what `acts[name]` sees the index set lies."""
+    """Along which axis of what `acts[name]` sees the axis lies."""
     return 3 if name == PRODUCT else 2 if name == "out_proj" or name.startswith("weight_ih") else 1

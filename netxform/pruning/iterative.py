@@ -1,14 +1,15 @@
 """Pruning settled: from scores to the indices that go, in one step or in rounds with a recovery in between.
 
-Network, Choice, Material, Wanted ─settle→ Choice
+Network, Wanted, Material ─prune→ Pruned
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,15 +23,49 @@ from netxform.factorization.latency import whole_seconds
 from netxform.graph.edits import Assign, Bias, Edit
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
-from netxform.language.choice import Choice
-from netxform.language.values import Limit, compare
-from netxform.language.verb import Material
+from netxform.language.material import Material
+from netxform.language.work import Training
 from netxform.pruning.compensate import fold, refit
 from netxform.pruning.gates import gates, unmasked
 from netxform.pruning.ranking import Removed, kept, until
-from netxform.pruning.removal import Wanted, cost_of, named_maps, ranking
+from netxform.pruning.removal import Sign, Wanted, cost_of, named_maps, ranking
 from netxform.pruning.scores import Request, Scores, activity, known
 from netxform.pruning.spread import standard_error
+
+_SIGNS: dict[Sign, Callable[[float, float], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+
+Stop: TypeAlias = Callable[[Mapping[str, float]], str | None]
+"""What the metrics of a round break, in words, and then the rounds end before it; None where they go on."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The indices that go, of the `total` that could, and what belongs to them.
+
+    `score`: how it was made. `biases`: layers that are given one. `mixes`: what is computed over an index set, so that
+    the masked twin takes it over the rest. `twin`: whether the masked twin is what the result must compute. `means`: place,
+    axis and tensor of each mean that was folded. `predicted`, `error`: the change of the loss and its standard error over
+    samples, where the score predicts one and tells samples apart. `latency`: milliseconds before and after, where a budget
+    asked for them. `tensors`: what a compensation or a recovery computed. `metrics`: what the last training measured. `notes`:
+    what a reader should know.
+    """
+
+    score: str
+    removed: Mapping[str, Sequence[int]]
+    total: int
+    biases: tuple[str, ...]
+    mixes: tuple[str, ...]
+    twin: bool
+    means: tuple[tuple[str, int, str], ...]
+    samples: int
+    predicted: float | None
+    error: float | None
+    latency: tuple[float, float] | None
+    tensors: Mapping[str, Tensor]
+    metrics: Mapping[str, float]
+    notes: tuple[str, ...]
 
 
 @dataclass
@@ -47,9 +82,7 @@ class _State:
     metrics: dict[str, float] = field(default_factory=dict[str, float])
 
 
-def settle(
-    network: Network, choice: Choice, material: Material, wanted: Wanted, recover: Sequence[Any], stops: Sequence[Limit]
-) -> Choice:
+def prune(network: Network, wanted: Wanted, recover: Sequence[Training], stop: Stop, material: Material) -> Pruned:
     """The indices that go, and the tensors that a compensation or recovery computed. Raises X0331, X0603, X0823."""
     axes = {a.name: a for a in axes_of(network)}
     state = _State(network, {n: list(range(axes[n].size)) for n in wanted.names})
@@ -81,7 +114,7 @@ def settle(
                         means.append((where, axis, f"mean/{where}/{axis}"))
                         fitted[means[-1][2]] = mean
             after = perform(before, Edit(tuple(edit), tensors))
-            after, metrics, broken = recovered(after, recover, stops, material, number)
+            after, metrics, broken = recovered(after, recover, stop, material, number)
             if broken is not None:
                 notes.append(broken)
                 break
@@ -100,30 +133,33 @@ def settle(
     atoms_gone = {axes[n].atom for n in gone}
     mixes = unmasked(network, {axes[n].atom: i for n, i in gone.items()})
     twin_claim = bool(gone) and not changed and wanted.compensate != "refit" and not skipped and _gated(network, atoms_gone)
-    values: dict[str, Any] = {n: v for n, v in choice.values.items() if n == "gauss-newton"} | {
-        "by": choice.values["by"], "score": state.how, "index sets": len(wanted.names), "removed": gone,
-        "indices": f"{sum(map(len, gone.values()))} of {total}", "biases": list(biases), "mixes": [*mixes, *padded],
-        "assigned": [n for n in fitted if not n.startswith("mean/")], "twin": twin_claim, "means": means,
-        "data": wanted.data, "samples": state.samples or wanted.samples, "predicted": state.predicted,
-        "error": _error(state, material), "recover": list(recover), "wanted": wanted,
-    } | _timed(network, state.network, wanted, material)  # fmt: skip
-    warnings = [*choice.warnings, *notes, *(f"{p} is not compensated: {w}" for p, w in skipped.items())]
-    return replace(choice, values=values, warnings=tuple(warnings), provisional="", tensors=fitted, metrics=state.metrics)
+    return Pruned(
+        state.how,
+        gone,
+        total,
+        tuple(biases),
+        (*mixes, *padded),
+        twin_claim,
+        tuple(means),
+        state.samples or wanted.samples,
+        state.predicted,
+        _error(state, material),
+        _timed(network, state.network, wanted, material),
+        fitted,
+        state.metrics,
+        (*notes, *(f"{p} is not compensated: {w}" for p, w in skipped.items())),
+    )
 
 
 def recovered(
-    network: Network, recover: Sequence[Any], stops: Sequence[Limit], material: Material, number: int
+    network: Network, recover: Sequence[Training], stop: Stop, material: Material, number: int
 ) -> tuple[Network, dict[str, float], str | None]:
-    """A round's trainings done, what they measured, and which limit that breaks, in words. Raises X0602."""
+    """A round's trainings done, what they measured, and what that breaks, in words."""
     metrics: dict[str, float] = {}
     for work in recover:
         network, metrics = material.train(network, work, f"recover, round {number + 1}")
-    for limit in stops:
-        if limit.name not in metrics:
-            raise fail("X0602", f"`stop_if {limit}`: nothing measures it", limit.span, "not measured by `recover`")
-        if compare(limit.op, metrics[limit.name], limit.value):
-            return network, metrics, f"stopped before round {number + 1}: `{limit}` ({metrics[limit.name]:.4g})"
-    return network, metrics, None
+    broken = stop(metrics)
+    return network, metrics, None if broken is None else f"stopped before round {number + 1}: {broken}"
 
 
 def _gated(network: Network, wanted: set[Atom]) -> bool:
@@ -183,11 +219,10 @@ def _costs(network: Network, removed: Removed, name: str, material: Material) ->
     return float(summed[0] / summed[1])
 
 
-def _timed(before: Network, after: Network, wanted: Wanted, material: Material) -> dict[str, str]:
+def _timed(before: Network, after: Network, wanted: Wanted, material: Material) -> tuple[float, float] | None:
     if wanted.budget is None or wanted.budget[0] != "latency":
-        return {}
-    old, new = (_costs(n, {}, "latency", material) for n in (before, after))
-    return {"latency": f"{old:.3g} ms → {new:.3g} ms on this machine, at the captured batch"}
+        return None
+    return _costs(before, {}, "latency", material), _costs(after, {}, "latency", material)
 
 
 def _bound(original: Network, wanted: Wanted, material: Material) -> float:
@@ -231,8 +266,7 @@ def _held(
         values = active.zeros if name == "zeros" else active.size
     elif name == "magnitude" and wanted.by != "magnitude":
         values = known("magnitude")(network, _request(wanted, material)).values
-    sign: Any = op
-    return {a: [compare(sign, v, bound) for v in values[a].tolist()] if a in values else [False] * a.size for a in scores}
+    return {a: [_SIGNS[op](v, bound) for v in values[a].tolist()] if a in values else [False] * a.size for a in scores}
 
 
 def _request(wanted: Wanted, material: Material, number: int = 0, several: bool = False) -> Request:

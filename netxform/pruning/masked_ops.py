@@ -1,9 +1,9 @@
-"""Operations across index sets, computed over what remains of them: LayerNorm's statistics, means, softmax, extrema.
+"""Operations across axes, computed over what remains of them: LayerNorm's statistics, means, softmax, extrema.
 
     Network, removed ─across→ {node: the operation over the rest}, those that have no such form
 
 With its readers gated and these operations blind to the removed indices, the network computes what removal does, also where
-something is mixed across an index set. Nothing is cut here: all values keep their sizes, so that the two ways share no code.
+something is mixed across an axis. Nothing is cut here: all values keep their sizes, so that the two ways share no code.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.axes.algebra import Atom, Dim, Mix, atoms
-from netxform.axes.infer import op_name, types_of
+from netxform.axes.infer import types_of
+from netxform.axes.names import op_name
 from netxform.axes.roles import along
-from netxform.axes.rules.operations import Typed
+from netxform.axes.rules.context import Typed
 from netxform.graph.network import Network
 
 Removed = Mapping[Atom, Sequence[int]]

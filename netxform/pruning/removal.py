@@ -1,6 +1,6 @@
-"""Pruning settled: from scores to the indices that go, in one step or in rounds; and single weights set to zero.
+"""What may go and what is asked for: the index sets that a `prune` may shrink, and what the twin can say of the result.
 
-Network, Wanted ─estimate→ sizes on the twin        Network, Wanted, Material ─settle→ Choice
+Network, selection ─candidates→ index sets        Network, Wanted ─estimate→ sizes on the twin
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from netxform.axes.algebra import Atom
+from netxform.axes.algebra import MIXES, Atom
 from netxform.axes.index_maps import Reindex
 from netxform.axes.infer import types_of
 from netxform.axes.reindex import Axis, axes_of, reindex
@@ -26,6 +26,8 @@ from netxform.graph.surgery import perform
 from netxform.pruning.gates import free
 from netxform.pruning.ranking import Ranking, Removed, alike, kept, until
 
+Sign: TypeAlias = Literal["<", "<=", ">", ">=", "==", "!="]
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -36,9 +38,9 @@ class Wanted:
 
     names: tuple[str, ...]
     by: str
-    options: dict[str, Any]
+    options: Mapping[str, Any]
     amount: float | None
-    threshold: tuple[str, str, float] | None
+    threshold: tuple[str, Sign, float] | None
     budget: tuple[str, float] | None
     ranking: Literal["global", "layer"]
     normalise: Literal["none", "mean", "max", "l2"]
@@ -63,12 +65,20 @@ def candidates(
     chosen = [a for a in (free(network) if inside is None else _produced(network, inside)) if a.atom not in keep and a.size > 1]
     good = _following(network, chosen)
     warnings = [f"{a.name} stays: code in the network states its size" for a in chosen if a not in good]
-    mixed = dict.fromkeys(m.partition(" (")[0] for a in good for m in a.mixed)
+    mixed = dict.fromkeys(MIXES[m.kind][0] for a in good for m in a.atom.mixed)
     if mixed:
         warnings.append(
             f"something is {'; '.join(mixed)}: what is left is so alone, and a prediction from gates does not see that"
         )
     return tuple(a.name for a in good), tuple(warnings)
+
+
+def locked(network: Network, inside: Sequence[str] | None) -> tuple[str, ...]:
+    """Why the axes of the selection's tensors are locked, each reason once."""
+    owners = None if inside is None else set(inside)
+    first = types_of(network).names
+    held = {first[n] for n in first if owners is None or n.rpartition(".")[0] in owners}
+    return tuple(dict.fromkeys(a.locked for a in axes_of(network) if a.locked and any(n in held for n, _ in a.sites)))[:4]
 
 
 def _produced(network: Network, modules: Sequence[str]) -> list[Axis]:

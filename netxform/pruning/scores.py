@@ -8,7 +8,7 @@ scores of their own in Python: `@score("mine")` on a function (Network, Request)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,11 +19,13 @@ from torch.nn import functional as F
 from netxform.axes.algebra import Atom, normal
 from netxform.axes.infer import types_of
 from netxform.axes.roles import roles
-from netxform.errors import did_you_mean, fail
+from netxform.errors import fail
 from netxform.graph.network import Network
 from netxform.pruning.curvature import Totals, saliency
 from netxform.pruning.gates import Gate, Gated, free, gates
 from netxform.pruning.loss import Loss, logits
+from netxform.pruning.needs import SCORES, ScoreKind
+from netxform.registry import called
 
 Source = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
@@ -64,17 +66,13 @@ class Scores:
 
 
 Score = Callable[[Network, Request], Scores]
-SCORES: dict[str, Score] = {}
-WITHOUT_DATA = {"magnitude", "bn-scale", "random"}
 
 
-def score(name: str, data: bool = True) -> Callable[[Score], Score]:
-    """Register a score under a name that specs may use; `data=False`: it asks for no batches."""
+def score(name: str, data: bool = True, **needs: Any) -> Callable[[Score], Score]:
+    """Register a score under a name that specs may use; `data=False`: it asks for no samples. `needs`: see `ScoreKind`."""
 
     def register(function: Score) -> Score:
-        SCORES[name] = function
-        if not data:
-            WITHOUT_DATA.add(name)
+        SCORES.register(name)(ScoreKind(function, data, **needs))
         return function
 
     return register
@@ -82,16 +80,12 @@ def score(name: str, data: bool = True) -> Callable[[Score], Score]:
 
 def known(name: str) -> Score:
     """The score of that name. Raises NetxformError X0412."""
-    if name not in SCORES:
-        helps = did_you_mean(name, SCORES) or (f"scores: {', '.join(sorted(SCORES))}",)
-        raise fail("X0412", f"`{name}` is no score", helps=helps)
-    return SCORES[name]
+    return called(SCORES.find(name).of)
 
 
 # --- by the loss -----------------------------------------------------------------------------------------------------
 
 
-@score("obd")
 def obd(network: Network, request: Request) -> Scores:
     """Optimal brain damage on gates (`curvature.py`): s in one shot, f + s where scores are computed again after each step.
 
@@ -116,7 +110,6 @@ def obd(network: Network, request: Request) -> Scores:
     return Scores(total if both else found.second, found.missing, how, total, found.error, found.samples, found.each)
 
 
-@score("taylor")
 def taylor(network: Network, request: Request) -> Scores:
     """E|a · ∂ℓ/∂a|, summed over places and readers before the absolute value (Molchanov et al., 2017, on gates)."""
     found = saliency(
@@ -139,7 +132,6 @@ def taylor(network: Network, request: Request) -> Scores:
     )
 
 
-@score("obd-weights")
 def obd_weights(network: Network, request: Request) -> Scores:
     """½ h_ii w_i² of weights (LeCun, Denker, Solla, 1990), summed over what the class produces; h is the Fisher diagonal."""
     diagonal, count = fisher(network, request)
@@ -180,10 +172,21 @@ def fisher(network: Network, request: Request) -> tuple[dict[str, Tensor], int]:
     return {n: s / max(count, 1) for n, s in sums.items()}, count
 
 
+def half_curvature(network: Network, names: Sequence[str], request: Request) -> dict[str, Tensor]:
+    """½ h w² of every element of these tensors: the change of the loss that its removal is predicted to cause."""
+    diagonal, _ = fisher(network, request)
+    return {n: 0.5 * diagonal[n] * w.square() for n, w in sizes(network, names, request).items()}
+
+
 # --- by the weights --------------------------------------------------------------------------------------------------
 
 
-@score("magnitude", data=False)
+def sizes(network: Network, names: Sequence[str], request: Request) -> dict[str, Tensor]:
+    """|w| of every element of these tensors."""
+    held = dict(network.module.named_parameters(remove_duplicate=False))
+    return {n: held[n].detach().double().abs() for n in names}
+
+
 def magnitude(network: Network, request: Request) -> Scores:
     """The norm of the weights that produce the index (L1, or L2 with `norm=2`), over all layers of the class."""
     power = int(request.options.get("norm", 1))
@@ -197,7 +200,6 @@ def magnitude(network: Network, request: Request) -> Scores:
     return Scores(values, missing, f"L{power} norm of the weights that the class produces")
 
 
-@score("bn-scale", data=False)
 def bn_scale(network: Network, request: Request) -> Scores:
     """The mean of |γ| over the BatchNorm layers of the class (Liu et al., 2017, network slimming)."""
     each: dict[str, Tensor] = {}
@@ -209,7 +211,6 @@ def bn_scale(network: Network, request: Request) -> Scores:
     return Scores(values, {a: reason for a in missing}, "mean |γ| over the norms of the class")
 
 
-@score("random", data=False)
 def at_random(network: Network, request: Request) -> Scores:
     """Uniform numbers under the seed."""
     rng = torch.Generator().manual_seed(request.seed)
@@ -309,7 +310,6 @@ def activity(network: Network, request: Request) -> Activity:
     return Activity(size, zeros, means, found.missing, samples)
 
 
-@score("activation")
 def activation(network: Network, request: Request) -> Scores:
     """The mean of |a|, as the readers see it; with `kind=zeros` the share of values that are not zero."""
     kind: Literal["size", "zeros"] = "zeros" if request.options.get("kind") == "zeros" else "size"
@@ -319,4 +319,4 @@ def activation(network: Network, request: Request) -> Scores:
     return Scores(values, seen.missing, how, {}, {}, seen.samples)
 
 
-__all__ = ["SCORES", "Activity", "Request", "Score", "Scores", "activity", "fisher", "known", "score"]
+__all__ = ["Activity", "Request", "Score", "Scores", "activity", "fisher", "known", "score"]

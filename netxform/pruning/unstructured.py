@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,13 @@ from netxform.axes.infer import types_of
 from netxform.graph.edits import Assign, Edit
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
-from netxform.language.choice import Choice
-from netxform.language.values import Limit
-from netxform.language.verb import Material
+from netxform.language.material import Material
 from netxform.language.work import Training
-from netxform.pruning.iterative import recovered, tensors_of
-from netxform.pruning.scores import Request, fisher
-from netxform.syntax import ast
+from netxform.pruning.iterative import Stop, recovered, tensors_of
+from netxform.pruning.needs import SCORES
+from netxform.pruning.removal import Sign
+from netxform.pruning.scores import Request
+from netxform.registry import called
 
 
 def weights_in(network: Network, modules: Sequence[str] | None) -> tuple[str, ...]:
@@ -37,12 +37,13 @@ def weights_in(network: Network, modules: Sequence[str] | None) -> tuple[str, ..
 class Sparsity:
     """What is asked for. `amount`: the share that goes, or `below` (op, bound) on the score; `pattern` two of every four.
 
-    `by`: magnitude |w|, or obd-weights ½ h w². `ranking`: all weights in one list, or the same share of each tensor.
+    `by`: a score of single weights, such as magnitude |w|, or obd-weights ½ h w². `ranking`: all weights in one list, or
+    the same share of each tensor.
     """
 
     by: str
     amount: float
-    below: tuple[ast.CompareOp, float] | None
+    below: tuple[Sign, float] | None
     pattern: bool
     ranking: Literal["global", "layer"]
     step: float | None
@@ -51,14 +52,30 @@ class Sparsity:
     loss: Literal["cross_entropy", "mse"]
 
 
+@dataclass(frozen=True)
+class Zeroed:
+    """The new tensors by name, those of them that are `sparse`, and how many of their `count` elements are zero.
+
+    `predicted`: the change of the loss, where the score predicts one. `metrics`: what the last training measured. `notes`: why
+    the rounds ended early.
+    """
+
+    tensors: Mapping[str, Tensor]
+    sparse: tuple[str, ...]
+    zeros: int
+    count: int
+    predicted: float | None
+    metrics: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
 def zero_weights(
-    network: Network, choice: Choice, material: Material, wanted: Sparsity, recover: Sequence[Training], stops: Sequence[Limit]
-) -> Choice:
-    """The lowest weights set to zero, in rounds where `step` says so; trainings in between keep the zeros. Raises X0602."""
-    names: tuple[str, ...] = choice.values["weights"]
+    network: Network, names: Sequence[str], wanted: Sparsity, recover: Sequence[Training], stop: Stop, material: Material
+) -> Zeroed:
+    """The lowest weights set to zero, in rounds where `step` says so; trainings in between keep the zeros."""
     trainings = [replace(w, held=tuple(dict.fromkeys((*w.held, *(n for n in names if n in w.parameters))))) for w in recover]
     rounds = 1 if wanted.step is None else max(1, math.ceil(wanted.amount / wanted.step - 1e-9))
-    predicted, notes, metrics = (0.0 if wanted.by == "obd-weights" else None), list[str](), dict[str, float]()
+    predicted, notes, metrics = (0.0 if SCORES.find(wanted.by).predicts else None), list[str](), dict[str, float]()
     done: dict[str, Tensor] = {}
     material.start("prune", rounds)
     try:
@@ -71,7 +88,7 @@ def zero_weights(
                 predicted += sum(float(scores[n][m].sum()) for n, m in gone.items())
             tensors = {n: held[n].detach().masked_fill(m.to(held[n].device), 0.0) for n, m in gone.items()}
             after = perform(network, Edit((Assign(tuple(tensors)),), tensors))
-            after, found, broken = recovered(after, trainings, stops, material, number)
+            after, found, broken = recovered(after, trainings, stop, material, number)
             if broken is not None:
                 notes.append(broken)
                 break
@@ -83,23 +100,14 @@ def zero_weights(
     done = {n: t.detach() for n, t in done.items()}
     sparse = [n for n in names if n in done]
     zeros, count = sum(int((done[n] == 0).sum()) for n in sparse), sum(done[n].numel() for n in sparse)
-    values: dict[str, Any] = choice.values | {
-        "zeros": f"{zeros} of {count}", "assigned": list(done), "changed": list(done), "sparse": sparse,
-        "samples": wanted.samples, "predicted": predicted, "error": None,
-    }  # fmt: skip
-    warnings = (*choice.warnings, *notes)
-    return replace(choice, values=values, warnings=warnings, provisional="", tensors=done, metrics=metrics)
+    return Zeroed(done, tuple(sparse), zeros, count, predicted, metrics, tuple(notes))
 
 
 def _scores(network: Network, names: Sequence[str], wanted: Sparsity, material: Material) -> dict[str, Tensor]:
-    held = dict(network.module.named_parameters(remove_duplicate=False))
-    sizes = {n: held[n].detach().double().abs() for n in names}
-    if wanted.by == "magnitude":
-        return sizes
-    assert wanted.data is not None
-    data = wanted.data
-    diagonal, _ = fisher(network, Request(lambda: material.batches(data, wanted.samples), wanted.loss))
-    return {n: 0.5 * diagonal[n] * w.square() for n, w in sizes.items()}
+    kind, data = SCORES.find(wanted.by), wanted.data
+    assert kind.weights is not None and (data is not None or not kind.data)
+    request = Request(lambda: iter(()) if data is None else material.batches(data, wanted.samples), wanted.loss)
+    return called(kind.weights)(network, names, request)
 
 
 def _chosen(scores: Mapping[str, Tensor], wanted: Sparsity, share: float) -> dict[str, Tensor]:

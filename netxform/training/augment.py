@@ -5,51 +5,65 @@ So the views do not depend on the number of processes, and student and teacher s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from netxform.graph.layer_spec import Invocation
-from netxform.language.work import AUGMENTATIONS
+from netxform.language.methods import TRANSFORMS
+from netxform.registry import called
 from netxform.training.data import Batch
 
-Draw = Callable[..., Tensor]
+
+class Draw:
+    """Random numbers for the rows of this share, drawn for the whole global batch: uniform, or normal ones."""
+
+    def __init__(self, batch: Batch, generator: torch.Generator, device: torch.device) -> None:
+        self._batch, self._generator, self._device = batch, generator, device
+
+    def __call__(self, *shape: int) -> Tensor:
+        """Uniform in [0, 1): (n, *shape)."""
+        return torch.rand((self._batch.total, *shape), generator=self._generator)[self._batch.rows].to(self._device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal: (n, *shape)."""
+        return torch.randn((self._batch.total, *shape), generator=self._generator)[self._batch.rows].to(self._device)
 
 
 def augment(x: Tensor, calls: tuple[Invocation, ...], batch: Batch, generator: torch.Generator) -> Tensor:
     """X (n, …) seen anew; `shift(2)` pixels at most, `flip(0.5)` left to right, `noise(0.1)`, `erase(0.25)` of the side,
     `scale(0.1)` in brightness.
     """
-
-    def draw(*shape: int) -> Tensor:
-        return torch.rand((batch.total, *shape), generator=generator)[batch.rows].to(x.device)
-
+    draw = Draw(batch, generator, x.device)
     for call in calls:
-        amount = float(call.arguments[0]) if call.arguments else AUGMENTATIONS[call.name]
-        match call.name:
-            case "shift":
-                x = _shift(x, int(amount), draw)
-            case "flip":
-                x = torch.where(_column(draw() < amount, x), x.flip(-1), x)
-            case "noise":
-                normal = torch.randn((batch.total, *x.shape[1:]), generator=generator)[batch.rows]
-                x = x + amount * normal.to(x)
-            case "scale":
-                x = x * _column(1 + amount * (2 * draw() - 1), x)
-            case _:
-                x = _erase(x, amount, draw)
+        known = TRANSFORMS.find(call.name, call.span)
+        x = called(known.apply)(x, float(call.arguments[0]) if call.arguments else known.amount, draw)
     return x
+
+
+def flip(x: Tensor, share: float, draw: Draw) -> Tensor:
+    """That share of the images left to right."""
+    return torch.where(_column(draw() < share, x), x.flip(-1), x)
+
+
+def noise(x: Tensor, amount: float, draw: Draw) -> Tensor:
+    """Normal noise of that standard deviation on every value."""
+    return x + amount * draw.normal(*x.shape[1:]).to(x)
+
+
+def scale(x: Tensor, amount: float, draw: Draw) -> Tensor:
+    """Each sample times a number in 1 ± amount."""
+    return x * _column(1 + amount * (2 * draw() - 1), x)
 
 
 def _column(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *[1] * (x.dim() - 1)).to(torch.bool if values.dtype == torch.bool else x.dtype)
 
 
-def _shift(x: Tensor, most: int, draw: Draw) -> Tensor:
+def shift(x: Tensor, amount: float, draw: Draw) -> Tensor:
     """Each image moved by whole pixels, zeros coming in."""
+    most = int(amount)
     n, c, h, w = x.shape
     padded = F.pad(x, (most, most, most, most))
     at = (draw(2) * (2 * most + 1)).long()
@@ -59,7 +73,7 @@ def _shift(x: Tensor, most: int, draw: Draw) -> Tensor:
     return padded[places, torch.arange(c, device=x.device).view(1, c, 1, 1), rows, columns]
 
 
-def _erase(x: Tensor, share: float, draw: Draw) -> Tensor:
+def erase(x: Tensor, share: float, draw: Draw) -> Tensor:
     """A square of that share of the side set to zero (DeVries, Taylor, "Cutout", 2017)."""
     n, _, h, w = x.shape
     at = draw(2)

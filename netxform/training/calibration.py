@@ -12,6 +12,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from netxform.errors import Span, fail
 from netxform.graph.network import Network
+from netxform.language.material import HeldOut
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
 from netxform.sources.trust import Trust, read_path
@@ -20,7 +21,7 @@ from netxform.training.fit import History, Progress, fit
 from netxform.training.process import join
 
 
-def _others(data: DataSet) -> tuple[str, Samples]:
+def _others(data: DataSet) -> tuple[HeldOut, Samples]:
     """The part that new samples come from, and what they are called."""
     if len(data.test):
         return "test samples", data.test
@@ -79,7 +80,7 @@ class Calibration:
         """
         yield from self._of(self._load()[data].train, samples, skip, batch, shared)
 
-    def held_out(self, data: str) -> str:
+    def held_out(self, data: str) -> HeldOut:
         """What `fresh` gives, in words."""
         return _others(self._load()[data])[0]
 

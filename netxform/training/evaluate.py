@@ -10,7 +10,8 @@ from torch import nn
 
 from netxform.language.work import Training
 from netxform.training.data import Samples, shares
-from netxform.training.losses import Sums, class_rows, count, rates
+from netxform.training.losses import class_rows
+from netxform.training.metrics import Sums, count, empty, rates
 from netxform.training.objective import Objective, column, full, pick, terms_of
 from netxform.training.process import Processes, total
 from netxform.training.soft import ensemble
@@ -54,17 +55,11 @@ def evaluate(
     for part, mode in modes:
         part.training = mode
     sums = total(sums, processes)
-    found = [rates(total(_full(e, terms[i].loss), processes)) for i, e in enumerate(every)]
+    found = [rates(total(e or empty(terms[i].loss), processes)) for i, e in enumerate(every)]
     out = {"loss": sums["loss"] / max(sums["count"], 1.0), **found[0]}
     if len(terms) > 1:
         out |= {f"{t.output}_{k}": v for t, rate in zip(terms, found, strict=True) for k, v in rate.items()}
     return out
-
-
-def _full(sums: Sums, loss: str) -> Sums:
-    """The same keys in every process, one whose share was empty as well."""
-    keys = ("rows", "right") if loss == "cross_entropy" else ("values", "absolute", "squared", "sum", "sum2")
-    return sums or dict.fromkeys(keys, 0.0)
 
 
 @torch.no_grad()

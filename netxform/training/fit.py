@@ -1,4 +1,4 @@
-"""The training loop, on ignite's engine; the same code runs alone and under `torchrun` (DDP, FSDP2).
+"""The training loop; the same code runs alone and under `torchrun` (DDP, FSDP2).
 
     Network, Training, DataSet ─fit→ Network, History
 
@@ -12,13 +12,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from ignite.engine import Engine, Events
 from torch import Tensor, fx, nn
 
 from netxform.errors import NetxformError, fail
@@ -26,12 +25,12 @@ from netxform.graph.network import Network, detached
 from netxform.language.laws import Evidence
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
-from netxform.training import checkpoint as states
 from netxform.training.data import Batch, Samples, batch_count
 from netxform.training.data import steps as stream
 from netxform.training.evaluate import evaluate, precision, taught_well
 from netxform.training.objective import Objective, show, shrink
 from netxform.training.optimize import optimizer_of, schedule_of
+from netxform.training.probe import point
 from netxform.training.process import (
     Processes,
     join,
@@ -45,9 +44,9 @@ from netxform.training.process import (
     whole,
 )
 from netxform.training.single import left_out, one_value
+from netxform.training.state import Run, load, remember, restore, save
 from netxform.training.taps import Student
 from netxform.training.teachers import Teachers, cache_folder
-from netxform.training.trajectory import point
 
 
 class Progress(Protocol):
@@ -98,28 +97,6 @@ class History:
     points: tuple[tuple[int, Tensor], ...] = ()
 
 
-@dataclass
-class _Run:
-    module: fx.GraphModule  # the layers that are trained, under their own names
-    student: Student
-    model: nn.Module  # what a step calls: the student, as several processes and the compiler have it
-    named: dict[str, nn.Parameter]
-    work: Training
-    device: torch.device
-    processes: Processes
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
-    objective: Objective
-    moving: dict[str, Tensor]  # of parameters whose zeros are held, which elements are trained
-    epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict[str, float])
-    rows: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
-    best: tuple[float, int, dict[str, Tensor]] | None = None
-    stale: int = 0
-    points: list[tuple[int, Tensor]] = field(default_factory=list["tuple[int, Tensor]"])
-
-
 def fit(
     network: Network,
     work: Training,
@@ -147,60 +124,33 @@ def fit(
     _modes(run.module, work)
     single = one_value(network, run.module)
     per_epoch = batch_count(data.train, work.batch, single)
-    epochs = work.length if work.unit == "epochs" else math.ceil(work.length / per_epoch)
+    epochs = work.length if work.unit == "epochs" else math.ceil(work.length / max(1, per_epoch))
     steps = work.length if work.unit == "steps" else epochs * per_epoch
-    engine = Engine(lambda engine, batch: _step(run, batch, data.train, engine.state.iteration))
-
-    def begin(engine: Engine) -> None:
-        run.epoch = engine.state.epoch
-        torch.manual_seed((work.seed * 7_919 + run.epoch) % (2**63))
-        run.sums = {"loss": 0.0, "count": 0.0}
-        engine.set_data(
-            stream(
-                data.train,
-                work.batch,
-                shuffle=(work.seed, run.epoch),
-                rank=processes.rank,
-                world=processes.world,
-                drop_single=single,
-                accumulate=work.accumulate,
-            )
-        )
-        _modes(run.module, work)
-
-    def advance(engine: Engine) -> None:
-        progress.step(f"loss {engine.state.output:.3f}")
-        if engine.state.iteration >= steps:
-            engine.terminate()
-
-    def end(engine: Engine) -> None:
-        _close_epoch(run, data)
-        _record(run, probe or data)
-        if checkpoint is not None:
-            _save(run, checkpoint)
-        if work.patience is not None and run.stale >= work.patience:
-            engine.terminate()
-
-    engine.add_event_handler(Events.EPOCH_STARTED, begin)
-    engine.add_event_handler(Events.ITERATION_COMPLETED, advance)
-    engine.add_event_handler(Events.EPOCH_COMPLETED, end)
     warnings: list[str] = []
     if single and len(data.train) % work.batch == 1 and len(data.train) > work.batch > 1:
         warnings.append(left_out(len(data.train), work.batch))
     with _seeded(), _deterministic():
         try:
+            if not per_epoch:
+                raise ValueError("there is no sample to train on")
             known = _known(run, asked, data, warnings)
-            if checkpoint is not None and _load(run, checkpoint):
-                engine.load_state_dict({"epoch_length": per_epoch, "max_epochs": epochs, "epoch": len(run.rows)})
+            if checkpoint is not None:
+                load(run, checkpoint)
             if not run.points:
                 _record(run, probe or data)
-            finished = len(run.rows) >= epochs or (work.patience is not None and run.stale >= work.patience)
             progress.start(title, steps)
             progress.step("resumed", int(run.scheduler.last_epoch))
-            if not finished:
-                engine.run([None], max_epochs=epochs, epoch_length=per_epoch)
-                if len(run.rows) < run.epoch:  # stopped by steps in the middle of an epoch
-                    end(engine)
+            iteration = len(run.rows) * per_epoch
+            while len(run.rows) < epochs and not (work.patience is not None and run.stale >= work.patience):
+                for pieces in _open_epoch(run, data, single):
+                    iteration += 1
+                    progress.step(f"loss {_step(run, pieces, data.train, iteration):.3f}")
+                    if iteration >= steps:
+                        break
+                _close_epoch(run, data)
+                _record(run, probe or data)
+                if checkpoint is not None:
+                    save(run, checkpoint)
         except (RuntimeError, ValueError, IndexError) as error:
             raise _misfit(error, data) from error
         finally:
@@ -208,7 +158,7 @@ def fit(
     best = None
     if work.keep is not None and run.best is not None:
         best = run.best[1]
-        _restore(run, run.best[2])
+        restore(run, run.best[2])
     metrics = dict(run.rows[(best or len(run.rows)) - 1]) if run.rows else {}
     metrics.pop("epoch", None)
     metrics.pop("lr", None)
@@ -225,7 +175,25 @@ def fit(
     )
 
 
-def _step(run: _Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int) -> float:
+def _open_epoch(run: Run, data: DataSet, drop_single: bool) -> Iterator[tuple[Batch, ...]]:
+    """The batches of the next epoch; random numbers and modes as they are at its start."""
+    work = run.work
+    run.epoch = len(run.rows) + 1
+    torch.manual_seed((work.seed * 7_919 + run.epoch) % (2**63))
+    run.sums = {"loss": 0.0, "count": 0.0}
+    _modes(run.module, work)
+    return stream(
+        data.train,
+        work.batch,
+        shuffle=(work.seed, run.epoch),
+        rank=run.processes.rank,
+        world=run.processes.world,
+        drop_single=drop_single,
+        accumulate=work.accumulate,
+    )
+
+
+def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int) -> float:
     """One step of the optimizer on a global batch; the mean loss over this process's rows."""
     work, world = run.work, run.processes.world
     rows, live = sum(p.total for p in pieces), sum(p.live for p in pieces)
@@ -270,13 +238,13 @@ _nothing = contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def _together(run: _Run, piece: Batch, last: bool) -> Generator[None]:
+def _together(run: Run, piece: Batch, last: bool) -> Generator[None]:
     """While one of several processes computes its share of a piece."""
     with sharing(piece, run.processes), unsynced(run.model, last):
         yield
 
 
-def _close_epoch(run: _Run, data: DataSet) -> None:
+def _close_epoch(run: Run, data: DataSet) -> None:
     sums = total(run.sums, run.processes)
     row: dict[str, float] = {"epoch": float(run.epoch), "train_loss": sums["loss"] / max(sums["count"], 1.0)}
     row["lr"] = float(run.scheduler.get_last_lr()[0])
@@ -284,10 +252,10 @@ def _close_epoch(run: _Run, data: DataSet) -> None:
         found = evaluate(run.student, data.val, run.work, run.device, run.processes)
         row |= {f"val_{k}": v for k, v in found.items()}
     run.rows.append(row)
-    _remember(run, row)
+    remember(run, row)
 
 
-def _record(run: _Run, probe: DataSet) -> None:
+def _record(run: Run, probe: DataSet) -> None:
     """A point of the trajectory, where one is due."""
     if run.work.record is None or len(run.rows) % run.work.record.every:
         return
@@ -298,7 +266,7 @@ def _record(run: _Run, probe: DataSet) -> None:
 # --- teachers --------------------------------------------------------------------------------------------------------
 
 
-def _known(run: _Run, asked: Teachers | None, data: DataSet, warnings: list[str]) -> dict[str, float]:
+def _known(run: Run, asked: Teachers | None, data: DataSet, warnings: list[str]) -> dict[str, float]:
     """What the teachers know, and what the student knows at the start; a weak teacher is warned of."""
     if asked is None or run.work.soft is None:
         return {}
@@ -335,7 +303,7 @@ def _weaker(metrics: dict[str, float], work: Training, warnings: list[str], when
 
 def _prepare(
     module: fx.GraphModule, work: Training, device: torch.device, processes: Processes, count: int, asked: Teachers | None
-) -> _Run:
+) -> Run:
     if work.strategy == "fsdp" and processes.world > 1:  # sharding changes classes and parameters for good
         module = copy.deepcopy(module)
     parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -355,10 +323,10 @@ def _prepare(
     schedule = schedule_of(work, optimizer, steps)
     moving = {n: named[n].detach() != 0 for n in work.held}
     objective = Objective(work, asked)
-    return _Run(module, student, model, named, work, device, processes, optimizer, schedule, scaler, objective, moving)
+    return Run(module, student, model, named, work, device, processes, optimizer, schedule, scaler, objective, moving)
 
 
-def _give_back(run: _Run, before: Network, copied: Network) -> None:
+def _give_back(run: Run, before: Network, copied: Network) -> None:
     """The trained tensors as plain layers, where and with what flags the network had them."""
     if run.module is copied.module:
         own_layers(run.module)
@@ -398,88 +366,6 @@ def _modes(module: fx.GraphModule, work: Training) -> None:
         part = module.get_submodule(name)
         if not type(part).__name__.startswith("Frozen"):
             part.training = True
-
-
-def _state(run: _Run) -> dict[str, Tensor]:
-    """Every tensor of the network and of the maps of matched features, by name."""
-    held: dict[str, Tensor] = dict(run.module.state_dict(keep_vars=True))
-    held |= {n: p for n, p in run.named.items() if n in held}
-    held |= {f"adapters.{n}": t for n, t in run.student.adapters.state_dict(keep_vars=True).items()}
-    return {n: t.detach() for n, t in held.items()}
-
-
-def _remember(run: _Run, row: dict[str, float]) -> None:
-    metric = (run.work.keep or "val_loss").replace("top1", "accuracy")
-    if metric not in row:
-        metric = "train_loss"
-    value = row[metric] if metric.endswith(("loss", "mae")) else -row[metric]
-    if run.best is None or value < run.best[0]:
-        state = _state(run) if run.work.keep is not None else {}
-        run.best = (value, int(row["epoch"]), {n: t.clone() for n, t in state.items()})
-        run.stale = 0
-    else:
-        run.stale += 1
-
-
-@torch.no_grad()
-def _restore(run: _Run, state: Mapping[str, Tensor]) -> None:
-    for name, tensor in _state(run).items():
-        tensor.copy_(state[name])
-
-
-def _save(run: _Run, place: Path) -> None:
-    """The whole state after an epoch."""
-    tensors = {f"now.{n}": t for n, t in _state(run).items()}
-    tensors |= {f"best.{n}": t for n, t in (run.best[2] if run.best is not None else {}).items()}
-    held = run.optimizer.state_dict()
-    for number, entries in held["state"].items():
-        tensors |= {f"optimizer.{number}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)}
-    tensors |= {f"point.{epoch}": p for epoch, p in run.points}
-    facts = {
-        "rates": [g["lr"] for g in held["param_groups"]],
-        "steps": run.scheduler.last_epoch,
-        "scaler": run.scaler.state_dict(),
-        "rows": run.rows,
-        "best": None if run.best is None else run.best[:2],
-        "stale": run.stale,
-    }
-    states.write(place, len(run.rows), tensors, facts, run.processes)
-
-
-def _load(run: _Run, place: Path) -> bool:
-    """Go on from a saved state, if there is one."""
-    every = [p for g in run.optimizer.param_groups for p in g["params"]]
-    now = _state(run)
-    like = {f"{kind}.{n}": t for n, t in now.items() for kind in ("now", "best")}
-    like |= {f"optimizer.{i}.{k}": p for i, p in enumerate(every) for k in _STATISTICS}
-    found = states.read(place, like, run.processes)
-    if found is None:
-        return False
-    tensors, facts = found
-    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}, "point": {}}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        parts[kind][rest] = tensor
-    _restore(run, parts["now"])
-    state: dict[int, dict[str, Any]] = {}
-    for name, tensor in parts["optimizer"].items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = tensor
-    groups = run.optimizer.state_dict()["param_groups"]
-    for group, rate in zip(groups, facts["rates"], strict=True):
-        group["lr"] = rate
-    run.optimizer.load_state_dict({"state": state, "param_groups": groups})
-    run.scheduler.last_epoch = facts["steps"]
-    run.scaler.load_state_dict(facts["scaler"])
-    run.points = sorted((int(epoch), p) for epoch, p in parts["point"].items())
-    run.rows, run.stale = facts["rows"], facts["stale"]
-    run.best = None if facts["best"] is None else (facts["best"][0], facts["best"][1], parts["best"])
-    return True
-
-
-_STATISTICS = (
-    "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum",
-)  # fmt: skip
 
 
 @contextlib.contextmanager

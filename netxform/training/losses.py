@@ -1,15 +1,15 @@
-"""Losses by name, and the metrics that go with them: classes, values and sequences of either."""
+"""Losses: of classes, of values, and of sequences of either."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_VALUES: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
+from netxform.language.methods import LOSSES
+from netxform.registry import called
+
 PADDING = -100
 
 
@@ -35,65 +35,40 @@ def class_rows(output: Tensor, target: Tensor | None = None) -> tuple[Tensor, Te
 
 
 def loss_of(name: str, smoothing: float = 0.0) -> Loss:
-    """`cross_entropy` (targets are class numbers; −100 marks padding), `bce` (targets 0 or 1, in the output's shape), `mse`,
-    `mae`, `huber` (targets have the output's shape, or are class numbers).
-    """
-    if name == "cross_entropy":
-
-        def classes(output: Tensor, target: Tensor) -> Tensor:
-            scores, wanted = class_rows(output, target)
-            assert wanted is not None
-            return F.cross_entropy(scores, wanted, label_smoothing=smoothing, ignore_index=PADDING)
-
-        return classes
-    if name == "bce":
-        return lambda output, target: F.binary_cross_entropy_with_logits(
-            output, _like(output, target) * (1 - smoothing) + smoothing / 2
-        )
-    measure = _VALUES[name]
-    return lambda output, target: measure(output, _like(output, target))
+    """The loss of that name (`language.methods`), with its labels smoothed."""
+    of = called(LOSSES.find(name).of)
+    return lambda output, target: of(output, target, smoothing)
 
 
-def _like(output: Tensor, target: Tensor) -> Tensor:
+def cross_entropy(output: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """Targets are class numbers; −100 marks padding."""
+    scores, wanted = class_rows(output, target)
+    assert wanted is not None
+    return F.cross_entropy(scores, wanted, label_smoothing=smoothing, ignore_index=PADDING)
+
+
+def bce(output: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """Targets are 0 or 1, in the output's shape."""
+    return F.binary_cross_entropy_with_logits(output, like(output, target) * (1 - smoothing) + smoothing / 2)
+
+
+def mse(output: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """Targets have the output's shape, or are class numbers; nothing is smoothed."""
+    return F.mse_loss(output, like(output, target))
+
+
+def mae(output: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """As `mse`, of absolute differences."""
+    return F.l1_loss(output, like(output, target))
+
+
+def huber(output: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """As `mse`, linear beyond a difference of 1."""
+    return F.smooth_l1_loss(output, like(output, target))
+
+
+def like(output: Tensor, target: Tensor) -> Tensor:
     """Targets in the shape and type of the output; class numbers become unit vectors."""
     if not target.dtype.is_floating_point and target.shape != output.shape:
         target = F.one_hot(target, output.shape[-1])
     return target.reshape(output.shape).to(output.dtype)
-
-
-# --- metrics ---------------------------------------------------------------------------------------------------------
-
-Sums = dict[str, float]
-
-
-@torch.no_grad()
-def count(output: Tensor, target: Tensor) -> Sums:
-    """Sums over the rows of a batch from which `rates` makes metrics: right answers, or moments of the residuals."""
-    if not target.dtype.is_floating_point and output.dim() >= 2 and output.dim() in (target.dim() + 1, 2):
-        scores, wanted = class_rows(output, target)
-        assert wanted is not None
-        if wanted.dim() == 1:
-            kept = wanted != PADDING
-            return {"rows": float(kept.sum()), "right": float(((scores.argmax(1) == wanted) & kept).sum())}
-    wanted = _like(output, target).double()
-    gap = output.double() - wanted
-    sums = {"values": float(gap.numel()), "absolute": float(gap.abs().sum()), "squared": float(gap.square().sum())}
-    return sums | {"sum": float(wanted.sum()), "sum2": float(wanted.square().sum())}
-
-
-def rates(sums: Sums) -> dict[str, float]:
-    """`accuracy` for classes; for values `mae` and `r2`, the share of their variance that is explained."""
-    if "rows" in sums:
-        return {"accuracy": sums["right"] / max(sums["rows"], 1.0)}
-    if not sums.get("values"):
-        return {}
-    n = sums["values"]
-    spread = sums["sum2"] - sums["sum"] ** 2 / n
-    out = {"mae": sums["absolute"] / n}
-    return out | ({"r2": 1 - sums["squared"] / spread} if spread > 0 else {})
-
-
-@torch.no_grad()
-def hits(output: Tensor, target: Tensor) -> int:
-    """How many of the N samples have their largest output at the target class; 0 for targets that are no classes."""
-    return int(count(output, target).get("right", 0.0))

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from netxform.errors import fail
+from netxform.language.methods import OPTIMIZERS
 from netxform.language.work import Training
-
-_CLASSES: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": torch.optim.AdamW,
-    "adam": torch.optim.Adam,
-    "sgd": torch.optim.SGD,
-    "rmsprop": torch.optim.RMSprop,
-    "adagrad": torch.optim.Adagrad,
-    "nadam": torch.optim.NAdam,
-    "radam": torch.optim.RAdam,
-}
+from netxform.registry import called
 
 
 def optimizer_of(work: Training, named: Mapping[str, nn.Parameter], more: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -33,7 +25,7 @@ def optimizer_of(work: Training, named: Mapping[str, nn.Parameter], more: list[n
     groups: list[dict[str, Any]] = [{"params": rest + more}] if rest or more else []
     groups += [{"params": [named[n] for n in g.parameters], **g.settings} for g in work.groups]
     try:
-        return _CLASSES[work.optimizer.name](groups, **work.optimizer.keywords)
+        return called(OPTIMIZERS.find(work.optimizer.name).make)(groups, **work.optimizer.keywords)
     except (TypeError, ValueError) as error:
         raise fail("X0409", f"`{work.optimizer}`: {error}", work.optimizer.span, "bad settings") from None
 

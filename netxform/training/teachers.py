@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 from torch.utils.data import TensorDataset
 
-from netxform.compiler.measure import tensor_hash, tensors
+from netxform.compiler.claims.training import TeacherDetail
+from netxform.compiler.evidence import tensor_hash, tensors
+from netxform.language.claims import TeacherKept
 from netxform.language.laws import Evidence
 from netxform.language.work import Soft, Training
 from netxform.training.data import Samples, shares
@@ -106,8 +109,8 @@ class Teachers:
             what = f"teacher `{name}` untouched, bit for bit, and in eval mode"
             if not before:
                 what = f"teacher `{name}` in eval mode (a function has no bits to compare)"
-            detail = {"digest": after, "answers": "remembered" if name in self.tables else "asked at every step"}
-            out.append(Evidence(what, 0.0, float(moved), moved == 0, 0, 0, "bits", detail))
+            detail = TeacherDetail(after, "remembered" if name in self.tables else "asked at every step")
+            out.append(Evidence(what, 0.0, float(moved), moved == 0, 0, 0, "bits", detail, TeacherKept.kind))
         return tuple(out)
 
 
@@ -124,7 +127,7 @@ def cache_folder() -> Path | None:
     named = os.environ.get("NETXFORM_CACHE")
     if named is not None:
         return Path(named) if named else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "netxform"
+    return user_cache_path("netxform")
 
 
 def _stored(file: Path, key: str, rows: int) -> Tensor | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from importlib.metadata import entry_points
+from netxform.registry import import_all
 
 
 def load() -> None:
-    """Import every file of this folder, and every verb that an installed package offers as `netxform.verbs`."""
-    for found in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{found.name}")
-    for point in entry_points(group="netxform.verbs"):
-        point.load()
+    """Import every file of this folder, and every verb that an installed package offers as `netxform.verbs`.
+
+    Raises NetxformError X0833 for a package that fails.
+    """
+    import_all(__name__, "netxform.verbs")

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from netxform.errors import Diagnostic, Span, fail
 from netxform.graph.edits import Append, Edit
 from netxform.graph.layer_spec import Invocation, Layer
-from netxform.language.choice import Choice
+from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
 from netxform.language.claims import Claim, SameOutputs
 from netxform.language.laws import Contract
 from netxform.language.values import Layers, Name, Selection
-from netxform.language.verb import Scope, key, layers, operand, prep, verb
+from netxform.language.verb import Role, Scope, key, layers, operand, prep, verb
 from netxform.language.work import Fitting
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
+
+
+@dataclass(frozen=True)
+class Head(Values):
+    """Where the layers are put: behind `node`, in the place of a loose end where `replace`; `name`, if not the target's."""
+
+    node: str = field(metadata=HIDDEN)
+    replace: bool = field(metadata=HIDDEN)
+    layers: tuple[Layer, ...] = field(metadata=HIDDEN)
+    seed: int = field(metadata=HIDDEN)
+    classes: int | None = field(default=None, metadata=IF_KNOWN)
+    name: str | None = field(default=None, metadata=HIDDEN | IF_KNOWN)
+
+    def lines(self) -> tuple[str, ...]:
+        """The layers, then the rest."""
+        made = ("; ".join(f"{layer.name} = {layer.make}" for layer in self.layers),) if self.layers else ()
+        return (*made, *super().lines())
 
 
 @verb("attach")
@@ -49,6 +66,7 @@ class Attach:
     seed: int | None = key(None)
     block: Layers | None = layers()
     contract: ClassVar[Contract] = Contract.EXACT
+    role: ClassVar[Role] = Role.BUILDS
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """A head is layers or a classifier, not both."""
@@ -57,7 +75,7 @@ class Attach:
         if self.estimator is not None and self.block is not None:
             yield Diagnostic("X0404", "a classifier takes no block of layers", self.block.span, "not here")
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Head]:
         """Settle where the head sits, its layers and their sizes."""
         from netxform.graph.building import flattening, settle_layers
 
@@ -77,23 +95,23 @@ class Attach:
             )
         node, loose = self._point(scope)
         origins: dict[str, str] = {}
-        values: dict[str, object] = {"node": node, "replace": loose}
+        classes: int | None = None
         if self.block is None:
             wanted = (*flattening(network, node, "avg"), Layer("out", Invocation("Linear", ("auto", self._classes(scope)))))
             origins["layers"] = "default head: pool, flatten, Linear(auto, classes)"
             if self.classes is None:
                 origins["classes"] = f"data `{scope.data(self.on.text if self.on else None, scope.span).name}`"
-                values["classes"] = self._classes(scope)
+                classes = self._classes(scope)
         else:
             wanted = self.block.items
         settled, notes = settle_layers(network, node, wanted, self.block.span if self.block else scope.span)
         seed = scope.seed + scope.index if self.seed is None else self.seed
         if self.seed is None:
             origins["seed"] = "seed of the spec"
-        values |= {"layers": list(settled), "seed": seed}
+        values = Head(node, loose, tuple(settled), seed, classes)
         origins |= {f"note {i}": n for i, n in enumerate(notes)}
         inner = tuple(f"{name}.{layer.name}" for layer in settled)
-        return Choice(targets=(name,), values=values, origins=origins, defines={name: (name, *inner)})
+        return Choice(values, (name,), origins, {name: (name, *inner)})
 
     def _point(self, scope: Scope) -> tuple[str, bool]:
         loose = scope.closing()
@@ -124,7 +142,7 @@ class Attach:
             )
         return info.classes
 
-    def _classifier(self, network: Network, scope: Scope) -> Choice:
+    def _classifier(self, network: Network, scope: Scope) -> Choice[Head]:
         from netxform.graph.building import flattening
         from netxform.language.fits import input_fits
 
@@ -139,21 +157,20 @@ class Attach:
         if more:
             origins["layers"] = "a classifier reads flat features: the map is pooled and flattened"
         return Choice(
+            Head(node, loose, more, seed, name=f"{name}_input"),
             targets=(str(self.estimator),),
-            values={"node": node, "replace": loose, "layers": list(more), "seed": seed, "name": f"{name}_input"},
             origins=origins,
             work=Fitting(name, self.estimator, data.name, seed),
         )
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Head]) -> Edit:
         """Append the layers."""
-        layers_ = tuple(choice.values["layers"])
-        if not layers_:
+        v = choice.values
+        if not v.layers:
             return Edit()
-        name = choice.values.get("name", choice.targets[0])
         loose = choice.work is not None
-        return Edit((Append(name, choice.values["node"], layers_, choice.values["replace"], loose, choice.values["seed"]),))
+        return Edit((Append(v.name or choice.targets[0], v.node, v.layers, v.replace, loose, v.seed),))
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Head]) -> tuple[Claim, ...]:
         """Earlier outputs are as before."""
         return (SameOutputs(),)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from netxform.errors import NetxformError, fail
 from netxform.graph.edits import Edit
-from netxform.language.choice import Choice
+from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
 from netxform.language.claims import Claim, LayerBound, LayerErrors, Quantized, Rounded, SameOutputs, WithinBound
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
@@ -19,6 +19,43 @@ if TYPE_CHECKING:
     from torch import nn
 
     from netxform.graph.network import Network
+
+
+@dataclass(frozen=True)
+class Halves(Values):
+    """What is rounded, by name; once the weights are read, what rounding does to them and the bound of the outputs."""
+
+    tensors: int
+    parameters: tuple[str, ...] = field(metadata=HIDDEN)
+    kept: int
+    seed: int = field(metadata=HIDDEN)
+    bound: float | None = field(default=None, metadata=IF_KNOWN)
+    numbers: int | None = field(default=None, metadata=IF_KNOWN)
+    subnormal: int | None = field(default=None, metadata=IF_KNOWN)
+    zeroed: int | None = field(default=None, metadata=IF_KNOWN)
+    largest_weight: float | None = field(default=None, metadata=IF_KNOWN)
+    largest_value: float | None = field(default=None, metadata=IF_KNOWN)
+
+    def lines(self) -> tuple[str, ...]:
+        """How many, then the rest."""
+        return (f"{len(self.parameters)} parameters", *super().lines())
+
+
+@dataclass(frozen=True)
+class Steps(Values):
+    """How many layers become int8, what that saves, what is left and why; once made, the bound of the outputs and of each
+    layer (path, bound, size of what it reads).
+    """
+
+    int8_layers: int
+    bytes_before: int
+    bytes_after: int
+    left: Mapping[str, str] = field(metadata=HIDDEN)
+    seed: int = field(metadata=HIDDEN)
+    bound: float | None = field(default=None, metadata=IF_KNOWN)
+    numbers: int | None = field(default=None, metadata=IF_KNOWN)
+    largest_step: float | None = field(default=None, metadata=IF_KNOWN)
+    bounds: tuple[tuple[str, float, int], ...] | None = field(default=None, metadata=HIDDEN | IF_KNOWN)
 
 
 @verb("cast")
@@ -56,7 +93,7 @@ class Cast:
     keep: Selection | None = prep("keep")
     contract: ClassVar[Contract] = Contract.BOUNDED
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Halves] | Choice[Steps]:
         """Name the tensors: all floating-point ones but those of layers that are kept or in this precision already."""
         from netxform.precision.rounding import HALF
 
@@ -79,8 +116,8 @@ class Cast:
         if other:
             warnings.append(f"{len(other)} tensors are in another half precision already, and stay in it: {other[0]} …")
         return Choice(
+            Halves(len(chosen), tuple(chosen), len(kept), scope.seed),
             targets=tuple(dict.fromkeys(n.rpartition(".")[0] for n in chosen)),
-            values={"tensors": len(chosen), "parameters": chosen, "kept": len(kept), "seed": scope.seed},
             warnings=tuple(warnings),
             provisional="the bound of the outputs, and what overflows: from the weights" if chosen else "",
         )
@@ -104,17 +141,18 @@ class Cast:
         whole = {c for c in called for f in found if f == c or f.startswith(f"{c}.")}
         return found | {n for n in modules for c in whole if n == c or n.startswith(f"{c}.")}
 
-    def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
+    def settle(self, network: Network, choice: Choice[Halves | Steps], material: Material) -> Choice[Halves] | Choice[Steps]:
         """Count what rounding does to the weights; predict what it does to the outputs."""
-        if self.dtype == "int8":
-            return _steps(network, choice)
+        v = choice.values
+        if isinstance(v, Steps):
+            return _steps(network, choice, v)
         from netxform.graph.network import samples
         from netxform.graph.surgery import perform
         from netxform.precision.rounding import HALF, predict, rounding
 
-        names = list(choice.values["parameters"])
+        names = v.parameters
         if not names:
-            return replace(choice, provisional="")
+            return choice.settled(v)
         dtype = HALF[self.dtype]
         held = dict(network.module.named_parameters(remove_duplicate=False))
         held |= dict(network.module.named_buffers(remove_duplicate=False))
@@ -125,26 +163,26 @@ class Cast:
             layer = broken[0].rpartition(".")[0]
             raise self._overflow(f"{counts.overflow} weights would become infinite", broken, layer, counts.largest)
         after = perform(network, self.rewrite(network, choice))
-        seed = int(choice.values["seed"])
         try:
-            found = predict(network, after, names, dtype, samples(network, seed), seed)
+            found = predict(network, after, names, dtype, samples(network, v.seed), v.seed)
         except RuntimeError as error:
             raise fail("X0801", f"the network in {self.dtype} does not run: {str(error).splitlines()[0]}") from error
         if self.dtype == "float16" and found.largest > 65504:
             raise self._overflow("a value on the way would become infinite", [found.where], found.where, found.largest)
-        values = choice.values | {
-            "bound": found.bound,
-            "numbers": counts.numbers,
-            "subnormal": counts.subnormal,
-            "zeroed": counts.zeroed,
-            "largest weight": counts.largest,
-            "largest value": found.largest,
-        }
-        warnings = choice.warnings
+        values = replace(
+            v,
+            bound=found.bound,
+            numbers=counts.numbers,
+            subnormal=counts.subnormal,
+            zeroed=counts.zeroed,
+            largest_weight=counts.largest,
+            largest_value=found.largest,
+        )
+        warnings: tuple[str, ...] = ()
         if counts.zeroed > counts.numbers // 100:
             share = 100 * counts.zeroed / counts.numbers
-            warnings += (f"{counts.zeroed} of {counts.numbers} numbers ({share:.1f} %) are too small for {self.dtype}: zero",)
-        return replace(choice, values=values, provisional="", warnings=warnings)
+            warnings = (f"{counts.zeroed} of {counts.numbers} numbers ({share:.1f} %) are too small for {self.dtype}: zero",)
+        return choice.settled(values, warnings=warnings)
 
     def _overflow(self, what: str, places: list[str], layer: str, largest: float) -> NetxformError:
         limit = "65504" if self.dtype == "float16" else "3.39e38"
@@ -155,25 +193,25 @@ class Cast:
             helps=(f"keep it: `cast {self.dtype} keep [{layer or places[0]}]`", "or `cast bfloat16`"),
         )
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Halves | Steps]) -> Edit:
         """Cast the tensors; the graph follows."""
         from netxform.precision.halves import Narrow
         from netxform.precision.int8 import Quantize
 
-        if self.dtype == "int8":
+        v = choice.values
+        if isinstance(v, Steps) or self.dtype == "int8":
             return Edit((Quantize(choice.targets),), choice.tensors) if choice.targets else Edit()
-        names = tuple(choice.values["parameters"])
-        return Edit((Narrow(names, self.dtype),)) if names else Edit()
+        return Edit((Narrow(v.parameters, self.dtype),)) if v.parameters else Edit()
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Halves | Steps]) -> tuple[Claim, ...]:
         """Every weight is rounded to nearest; the outputs stay within the bound."""
-        if self.dtype == "int8":
-            return _int8_law(choice)
-        names = tuple(choice.values["parameters"])
-        if not names:
+        v = choice.values
+        if isinstance(v, Steps):
+            return _int8_law(choice.targets, v)
+        if not v.parameters:
             return (SameOutputs(),)
-        bound = float(choice.values.get("bound", float("inf")))
-        return (Rounded(names, self.dtype), WithinBound(bound))
+        assert self.dtype != "int8"
+        return (Rounded(v.parameters, self.dtype), WithinBound(_stated(v.bound)))
 
 
 def _holds(module: nn.Module) -> bool:
@@ -184,7 +222,7 @@ def _holds(module: nn.Module) -> bool:
 # --- int8 ------------------------------------------------------------------------------------------------------------
 
 
-def _int8(network: Network, scope: Scope, kept: set[str]) -> Choice:
+def _int8(network: Network, scope: Scope, kept: set[str]) -> Choice[Steps]:
     """The layers that are stored as int8; everything else that has a matrix, with the reason why it is not."""
     from netxform.graph.layers import Int8Embedding, Int8Linear
     from netxform.precision.int8 import need_torchao, quantizable
@@ -223,14 +261,8 @@ def _int8(network: Network, scope: Scope, kept: set[str]) -> Choice:
     before = sum(w.numel() * w.element_size() for w in owners.values())
     after = sum(w.numel() + 4 * w.shape[0] for w in owners.values())
     return Choice(
+        Steps(len(chosen), before, after, left, scope.seed),
         targets=tuple(chosen),
-        values={
-            "int8 layers": len(chosen),
-            "bytes before": before,
-            "bytes after": after,
-            "left": left,
-            "seed": scope.seed,
-        },
         origins={"note": _told(left)} if left else {},
         provisional="steps, and the bound of the outputs: from the weights" if chosen else "",
     )
@@ -254,7 +286,7 @@ def _shared(modules: Mapping[str, nn.Module], path: str, chosen: list[str]) -> s
     return None
 
 
-def _steps(network: Network, choice: Choice) -> Choice:
+def _steps(network: Network, choice: Choice[Values], v: Steps) -> Choice[Steps]:
     """Let torchao make int8 and steps; state what they can do."""
     import torch
 
@@ -262,10 +294,10 @@ def _steps(network: Network, choice: Choice) -> Choice:
     from netxform.precision.int8 import half_steps, predict, quantize
 
     if not choice.targets:
-        return replace(choice, provisional="")
+        return choice.settled(v)
     made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     tensors: dict[str, torch.Tensor] = {}
-    bounds: list[list[Any]] = []
+    bounds: list[tuple[str, float, int]] = []
     for path in choice.targets:
         weight = network.module.get_parameter(f"{path}.weight")
         if id(weight) not in made:
@@ -273,24 +305,28 @@ def _steps(network: Network, choice: Choice) -> Choice:
         q, scale = made[id(weight)]
         tensors |= {f"{path}.weight": q, f"{path}.scale": scale}
         embedding = isinstance(network.module.get_submodule(path), torch.nn.Embedding)
-        bounds.append([path, half_steps(scale, weight.shape[1]), weight.shape[0 if embedding else 1]])
-    seed = int(choice.values["seed"])
+        bounds.append((path, half_steps(scale, weight.shape[1]), weight.shape[0 if embedding else 1]))
+    seed = v.seed
     steps = {f"{p}.weight": tensors[f"{p}.scale"] for p in choice.targets}
     bound = predict(network, steps, samples(network, seed), seed)
     numbers = sum(q.numel() for q, _ in made.values())
     largest = max(float(s.max()) for _, s in made.values())
-    values = choice.values | {"bound": bound, "numbers": numbers, "largest step": largest, "bounds": bounds}
-    return replace(choice, values=values, provisional="", tensors=tensors)
+    values = replace(v, bound=bound, numbers=numbers, largest_step=largest, bounds=tuple(bounds))
+    return choice.settled(values, tensors)
 
 
-def _int8_law(choice: Choice) -> tuple[Claim, ...]:
+def _int8_law(targets: tuple[str, ...], v: Steps) -> tuple[Claim, ...]:
     """Every number within half a step, every layer within what that allows, the outputs within the bound."""
-    if not choice.targets:
+    if not targets:
         return (SameOutputs(),)
-    names = tuple(f"{p}.{n}" for p in choice.targets for n in ("weight", "scale"))
+    names = tuple(f"{p}.{n}" for p in targets for n in ("weight", "scale"))
     layers = tuple(
-        LayerBound(str(path), float(bound), float(bound), "half a step in every number", (int(size),))
-        for path, bound, size in choice.values.get("bounds", ())
+        LayerBound(path, bound, bound, "half a step in every number", (size,)) for path, bound, size in v.bounds or ()
     )
-    claims: tuple[Claim, ...] = (Quantized(choice.targets, names), LayerErrors(layers))
-    return (*claims, WithinBound(float(choice.values.get("bound", float("inf")))))
+    claims: tuple[Claim, ...] = (Quantized(targets, names), LayerErrors(layers))
+    return (*claims, WithinBound(_stated(v.bound)))
+
+
+def _stated(bound: float | None) -> float:
+    """The bound, infinite where it is not known yet."""
+    return float("inf") if bound is None else bound

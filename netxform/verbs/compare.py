@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from netxform.errors import Diagnostic, Span
 from netxform.graph.edits import Edit
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract
 from netxform.language.verb import Scope, key, prep, verb
@@ -16,6 +16,14 @@ from netxform.language.work import Comparison
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
+
+
+@dataclass(frozen=True)
+class Runs(Values):
+    """Over how many seeds, and what is compared."""
+
+    seeds: int
+    metric: str
 
 
 @verb("compare")
@@ -47,15 +55,15 @@ class Compare:
         if self.seeds < 2:
             yield Diagnostic("X0406", f"`seeds` is at least 2, not {self.seeds}", span, "no standard error from one run")
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Runs]:
         """Nothing to settle."""
         work = Comparison(self.to, self.seeds, self.metric)
-        return Choice(targets=self.to, values={"seeds": self.seeds, "metric": self.metric}, work=work)
+        return Choice(Runs(self.seeds, self.metric), self.to, work=work)
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Runs]) -> Edit:
         """No change of structure."""
         return Edit()
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Runs]) -> tuple[Claim, ...]:
         """Nothing to claim."""
         return ()

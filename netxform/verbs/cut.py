@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from netxform.errors import Diagnostic, Span, fail
 from netxform.graph.edits import Edit, Truncate
-from netxform.language.choice import Choice
+from netxform.language.choice import HIDDEN, Choice, Values
 from netxform.language.claims import Claim, SameValue
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
-from netxform.language.verb import Scope, key, prep, verb
+from netxform.language.verb import Role, Scope, key, prep, verb
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
+
+
+@dataclass(frozen=True)
+class Point(Values):
+    """The value that becomes the output, and the modules that go with what is behind it (outermost ones)."""
+
+    node: str = field(metadata=HIDDEN)
+    removes: tuple[str, ...] = field(metadata=HIDDEN)
+
+    def lines(self) -> tuple[str, ...]:
+        """What goes, the first eight of it."""
+        more = " …" if len(self.removes) > 8 else ""
+        return (f"removes {', '.join(self.removes[:8])}{more}",) if self.removes else ()
 
 
 @verb("cut")
@@ -39,6 +52,7 @@ class Cut:
     before: Selection | None = prep("before")
     drops: tuple[Selection, ...] | None = key(None)
     contract: ClassVar[Contract] = Contract.EXACT
+    role: ClassVar[Role] = Role.CUTS
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """One place, no more and no less."""
@@ -49,7 +63,7 @@ class Cut:
             helps = ("write `cut after MODULE`",) if not given else ("keep one of them; a second cut is a second line",)
             yield Diagnostic("X0301", message, span, label, helps=helps)
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Point]:
         """Find the node, and which modules go."""
         from netxform.graph.outputs import kept_by
 
@@ -80,19 +94,19 @@ class Cut:
                     helps=(f"write `drops=[{', '.join(_tops(removed))}]`, or leave `drops` out",),
                 )
         return Choice(
+            Point(node, tuple(_tops(removed))),
             targets=(str(place),),
-            values={"node": node, "removes": list(_tops(removed))},
             defines={"body": tuple(n for n in every if n in kept or n == "")},
             removed=removed,
         )
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Point]) -> Edit:
         """One truncation."""
-        return Edit((Truncate(choice.values["node"]),))
+        return Edit((Truncate(choice.values.node),))
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Point]) -> tuple[Claim, ...]:
         """The output is the original's value at that point."""
-        return (SameValue(choice.values["node"]),)
+        return (SameValue(choice.values.node),)
 
 
 def _inside(path: str, roots: set[str]) -> bool:

@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from netxform.errors import Diagnostic, Span, fail
 from netxform.graph.edits import Edit, Insert, InsertBlock
 from netxform.graph.layer_spec import Invocation, Layer
-from netxform.language.choice import Choice
+from netxform.language.choice import HIDDEN, Choice, Values
 from netxform.language.claims import Claim, SameFunction
 from netxform.language.laws import Contract
 from netxform.language.values import Layers, Name, Selection
 from netxform.language.verb import Scope, key, layers, operand, verb
 
 if TYPE_CHECKING:
-    from torch import fx
+    from torch import fx, nn
 
     from netxform.graph.network import Network
+
+Start: TypeAlias = Literal["identity", "branch"]
+
+
+@dataclass(frozen=True)
+class New:
+    """Layers behind a node, under a name, and how they begin: as the identity, or as a branch that adds nothing."""
+
+    name: str
+    node: str
+    layers: tuple[Layer, ...]
+    start: Start
+
+
+@dataclass(frozen=True)
+class NewBlock:
+    """A copy of the block at `path` behind it, these of its tensors zero."""
+
+    name: str
+    path: str
+    zeroed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Deeper(Values):
+    """What is put in, in words too; `start` names the ways in which the parts begin."""
+
+    inserts: tuple[New | NewBlock, ...] = field(metadata=HIDDEN)
+    new: tuple[str, ...]
+    start: tuple[str, ...]
+    seed: int = field(metadata=HIDDEN)
 
 
 @verb("deepen")
@@ -52,20 +83,20 @@ class Deepen:
         if self.kernel is not None and self.kernel % 2 == 0:
             yield Diagnostic("X0406", "`kernel` must be odd", span, "an even kernel has no middle")
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Deeper]:
         """For each selected layer: behind which node, and which layers."""
-        from netxform.graph.blocks import IDEMPOTENT
+        from netxform.graph.activations import IDEMPOTENT
         from netxform.graph.building import settle_layers
 
         modules = dict(network.module.named_modules(remove_duplicate=False))
         if self.start == "block":
             return self._blocks(network, scope, modules)
         targets = self._targets(network, scope, modules)
-        inserts: list[dict[str, Any]] = []
+        inserts: list[New] = []
         taken = {n for n in modules}
         for path in targets:
             node, norm, activation = _tail(network, scope, path, modules, self.selection)
-            start = self.start
+            start: Start | None = self.start
             idempotent = activation is None or isinstance(activation, IDEMPOTENT)
             if self.block is not None:
                 start = start or "identity"
@@ -79,23 +110,23 @@ class Deepen:
             self._check(network, node, settled, start, activation, scope)
             name = _free(self.name.text if self.name is not None else f"{path}_deeper", taken)
             taken.add(name)
-            inserts.append({"name": name, "node": node.name, "layers": settled, "start": start})
+            inserts.append(New(name, node.name, settled, start))
         return Choice(
+            Deeper(
+                tuple(inserts),
+                tuple(f"{i.name} ({', '.join(s.make.name for s in i.layers)})" for i in inserts),
+                tuple(sorted({i.start for i in inserts})),
+                scope.seed + scope.index,
+            ),
             targets=(str(self.selection),),
-            values={
-                "inserts": inserts,
-                "new": [f"{i['name']} ({', '.join(s.make.name for s in i['layers'])})" for i in inserts],
-                "start": sorted({i["start"] for i in inserts}),
-                "seed": scope.seed + scope.index,
-            },
             origins={} if self.start is not None else {"start": "the activation allows it"},
         )
 
-    def _blocks(self, network: Network, scope: Scope, modules: dict[str, Any]) -> Choice:
+    def _blocks(self, network: Network, scope: Scope, modules: Mapping[str, nn.Module]) -> Choice[Deeper]:
         """For each selected block: which tensors of its copy begin at zero."""
         from netxform.graph.blocks import last_scales
 
-        inserts: list[dict[str, Any]] = []
+        inserts: list[NewBlock] = []
         taken = set(modules)
         for path in scope.modules(self.selection):
             try:
@@ -110,18 +141,11 @@ class Deepen:
                 ) from None
             name = _free(self.name.text if self.name is not None else f"{path}_deeper", taken)
             taken.add(name)
-            inserts.append({"name": name, "path": path, "zeroed": zeroed})
-        return Choice(
-            targets=(str(self.selection),),
-            values={
-                "inserts": inserts,
-                "new": [i["name"] for i in inserts],
-                "start": ["block"],
-                "seed": scope.seed + scope.index,
-            },
-        )
+            inserts.append(NewBlock(name, path, tuple(zeroed)))
+        values = Deeper(tuple(inserts), tuple(i.name for i in inserts), ("block",), scope.seed + scope.index)
+        return Choice(values, (str(self.selection),))
 
-    def _targets(self, network: Network, scope: Scope, modules: dict[str, Any]) -> list[str]:
+    def _targets(self, network: Network, scope: Scope, modules: Mapping[str, nn.Module]) -> list[str]:
         from torch import nn
 
         if self.block is not None:
@@ -174,7 +198,8 @@ class Deepen:
         """Shape kept, and the identity at birth. Raises NetxformError X0322."""
         import torch
 
-        from netxform.graph.blocks import IDEMPOTENT, identity_obstacle
+        from netxform.graph.activations import IDEMPOTENT
+        from netxform.graph.blocks import identity_obstacle
         from netxform.graph.building import build
 
         meta = torch.device("meta")
@@ -213,29 +238,31 @@ class Deepen:
                     helps=("write `start=branch`: the block is added to the value, its last scale zero",),
                 )
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Deeper]) -> Edit:
         """One insertion for each layer."""
-        seed = choice.values["seed"]
-        if choice.values["start"] == ["block"]:
-            every = enumerate(choice.values["inserts"])
-            return Edit(tuple(InsertBlock(i["name"], i["path"], tuple(i["zeroed"]), seed + k) for k, i in every))
-        made = [
-            Insert(i["name"], i["node"], tuple(i["layers"]), i["start"], seed + k)
-            for k, i in enumerate(choice.values["inserts"])
-        ]
+        made: list[Insert | InsertBlock] = []
+        for seed, one in enumerate(choice.values.inserts, choice.values.seed):
+            match one:
+                case New():
+                    made.append(Insert(one.name, one.node, one.layers, one.start, seed))
+                case NewBlock():
+                    made.append(InsertBlock(one.name, one.path, one.zeroed, seed))
         return Edit(tuple(made))
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Deeper]) -> tuple[Claim, ...]:
         """The same function."""
         return (SameFunction(),)
 
 
-def _tail(network: Network, scope: Scope, path: str, modules: dict[str, Any], selection: Selection) -> tuple[Any, Any, Any]:
+def _tail(
+    network: Network, scope: Scope, path: str, modules: Mapping[str, nn.Module], selection: Selection
+) -> tuple[Any, Any, Any]:
     """The last node of layer, norm and activation as they follow each other; the norm and the activation, if there are."""
     import torch
     from torch import nn
 
-    from netxform.axes.infer import op_name
+    from netxform.axes.names import op_name
+    from netxform.graph.activations import activation_of
     from netxform.graph.network import exit_nodes
     from netxform.graph.outputs import find
 
@@ -246,17 +273,15 @@ def _tail(network: Network, scope: Scope, path: str, modules: dict[str, Any], se
         node = several[0]
     norm: Any = None
     activation: Any = None
-    functions = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardtanh": nn.Hardtanh, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh,
-                 "sigmoid": nn.Sigmoid, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "hardswish": nn.Hardswish}  # fmt: skip
     while len(node.users) == 1:
         user = next(iter(node.users))
         part = modules.get(str(user.target)) if user.op == "call_module" else None
         if norm is None and activation is None and isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             norm = part
-        elif activation is None and part is not None and type(part).__name__ in {c.__name__ for c in functions.values()}:
-            activation = part
-        elif activation is None and user.op in ("call_function", "call_method") and op_name(user) in functions:
-            activation = functions[op_name(user)]()
+        elif activation is None and (known := activation_of(op_name(user) if part is None else part)) and known.repeatable:
+            if part is not None and type(part) is not known.layer:
+                break
+            activation = known.layer() if part is None else part
         else:
             break
         node = user

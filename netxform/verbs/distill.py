@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from netxform.errors import Diagnostic, Span, fail
 from netxform.graph.edits import Edit
-from netxform.language.choice import Choice
-from netxform.language.claims import Claim, Untouched, ZerosHeld
+from netxform.graph.shapes import times
+from netxform.language.choice import IF_KNOWN, Choice
+from netxform.language.claims import Claim
 from netxform.language.laws import Contract
-from netxform.language.learning import Learning, planned
+from netxform.language.learning import Learning, Lesson, planned, trained_law
 from netxform.language.values import Count, Name, Selection
-from netxform.language.verb import ModelInfo, Scope, key, lines, operand, prep, verb
+from netxform.language.verb import Control, ModelInfo, Scope, key, lines, operand, prep, verb
 from netxform.language.work import Match, Soft
 from netxform.syntax import ast
 
@@ -31,6 +32,19 @@ class Features:
     to: Name = prep("to", MISSING)
     via: Literal["none", "conv1x1", "linear", "attention"] = prep("via", "none")
     weight: float = key(1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taught(Lesson):
+    """A lesson with its teachers: who they are, how their answers are mixed, and what is matched."""
+
+    teachers: tuple[str, ...]
+    loss: str
+    temperature: float
+    hard: float
+    mix: tuple[float, ...] | None = field(default=None, metadata=IF_KNOWN)
+    mean: str | None = field(default=None, metadata=IF_KNOWN)
+    matched: tuple[str, ...] | None = field(default=None, metadata=IF_KNOWN)
 
 
 @verb("distill")
@@ -92,7 +106,11 @@ class Distill(Learning):
         if not 0 <= self.hard <= 1:
             yield Diagnostic("X0406", f"`hard` is in [0, 1], not {self.hard:g}", span, "hard")
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def control(self, kind: Control) -> Distill:
+        """Without its teachers it learns from the labels alone."""
+        return replace(self, hard=1.0, matches=()) if kind == "alone" else self
+
+    def resolve(self, network: Network, scope: Scope) -> Choice[Taught]:
         """Name the tensors that will change, look at every teacher, and settle every setting."""
         infos = {t.text: scope.model(t.text, t.span) for t in self.teachers}
         count = len(infos)
@@ -110,7 +128,7 @@ class Distill(Learning):
         )
         selection = self.selection or _EVERYTHING
         labels = "mse" if self.loss == "mse" else "cross_entropy"
-        work, values, origins = planned(self, network, scope, selection, self.length, labels, soft=soft)
+        work, lesson, origins = planned(self, network, scope, selection, self.length, labels, soft=soft)
         if self.loss == "dist" and (self.processes or 1) > 1:
             raise fail("X0342", "`dist` relates the samples of a batch to each other, and each process sees a part", scope.span)
         self._outputs_fit(network, infos, work.outputs[0] if work.outputs else None, work.data)
@@ -122,17 +140,17 @@ class Distill(Learning):
             origins["length"] = "default"
         if count > 1 and not self.mix:
             origins["mix"] = "equal shares"
-        values |= {
-            "teachers": [f"{n} ({i.description})" for n, i in infos.items()],
-            "loss": self.loss,
-            "temperature": self.temperature,
-            "hard": self.hard,
-        }
-        if count > 1:
-            values |= {"mix": [round(m, 6) for m in mix], "mean": self.mean}
-        if soft.matches:
-            values["matched"] = [f"{m.student} to {m.to} via {m.via}" for m in self.matches]
-        return Choice((str(selection),), values, origins, work=work, warnings=tuple(_smaller(network, infos)))
+        taught = Taught(
+            **{f.name: getattr(lesson, f.name) for f in fields(lesson)},
+            teachers=tuple(f"{n} ({i.description})" for n, i in infos.items()),
+            loss=self.loss,
+            temperature=self.temperature,
+            hard=self.hard,
+            mix=tuple(round(m, 6) for m in mix) if count > 1 else None,
+            mean=self.mean if count > 1 else None,
+            matched=tuple(f"{m.student} to {m.to} via {m.via}" for m in self.matches) or None,
+        )
+        return Choice(taught, (str(selection),), origins, work=work, warnings=tuple(_smaller(network, infos)))
 
     def _outputs_fit(self, network: Network, infos: dict[str, ModelInfo], output: str | None, data: str) -> None:
         from netxform.graph.outputs import outputs
@@ -149,7 +167,7 @@ class Distill(Learning):
             if tuple(shape)[1:] != info.output[1:]:
                 raise fail(
                     "X0343",
-                    f"the teacher `{name}` gives {_times(info.output[1:])} values, the student {_times(tuple(shape)[1:])}",
+                    f"the teacher `{name}` gives {times(info.output[1:])} values, the student {times(tuple(shape)[1:])}",
                     place,
                     "does not match",
                     helps=("attach a head of that size to the student, or choose another teacher",),
@@ -176,14 +194,13 @@ class Distill(Learning):
         sizes = _sizes(wanted, tuple(here), tuple(there))
         return Match(node, teacher, theirs.name, wanted.via, wanted.weight, sizes)
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Taught]) -> Edit:
         """No change of structure."""
         return Edit()
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Taught]) -> tuple[Claim, ...]:
         """Whatever was not trained has the same bits; zeros that are held are zeros."""
-        held = (ZerosHeld(choice.work.held),) if choice.work.held else ()
-        return (Untouched((*choice.work.parameters, *choice.work.buffers)), *held)
+        return trained_law(choice)
 
 
 def _point(network: Network, path: str, name: Name) -> Any:
@@ -211,7 +228,7 @@ def _sizes(wanted: Features, here: tuple[int, ...], there: tuple[int, ...]) -> t
         helps = ("via conv1x1 takes maps, via linear vectors and sequences, via attention maps of any channels",)
         raise fail(
             "X0343",
-            f"`{wanted.student}` is {_times(here[1:])}, `{wanted.to}` {_times(there[1:])}: not to be matched via {wanted.via}",
+            f"`{wanted.student}` is {times(here[1:])}, `{wanted.to}` {times(there[1:])}: not to be matched via {wanted.via}",
             wanted.student.span,
             "does not match",
             helps=helps,
@@ -224,7 +241,3 @@ def _smaller(network: Network, infos: dict[str, ModelInfo]) -> Iterator[str]:
     for name, info in infos.items():
         if info.network is not None and info.params < mine:
             yield f"the teacher `{name}` has {info.params:,} parameters, the student {mine:,}: is it the better one?"
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape) or "scalar"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-from netxform.errors import Diagnostic, Span, fail
+from netxform.errors import Diagnostic, NetxformError, Span, fail
 from netxform.graph.edits import Edit, Replace
-from netxform.language.choice import Choice
+from netxform.graph.layer_spec import Layer
+from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
 from netxform.language.claims import Claim, LayerBound, LayerErrors, OutputError
 from netxform.language.laws import Contract
 from netxform.language.values import Limit, Name, Rank, Selection
@@ -17,12 +18,45 @@ from netxform.language.verb import Material, Scope, key, operand, prep, verb
 from netxform.syntax.quantity import short
 
 if TYPE_CHECKING:
-    from netxform.factorization.output_covariance import Seen
-    from netxform.factorization.rank_selection import Gap, Pick, Target
+    from netxform.factorization.factorize import Counted, Errors, Unmet, Wanted
+    from netxform.factorization.rank_selection import Pick
     from netxform.graph.network import Network
 
+_COUNTED: dict[str, Counted] = {"params": "params", "macs": "macs", "flops": "macs", "bytes": "bytes", "latency": "latency"}
 FormName: TypeAlias = Literal["auto", "svd", "svd_in", "spatial", "tucker2", "cp", "tt"]
-_BUDGETS = ("params", "macs", "flops", "bytes", "latency")
+
+
+@dataclass(frozen=True)
+class Factors(Values):
+    """The layers that are selected and what the network costs; form and ranks of each layer that is factorized, the chain in
+    its place, and why others are left. On weights and data: bounds, the allocation, and what the loss feels of each layer.
+    """
+
+    selected: tuple[str, ...] = field(metadata=HIDDEN)
+    base: Mapping[str, int] = field(metadata=HIDDEN)
+    now: Mapping[str, int] = field(metadata=HIDDEN)
+    seed: int = field(metadata=HIDDEN)
+    left: Mapping[str, str] = field(metadata=HIDDEN)
+    data: str | None = field(default=None, metadata=IF_KNOWN)
+    allocation: str | None = field(default=None, metadata=IF_KNOWN)
+    weighted_error: float | None = field(default=None, metadata=IF_KNOWN)
+    sensitivity: Mapping[str, float] | None = field(default=None, metadata=HIDDEN | IF_KNOWN)
+    chosen: Mapping[str, tuple[str, tuple[int, ...]]] = field(
+        default_factory=dict[str, tuple[str, tuple[int, ...]]], metadata=HIDDEN
+    )
+    chains: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict[str, tuple[Layer, ...]], metadata=HIDDEN)
+    factors: tuple[str, ...] = field(default=(), metadata=HIDDEN)
+    bounds: tuple[LayerBound, ...] | None = field(default=None, metadata=HIDDEN | IF_KNOWN)
+    worst_case: float | None = field(default=None, metadata=IF_KNOWN)
+
+    def lines(self) -> tuple[str, ...]:
+        """Layer by layer, then the rest."""
+        return (*self.factors, *super().lines())
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Layer by layer."""
+        return self.factors
 
 
 @verb("factorize")
@@ -112,8 +146,8 @@ class Factorize:
             yield Diagnostic("X0406", f"`{limit.name}` is bounded by a share", limit.span, "", helps=(f"write `{example}`",))
 
     def _until_limit(self, limit: Limit) -> Iterator[Diagnostic]:
-        if limit.name not in _BUDGETS:
-            yield Diagnostic("X0204", f"`{limit.name}` is no cost", limit.span, f"costs: {', '.join(_BUDGETS)}")
+        if limit.name not in _COUNTED:
+            yield Diagnostic("X0204", f"`{limit.name}` is no cost", limit.span, f"costs: {', '.join(_COUNTED)}")
             return
         unit = "milliseconds" if limit.name == "latency" else limit.name
         relative = limit.of == "base" and limit.dimension == "share"
@@ -124,11 +158,18 @@ class Factorize:
                 "X0406", f"a budget is an upper bound on `{limit.name}`", limit.span, "", helps=(f"write `{text}`",)
             )
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
-        """Which layers, in which ways; the ranks too, where they are stated."""
-        from netxform.factorization.rank_selection import estimate
+    def resolve(self, network: Network, scope: Scope) -> Choice[Factors]:
+        """Which layers, in which forms; the ranks too, where they are stated."""
+        from netxform.factorization.factorize import candidates, share_left, smaller
+        from netxform.factorization.rank_selection import estimate, first, given
 
-        found, left = self._targets(network, scope.modules_of(self.selection), scope.span)
+        data = None if self.over is None else scope.data(self.over.text, self.over.span).name
+        seed = scope.seed + scope.index if self.seed is None else self.seed
+        wanted = self._wanted(data, seed, scope.base.totals(), scope.current.totals())
+        try:
+            found, left = candidates(network, scope.modules_of(self.selection), wanted)
+        except NetxformError as error:
+            raise _placed(error, {"X0411": scope.span}) from None
         if not found:
             raise fail(
                 "X0323",
@@ -138,318 +179,123 @@ class Factorize:
                 notes=tuple(f"{path}: {why}" for path, why in list(left.items())[:6]),
                 helps=("select Linear layers, convolutions, embeddings, GRU, LSTM or attention",),
             )
-        values: dict[str, Any] = {
-            "selected": [t.path for t in found],
-            "base": scope.base.totals(),
-            "now": scope.current.totals(),
-            "seed": scope.seed + scope.index if self.seed is None else self.seed,
-            "left": left,
-        }
-        if self.over is not None:
-            values["data"] = scope.data(self.over.text, self.over.span).name
-        if self.rank is not None:
-            picks, more = self._cheaper(self._given(found, self.rank))
-            return self._choice(picks, values | {"left": left | more})
-        share = 0.5
-        if self.until is not None and self.until.name != "latency":
-            share = self._share(found, values)
-        guesses = [g for g in (estimate(t, share) for t in found) if g is not None]
-        need = "weights" if self.over is None else f"weights and `{values['data']}`"
-        what = "ranks are" if self.using != ("auto",) else "forms and ranks are"
-        return replace(self._choice(guesses, values), provisional=f"{what} chosen on the {need}; shown is an estimate")
-
-    def _targets(self, network: Network, paths: Sequence[str], span: Span) -> tuple[list[Target], dict[str, str]]:
-        from netxform.factorization.rank_selection import AUTO, targets
-
-        forms = AUTO if self.using == ("auto",) else self.using
-        modes = None if self.in_modes is None or self.out_modes is None else (self.out_modes, self.in_modes)
-        try:
-            return targets(network, paths, forms, modes)
-        except ValueError as error:
-            raise fail("X0411", str(error), span, "does not fit") from None
-
-    def _given(self, found: list[Target], ranks: tuple[float, ...]) -> list[Pick]:
-        from netxform.factorization.rank_selection import first, given
-
-        try:
-            return [given(t, first(t), ranks) for t in found]
-        except ValueError as error:
-            raise fail("X0411", str(error), self.selection.span, "ranks that do not fit") from None
-
-    def _cheaper(self, picks: Sequence[Pick]) -> tuple[list[Pick], dict[str, str]]:
-        """Those that make a layer smaller; and for the others, why they are left."""
-        kept = [p for p in picks if not self.when_smaller or p.cost[0] < p.target.params]
-        return kept, {p.target.path: f"{_line(p)} would not be smaller" for p in picks if p not in kept}
-
-    def _share(self, found: Sequence[Target], values: Mapping[str, Any]) -> float:
-        """The share of the selected layers that the budget leaves, for an estimate."""
-        name = _counted(self.until)
-        whole = sum(t.macs if name == "macs" else t.params for t in found) or 1
-        now = values["now"][name] / (values["now"]["bytes"] / values["now"]["params"] if name == "bytes" else 1)
-        wanted = self._wanted(values) / (values["now"]["bytes"] / values["now"]["params"] if name == "bytes" else 1)
-        return min(1.0, max(0.02, 1 - (now - wanted) / whole))
-
-    def _wanted(self, values: Mapping[str, Any]) -> float:
-        """How much of the counted cost the whole network may have."""
-        assert self.until is not None
-        if self.until.of is not None:
-            return float(self.until.value * values["base"][_counted(self.until)])
-        return self.until.value / (2 if self.until.name == "flops" else 1)
-
-    def _choice(self, picks: Sequence[Pick], values: Mapping[str, Any]) -> Choice:
-        shown = [f"{p.target.path}: {_line(p)}" for p in picks]
-        shown += [f"{path}: left as it is: {why}" for path, why in values["left"].items()]
-        chosen = {p.target.path: (p.form, p.ranks) for p in picks}
-        chains = {p.target.path: p.way.layers(p.ranks) for p in picks}
+        values = Factors(tuple(t.path for t in found), wanted.base, wanted.now, seed, left, data)
         origins = {"forms": "auto"} if self.using == ("auto",) else {}
-        return Choice(
-            targets=(str(self.selection),),
-            values={**values, "chosen": chosen, "chains": chains, "factors": shown},
-            origins=origins,
+        if self.rank is not None:
+            try:
+                chosen = smaller([given(t, first(t), self.rank) for t in found], wanted)
+            except ValueError as error:
+                raise fail("X0411", str(error), self.selection.span, "ranks that do not fit") from None
+            return Choice(_filled(values, chosen.picks, left | _larger(chosen.larger)), (str(self.selection),), origins)
+        share = share_left(found, wanted) if wanted.budget is not None and wanted.budget.cost != "latency" else 0.5
+        guesses = [g for g in (estimate(t, share) for t in found) if g is not None]
+        need = "weights" if data is None else f"weights and `{data}`"
+        what = "ranks are" if self.using != ("auto",) else "forms and ranks are"
+        text = f"{what} chosen on the {need}; shown is an estimate"
+        return Choice(_filled(values, guesses, left), (str(self.selection),), origins, provisional=text)
+
+    def _wanted(self, data: str | None, seed: int, base: Mapping[str, int], now: Mapping[str, int]) -> Wanted:
+        """The statement with every default filled in."""
+        from netxform.factorization.factorize import Budget, Wanted
+
+        budget = None
+        if self.until is not None:
+            relative = self.until.of is not None
+            value = float(self.until.value) / (2 if self.until.name == "flops" and not relative else 1)
+            budget = Budget(_COUNTED[self.until.name], value, relative)
+        error = None
+        if isinstance(self.by, Limit):
+            share = float(self.by.value)
+            error = share if self.by.name == "rel_error" else math.sqrt(1 - share)
+        auto = self.using == ("auto",)
+        modes = None if self.in_modes is None or self.out_modes is None else (self.out_modes, self.in_modes)
+        return Wanted(
+            forms=None if auto else self.using,
+            modes=modes,
+            ranks=self.rank,
+            error=error,
+            vbmf=isinstance(self.by, Name),
+            budget=budget,
+            data=data,
+            samples=self.samples,
+            sequential=self.sequential,
+            round_to=self.round_to,
+            gate=auto and self.gate == "measured",
+            batch=self.batch,
+            exact=self.exact,
+            when_smaller=self.when_smaller,
+            radius=self.worst_case,
+            seed=seed,
+            base=base,
+            now=now,
         )
 
-    # --- on the real network -----------------------------------------------------------------------------------------
-
-    def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
+    def settle(self, network: Network, choice: Choice[Factors], material: Material) -> Choice[Factors]:
         """Choose forms and ranks where they are open, and compute every factor."""
-        from netxform.factorization.output_covariance import observe
-        from netxform.factorization.rank_selection import Pick
+        from netxform.factorization.factorize import Unmet, factorize
 
         v = choice.values
-        every = self._targets(network, v["selected"], self.selection.span)[0]
-        material.start("factorize", 2 * len(every))
+        wanted = self._wanted(v.data, v.seed, v.base, v.now)
         try:
-            seen: Mapping[str, Seen] = {}
-            if self.over is not None:
-                enough = self._batches(material, v["data"], held=False)
-                found = observe(network, [t.path for t in every if t.dense], enough, gradients=self.until is not None)
-                seen = {path: one.over_all(material.total) for path, one in found.items()}
-                _enough(seen, self.over)
-            notes: dict[str, Any] = {}
-            left = dict(v["left"])
-            if self.rank is not None:
-                picks = [Pick(t, *v["chosen"][t.path]) for t in every if t.path in v["chosen"]]
-            else:
-                picks, more, notes = self._choose(every, network, seen, v, material)
-                left |= more
-            return self._make(picks, network, seen, {**v, "left": left, **notes}, material)
-        finally:
-            material.stop()
+            found = factorize(network, v.selected, wanted, v.chosen, material)
+        except Unmet as error:
+            raise self._unmet(error) from None
+        except NetxformError as error:
+            ranks = self.by.span if isinstance(self.by, Name) else self.selection.span
+            data = self.selection.span if self.over is None else self.over.span
+            raise _placed(error, {"X0411": ranks, "X0817": data}) from None
+        chosen = found.chosen
+        picks, allocation = chosen.picks, chosen.allocation
+        values = _filled(v, picks, {**v.left, **chosen.left, **_larger(chosen.larger)}, found.errors)
+        values = replace(values, chains=found.layers, bounds=found.bounds, worst_case=found.worst)
+        if allocation is not None:
+            told = f"{allocation.solver}, gap {allocation.gap:.2%}"
+            values = replace(values, allocation=told, weighted_error=allocation.loss, sensitivity=chosen.felt)
+        return choice.settled(values, found.tensors)
 
-    def _batches(self, material: Material, data: str, held: bool) -> Iterator[Any]:
-        """Three quarters of the samples for choosing, the rest for measuring."""
-        fit = self._fit_samples()
-        if held:
-            return material.fresh(data, self.samples - fit, skip=fit, shared=True)
-        return material.batches(data, fit, shared=True)
-
-    def _fit_samples(self) -> int:
-        return max(1, self.samples * 3 // 4)
-
-    def _choose(
-        self, every: Sequence[Target], network: Network, seen: Mapping[str, Seen], v: Mapping[str, Any], material: Material
-    ) -> tuple[list[Pick], dict[str, str], dict[str, Any]]:
-        """Forms and ranks by error, by VBMF or under the budget; why layers are left; and what to say of the allocation."""
-        from netxform.factorization.rank_curves import rounded
-        from netxform.factorization.rank_selection import Pick, first, tables, within
-
-        auto = self.using == ("auto",)
-        picks: list[Pick] = []
-        left: dict[str, str] = {}
-        found: list[dict[str, Any]] = []
-        for target in every:
-            module = network.module.get_submodule(target.path)
-            material.step(target.path)
-            if isinstance(self.by, Name):
-                form = first(target)
-                try:
-                    ranks = target.ways[form].by_vbmf(module)
-                except ValueError as error:
-                    raise fail("X0411", str(error), self.by.span, f"at `{target.path}`") from None
-                full = target.ways[form].full()
-                ranks = target.ways[form].clip([rounded(r, f, self.round_to) for r, f in zip(ranks, full, strict=True)])
-                picks.append(Pick(target, form, ranks))
-                continue
-            found.append(tables(target, module, seen.get(target.path), auto, self.exact or self.until is None))
-            if self.by is not None:
-                share = float(self.by.value)
-                relative = share if self.by.name == "rel_error" else math.sqrt(1 - share)
-                one = within(target, found[-1], relative, self.round_to, self._gate)
-                if isinstance(one, str):
-                    left[target.path] = one
-                else:
-                    picks.append(one)
-        if self.until is not None:
-            return self._under_budget(every, found, network, seen, v)
-        kept, more = self._cheaper(picks)
-        return kept, left | more, {}
-
-    def _gate(self, pick: Pick) -> bool:
-        """Under `auto`, only what is faster on this machine."""
-        from netxform.factorization.rank_selection import faster
-
-        return not self._gated() or faster(pick, self.batch)
-
-    def _gated(self) -> bool:
-        return self.using == ("auto",) and self.gate == "measured"
-
-    def _under_budget(
-        self,
-        every: Sequence[Target],
-        found: Sequence[Mapping[str, Any]],
-        network: Network,
-        seen: Mapping[str, Seen],
-        v: Mapping[str, Any],
-    ) -> tuple[list[Pick], dict[str, str], dict[str, Any]]:
-        from netxform.factorization.latency import seconds, whole_seconds
-        from netxform.factorization.rank_selection import Unaffordable, cheapest, share_out, timed
-
+    def _unmet(self, error: Unmet) -> NetxformError:
         assert self.until is not None
-        name = _counted(self.until)
-        size = next(network.module.parameters()).element_size()
-        extra = {t.path: _new_biases(t, network) if self.over is not None else 0 for t in every}
-        measures: dict[str, Callable[[Pick], float]] = {
-            "params": lambda p: p.cost[0] + extra[p.target.path],
-            "macs": lambda p: p.cost[1],
-            "bytes": lambda p: size * (p.cost[0] + extra[p.target.path]),
-            "latency": lambda p: 1e3 * timed(p, self.batch)[0],
-        }
-        if name == "latency":
-            timeable = [i for i, t in enumerate(every) if t.dense is not None]
-            every, found = [every[i] for i in timeable], [found[i] for i in timeable]
-            dense = [1e3 * seconds([t.dense], (self.batch, *t.shape[1:])) for t in every if t.dense is not None]
-            now = 1e3 * whole_seconds(network, self.batch)
-            wanted = self.until.value * (now if self.until.of is not None else 1)
-        else:
-            dense = [float(t.macs if name == "macs" else t.params * (size if name == "bytes" else 1)) for t in every]
-            now, wanted = float(v["now"][name]), self._wanted(v)
-        weights = [_weight(seen.get(t.path)) for t in every]
-        rest = now - sum(dense)
-        try:
-            shares = share_out(every, found, weights, measures[name], dense, wanted - rest, self.round_to, self._gate)
-        except Unaffordable as error:
-            least, any_form = rest + error.least, rest + cheapest(every, found, measures[name], dense, self.round_to)
-            write = short if short(least) != short(wanted) else "{:,.6g}".format
-            helps = ("select more layers, allow more",)
-            if self._gated() and any_form < least:
-                slower = f"slower forms go down to {short(any_form)}"
-                helps = (f"{helps[0]}, or let slower forms in: `gate=none` ({slower})",)
-            raise fail(
-                "X0604",
-                f"`{self.until}` cannot be met: {write(least)} is the least, {write(wanted)} the budget",
-                self.until.span,
-                f"the selected layers are {sum(dense) / now:.0%} of the {name}" if now else "",
-                helps=helps,
-            ) from None
-        picks = [p for p in shares.picks if p is not None]
-        left = {t.path: "the budget is met without it" for t, p in zip(every, shares.picks, strict=True) if p is None}
-        a = shares.allocation
-        felt = {t.path: w for t, w in zip(every, weights, strict=True)}
-        return picks, left, {"allocation": f"{a.solver}, gap {a.gap:.2%}", "weighted error": a.loss, "sensitivity": felt}
+        counted = _COUNTED[self.until.name]
+        write = short if short(error.least) != short(error.allowed) else "{:,.6g}".format
+        more = ""
+        if error.slower is not None:
+            more = f", or let slower forms in: `gate=none` (slower forms go down to {short(error.slower)})"
+        return fail(
+            "X0604",
+            f"`{self.until}` cannot be met: {write(error.least)} is the least, {write(error.allowed)} the budget",
+            self.until.span,
+            f"the selected layers are {error.share:.0%} of the {counted}" if error.share is not None else "",
+            helps=(f"select more layers, allow more{more}",),
+        )
 
-    def _make(
-        self, picks: Sequence[Pick], network: Network, seen: Mapping[str, Seen], v: Mapping[str, Any], material: Material
-    ) -> Choice:
-        """Every factor, with its bound; on data, the mean error goes into the bias."""
-        from netxform.factorization.output_covariance import observe
-        from netxform.factorization.worst_case import worst_case
-        from netxform.graph.surgery import perform
-
-        chosen = self._choice(picks, v)
-        chains: dict[str, Any] = dict(chosen.values["chains"])
-        parts: dict[str, dict[str, Any]] = {}
-        bounds: list[LayerBound] = []
-        errors: dict[str, str] = {}
-        now = network
-        for pick in picks:
-            path = pick.target.path
-            material.step(path)
-            data = seen.get(path)
-            if self.sequential and data is not None:
-                data = observe(now, [path], self._batches(material, v["data"], held=False))[path].over_all(material.total)
-            module = network.module.get_submodule(path)
-            made = pick.way.make(module, pick.ranks, seed=v["seed"], exact=self.exact, seen=data)
-            parts[path] = dict(made.tensors)
-            bounds += made.bounds
-            errors[path] = f", rel error {made.error / (made.norm or 1.0):.3g} ({made.method})"
-            if self.sequential:
-                self._correct([pick], now, chains, parts, v, material)
-                now = perform(network, _edit(chains, parts, list(parts)))
-        if self.over is not None:
-            if not self.sequential:
-                self._correct(picks, network, chains, parts, v, material)
-            for path, gap in self._gaps(network, chains, parts, v, material, held=True).items():
-                errors[path] += f", output error {gap.relative:.3g} on {material.held_out(v['data'])}"
-        shown = [f"{p.target.path}: {_line(p)}{errors[p.target.path]}" for p in picks]
-        shown += [f"{path}: left as it is: {why}" for path, why in v["left"].items()]
-        values = {**chosen.values, "chains": chains, "factors": shown, "bounds": bounds}
-        if self.worst_case is not None:
-            gains = {b.path.partition("::")[0]: b.gain for b in bounds}
-            shifts = {path: _bias_change(network, path, chains[path], held) for path, held in parts.items()}
-            values["worst case"] = worst_case(network, gains, self.worst_case, shifts)
-        return replace(chosen, values=values, tensors=_named(parts), provisional="")
-
-    def _gaps(
-        self,
-        network: Network,
-        chains: Mapping[str, Any],
-        parts: Mapping[str, Mapping[str, Any]],
-        v: Mapping[str, Any],
-        material: Material,
-        held: bool,
-    ) -> dict[str, Gap]:
-        from netxform.factorization.rank_selection import assembled, gaps
-
-        modules = {p: network.module.get_submodule(p) for p in parts}
-        made = {p: assembled(chains[p], parts[p], m) for p, m in modules.items()}
-        found = gaps(network, made, self._batches(material, v["data"], held))
-        return {path: one.over_all(material.total) for path, one in found.items()}
-
-    def _correct(
-        self,
-        picks: Sequence[Pick],
-        network: Network,
-        chains: dict[str, Any],
-        parts: dict[str, dict[str, Any]],
-        v: Mapping[str, Any],
-        material: Material,
-    ) -> None:
-        """Put the mean error of each chain into the bias of its last layer; one is added where there is none."""
-        mine = {p.target.path: p for p in picks if p.target.dense is not None}
-        found = self._gaps(network, chains, {path: parts[path] for path in mine}, v, material, held=False)
-        for path, gap in found.items():
-            held = parts[path]
-            layers_ = mine[path].way.layers(mine[path].ranks, bias=True)
-            name = f"{layers_[-1].name}.bias" if layers_[-1].name else "bias"
-            like = next(iter(held.values()))
-            held[name] = (held[name].double() + gap.mean_O if name in held else gap.mean_O).to(like.dtype)
-            chains[path] = layers_
-
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Factors]) -> Edit:
         """A chain in the place of each layer."""
-        chains = choice.values["chains"]
-        return Edit(tuple(Replace(p, tuple(c)) for p, c in chains.items()), choice.tensors)
+        return Edit(tuple(Replace(p, tuple(c)) for p, c in choice.values.chains.items()), choice.tensors)
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Factors]) -> tuple[Claim, ...]:
         """Each layer within its bound; how far the outputs moved."""
-        bounds = tuple(choice.values.get("bounds", ()))
-        fit = self._fit_samples()
-        output = OutputError(choice.values.get("data"), fit, self.samples - fit) if self.over is not None else OutputError()
-        worst = choice.values.get("worst case")
-        return (LayerErrors(bounds), replace(output, worst=worst, radius=self.worst_case or 0.0))
+        v = choice.values
+        wanted = self._wanted(v.data, v.seed, v.base, v.now)
+        output = OutputError(v.data, wanted.fitted, self.samples - wanted.fitted) if self.over is not None else OutputError()
+        return (LayerErrors(v.bounds or ()), replace(output, worst=v.worst_case, radius=self.worst_case or 0.0))
 
 
-def _edit(chains: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> Edit:
-    return Edit(tuple(Replace(p, tuple(chains[p])) for p in paths), _named(parts))
+def _filled(v: Factors, picks: Sequence[Pick], left: Mapping[str, str], errors: Mapping[str, Errors] | None = None) -> Factors:
+    """The values with these decompositions, and each layer in words."""
+    told = [f"{p.target.path}: {_line(p)}{_error(errors[p.target.path]) if errors else ''}" for p in picks]
+    told += [f"{path}: left as it is: {why}" for path, why in left.items()]
+    chosen = {p.target.path: (p.form, p.ranks) for p in picks}
+    chains = {p.target.path: p.layer.layers(p.ranks) for p in picks}
+    return replace(v, left=left, chosen=chosen, chains=chains, factors=tuple(told))
 
 
-def _named(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {f"{path}.{name}": tensor for path, held in parts.items() for name, tensor in held.items()}
+def _placed(error: NetxformError, places: Mapping[str, Span]) -> NetxformError:
+    """The same findings, by their code at the clause that they speak of."""
+    return NetxformError([replace(d, span=places.get(d.code, d.span)) for d in error.diagnostics])
 
 
-def _counted(limit: Limit | None) -> str:
-    assert limit is not None
-    return {"flops": "macs"}.get(limit.name, limit.name)
+def _larger(picks: Sequence[Pick]) -> dict[str, str]:
+    return {p.target.path: f"{_line(p)} would not be smaller" for p in picks}
 
 
 def _line(pick: Pick) -> str:
@@ -460,37 +306,6 @@ def _line(pick: Pick) -> str:
     return f"{pick.form} rank {ranks}, {sizes}"
 
 
-def _weight(seen: Seen | None) -> float:
-    """What a relative squared error of the output costs: its variance a sample, times what the loss feels of it."""
-    if seen is None:
-        return 1.0
-    return float(seen.covariance_OO.trace()) * seen.count / max(seen.samples, 1) * (seen.slope or 1.0)
-
-
-def _new_biases(target: Target, network: Network) -> int:
-    """Biases that a correction adds to a layer that has none."""
-    module: Any = network.module.get_submodule(target.path)
-    g = getattr(next(iter(target.ways.values())), "g", None)
-    return int(g.outputs) if g is not None and getattr(module, "bias", None) is None else 0
-
-
-def _bias_change(network: Network, path: str, layers_: Sequence[Any], held: Mapping[str, Any]) -> float:
-    """‖b − b′‖ of a layer and what takes its place."""
-    module: Any = network.module.get_submodule(path)
-    old, new = getattr(module, "bias", None), held.get(f"{layers_[-1].name}.bias" if layers_[-1].name else "bias")
-    if new is None or isinstance(old, bool):
-        return 0.0
-    return float((new.double() - (old.detach().double() if old is not None else 0.0)).norm())
-
-
-def _enough(seen: Mapping[str, Seen], data: Name) -> None:
-    """Refuse to fit a covariance to fewer positions than channels: it would follow the sample."""
-    for path, one in seen.items():
-        if one.count < len(one.total_O):
-            raise fail(
-                "X0817",
-                f"`{path}` has {len(one.total_O)} outputs and was seen at {one.count} positions",
-                data.span,
-                "not enough samples",
-                helps=(f"write `samples={10 * len(one.total_O)}` or more",),
-            )
+def _error(found: Errors) -> str:
+    output = "" if found.output is None else f", output error {found.output:.3g} on {found.on}"
+    return f", rel error {found.kernel:.3g} ({found.method}){output}"

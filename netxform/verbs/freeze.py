@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from netxform.errors import fail
 from netxform.graph.edits import Edit, Trainable
-from netxform.language.choice import Choice
+from netxform.language.choice import HIDDEN, Choice, Values
 from netxform.language.claims import Claim, FrozenInTraining, SameOutputs
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
-from netxform.language.verb import Scope, key, operand, verb
+from netxform.language.verb import Role, Scope, key, operand, verb
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
+
+
+@dataclass(frozen=True)
+class Frozen(Values):
+    """What stands still from here on, by name."""
+
+    parameters: tuple[str, ...] = field(metadata=HIDDEN)
+    norms: tuple[str, ...] = field(metadata=HIDDEN)
+    buffers: tuple[str, ...] = field(metadata=HIDDEN)
+    bn: str
+
+    def lines(self) -> tuple[str, ...]:
+        """How many, then the rest."""
+        norms = f", {len(self.norms)} BatchNorm" if self.norms else ""
+        return (f"{len(self.parameters)} parameters{norms}", *super().lines())
 
 
 @verb("freeze")
@@ -36,8 +51,9 @@ class Freeze:
     selection: Selection = operand()
     bn: Literal["eval", "train"] = key("eval")
     contract: ClassVar[Contract] = Contract.EXACT
+    role: ClassVar[Role] = Role.FREEZES
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Frozen]:
         """Name the tensors and the norms."""
         from netxform.graph.frozen import norms_in
 
@@ -63,16 +79,13 @@ class Freeze:
                 "nothing to freeze",
             )
         buffers = [t for t in tensors if t not in known and t.rpartition(".")[0] in set(norms)]
-        return Choice(
-            targets=(str(self.selection),),
-            values={"parameters": parameters, "norms": norms, "buffers": buffers, "bn": self.bn},
-        )
+        values = Frozen(tuple(parameters), tuple(norms), tuple(buffers), self.bn)
+        return Choice(values, (str(self.selection),))
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Frozen]) -> Edit:
         """Flags only; norms change their class."""
-        return Edit((Trainable(tuple(choice.values["parameters"]), False, tuple(choice.values["norms"])),))
+        return Edit((Trainable(choice.values.parameters, False, choice.values.norms),))
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Frozen]) -> tuple[Claim, ...]:
         """Same outputs; nothing frozen moves."""
-        buffers = tuple(b for b in choice.values["buffers"])
-        return (SameOutputs(), FrozenInTraining(tuple(choice.values["parameters"]), buffers))
+        return (SameOutputs(), FrozenInTraining(choice.values.parameters, choice.values.buffers))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from netxform.errors import Diagnostic, NetxformError, Span, did_you_mean, fail
 from netxform.graph.edits import Assign, Edit
 from netxform.graph.layer_spec import Invocation
-from netxform.language.choice import Choice
+from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
 from netxform.language.claims import Claim, Taken, Untouched
 from netxform.language.laws import Contract
 from netxform.language.values import Name, Selection, invocation
-from netxform.language.verb import Material, Scope, key, lines, operand, prep, verb
+from netxform.language.verb import Material, Role, Scope, key, lines, operand, prep, verb
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from netxform.graph.network import Network
@@ -30,6 +32,43 @@ class Mapped:
 
     source: Name = operand()
     to: Name = prep("to", MISSING)
+
+
+@dataclass(frozen=True)
+class Vectors(Values):
+    """The table that word vectors go into and its size; once the file is read, how many words it has and which it lacks."""
+
+    tensor: str = field(metadata=HIDDEN)
+    rows: int
+    width: int
+    data: str | None
+    seed: int = field(metadata=HIDDEN)
+    words: int | None = field(default=None, metadata=IF_KNOWN)
+    found: int | None = field(default=None, metadata=IF_KNOWN)
+    in_the_file: int | None = field(default=None, metadata=IF_KNOWN)
+    lacking: tuple[str, ...] | None = field(default=None, metadata=IF_KNOWN)
+    filled: str | None = field(default=None, metadata=IF_KNOWN)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors that are taken."""
+        return (self.tensor,)
+
+
+@dataclass(frozen=True)
+class Pairs(Values):
+    """Which tensor takes which of the model's, and what is left on both sides."""
+
+    model: str
+    taken: int
+    pairs: Mapping[str, str] = field(metadata=HIDDEN)
+    not_taken: tuple[str, ...]
+    not_used: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors that are taken."""
+        return tuple(self.pairs)
 
 
 @verb("init")
@@ -65,6 +104,7 @@ class Init:
     seed: int | None = key(None)
     maps: tuple[Mapped, ...] = lines("map", Mapped)
     contract: ClassVar[Contract] = Contract.TRAINING
+    role: ClassVar[Role] = Role.CARRIES
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """A source of vectors has one file; a model has no vocabulary."""
@@ -93,14 +133,14 @@ class Init:
             return invocation(expression)
         return None
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Vectors] | Choice[Pairs]:
         """Pair the tensors by name and compare their shapes; of word vectors, the width."""
         call = self._vectors()
         return self._from_vectors(network, scope, call) if call is not None else self._from_model(network, scope)
 
     # --- word vectors ------------------------------------------------------------------------------------------------
 
-    def _from_vectors(self, network: Network, scope: Scope, call: Invocation) -> Choice:
+    def _from_vectors(self, network: Network, scope: Scope, call: Invocation) -> Choice[Vectors]:
         from torch import nn
 
         from netxform.sources.vectors import width_of
@@ -126,27 +166,28 @@ class Init:
             data = scope.data(self.on.text if self.on else None, scope.span).name
         seed = scope.seed + scope.index if self.seed is None else self.seed
         return Choice(
+            Vectors(f"{paths[0]}.weight", table.num_embeddings, width, data, seed),
             targets=(paths[0],),
-            values={"tensor": f"{paths[0]}.weight", "rows": table.num_embeddings, "width": width, "data": data, "seed": seed},
             origins={} if self.on is not None or data is None else {"words": f"of `{data}`, the only data set"},
             provisional="which words the file has: when it is read",
         )
 
-    def _settle_vectors(self, network: Network, choice: Choice, material: Material, call: Invocation) -> Choice:
+    def _settle_vectors(
+        self, network: Network, choice: Choice[Values], v: Vectors, material: Material, call: Invocation
+    ) -> Choice[Vectors]:
         from netxform.sources.text import SPECIAL, read_vocabulary
         from netxform.sources.vectors import read_vectors
 
-        v = choice.values
-        if v["data"] is None:
+        if v.data is None:
             words = read_vocabulary(material.file(str(self.vocabulary), call.span), call.span)
         else:
-            words = material.vocabulary(v["data"])
+            words = material.vocabulary(v.data)
             if not words:
                 helps = ("data of `text(…)` and `neighbours(…)` has words; or give `vocabulary=` a file",)
-                raise fail("X0328", f"data `{v['data']}` has no vocabulary", self.selection.span, "no words", helps=helps)
-        if len(words) > v["rows"]:
-            helps = (f"build the model with words={len(words)}, or the data with words={v['rows']}",)
-            message = f"{len(words)} words, and `{choice.targets[0]}` has {v['rows']} rows"
+                raise fail("X0328", f"data `{v.data}` has no vocabulary", self.selection.span, "no words", helps=helps)
+        if len(words) > v.rows:
+            helps = (f"build the model with words={len(words)}, or the data with words={v.rows}",)
+            message = f"{len(words)} words, and `{choice.targets[0]}` has {v.rows} rows"
             raise fail("X0328", message, self.selection.span, "too few rows", helps=helps)
         wanted = {w for word in words for w in (word, word.lower())}
         listed = call.keywords.get("vocabulary")
@@ -158,28 +199,30 @@ class Init:
             tensor=call.keywords.get("tensor"),
             span=call.span,
         )
-        table, lacking = _table(network.module.get_parameter(v["tensor"]), words, found.words, self.missing, v["seed"], SPECIAL)
+        table, lacking = _table(network.module.get_parameter(v.tensor), words, found.words, self.missing, v.seed, SPECIAL)
         here = len([w for w in words if w not in SPECIAL])
         if len(lacking) == here:
             raise fail("X0328", f"none of the {here} words is in the file", call.span, "nothing in common")
-        values = v | {
-            "words": here,
-            "found": here - len(lacking),
-            "in the file": found.size,
-            "lacking": lacking[:20],
-            "filled": self.missing if lacking else "nothing",
-        }
+        values = replace(
+            v,
+            words=here,
+            found=here - len(lacking),
+            in_the_file=found.size,
+            lacking=tuple(lacking[:20]),
+            filled=self.missing if lacking else "nothing",
+        )
         warnings = ()
         if lacking:
             share = 100 * len(lacking) / here
             names = ", ".join(lacking[:5])
             warnings = (f"{len(lacking)} of {here} words ({share:.0f} %) are not in the file: {names} … ({self.missing})",)
-        return replace(choice, values=values, warnings=warnings, provisional="", tensors={v["tensor"]: table})
+        return choice.settled(values, {v.tensor: table}, warnings=warnings)
 
     # --- another model -----------------------------------------------------------------------------------------------
 
-    def _from_model(self, network: Network, scope: Scope) -> Choice:
-        from netxform.language.selector import World, select, tensors_of
+    def _from_model(self, network: Network, scope: Scope) -> Choice[Pairs]:
+        from netxform.language.paths import tensors_of
+        from netxform.language.selector import World, select
 
         name = _model_name(self.source.expression)
         other = scope.weights(name, self.source.span)
@@ -222,8 +265,8 @@ class Init:
         unused = [s for s in given if s not in pairs.values()]
         warnings = (f"{len(left)} of {len(targets)} tensors are not taken: {', '.join(left[:5])}",) if left else ()
         return Choice(
+            Pairs(name, len(pairs), pairs, tuple(left), tuple(unused)),
             targets=tuple(dict.fromkeys(t.rpartition(".")[0] for t in pairs)),
-            values={"model": name, "taken": len(pairs), "pairs": pairs, "not taken": left, "not used": unused},
             warnings=warnings,
         )
 
@@ -243,31 +286,33 @@ class Init:
                 return item.to.text + name[len(item.source.text) :]
         return name
 
-    def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
+    def settle(self, network: Network, choice: Choice[Vectors | Pairs], material: Material) -> Choice[Vectors] | Choice[Pairs]:
         """Read the vectors, or the other model's weights."""
-        call = self._vectors()
-        if call is not None:
-            return self._settle_vectors(network, choice, material, call)
-        other = material.model(choice.values["model"])
+        v, call = choice.values, self._vectors()
+        if isinstance(v, Vectors):
+            assert call is not None
+            return self._settle_vectors(network, choice, v, material, call)
+        other = material.model(v.model)
         source = {**dict(other.named_parameters(remove_duplicate=False)), **dict(other.named_buffers(remove_duplicate=False))}
-        return replace(choice, tensors={t: source[s].detach().clone() for t, s in choice.values["pairs"].items()})
+        return choice.settled(v, {t: source[s].detach().clone() for t, s in v.pairs.items()})
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Vectors | Pairs]) -> Edit:
         """Put the tensors in place."""
-        return Edit((Assign(self._names(choice)),), choice.tensors)
+        return Edit((Assign(choice.values.names),), choice.tensors)
 
-    def _names(self, choice: Choice) -> tuple[str, ...]:
-        v = choice.values
-        return (v["tensor"],) if "tensor" in v else tuple(v["pairs"])
-
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Vectors | Pairs]) -> tuple[Claim, ...]:
         """The source's bits where they were taken, and the old ones elsewhere."""
-        names = self._names(choice)
+        names = choice.values.names
         return (Taken(names), Untouched(names))
 
 
 def _table(
-    old: Tensor, words: tuple[str, ...], found: dict[str, Any], missing: str, seed: int, special: tuple[str, ...]
+    old: Tensor,
+    words: tuple[str, ...],
+    found: Mapping[str, NDArray[np.floating]],
+    missing: str,
+    seed: int,
+    special: tuple[str, ...],
 ) -> tuple[Tensor, list[str]]:
     """The embedding's table (V, D), and the words that the file lacks."""
     import numpy as np

@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 from netxform.errors import Diagnostic, Span, did_you_mean
 from netxform.graph.edits import Edit
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract
+from netxform.language.methods import kept_metrics
 from netxform.language.values import Name
 from netxform.language.verb import Scope, operand, prep, verb
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
 
-METRICS = ("val_loss", "val_accuracy", "val_top1", "val_mae", "val_r2", "train_loss")
+
+@dataclass(frozen=True)
+class Kept(Values):
+    """The metric whose best epoch is kept."""
+
+    by: str
 
 
 @verb("keep", setting=True)
@@ -39,18 +45,19 @@ class Keep:
         """Only the best can be kept, and only by a metric that training reports."""
         if self.what.text != "best":
             yield Diagnostic("X0401", f"`keep {self.what}`: only `best` can be kept", self.what.span, "expected `best`")
-        if self.by.text not in METRICS:
-            helps = did_you_mean(self.by.text, METRICS) or (f"metrics: {', '.join(METRICS)}",)
+        known = kept_metrics()
+        if self.by.text not in known:
+            helps = did_you_mean(self.by.text, known) or (f"metrics: {', '.join(known)}",)
             yield Diagnostic("X0204", f"`{self.by}` is no metric of training", self.by.span, "unknown", helps=helps)
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Kept]:
         """Nothing to settle: `train` reads it."""
-        return Choice(values={"by": self.by.text})
+        return Choice(Kept(self.by.text))
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Kept]) -> Edit:
         """No change of structure."""
         return Edit()
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Kept]) -> tuple[Claim, ...]:
         """Nothing to claim."""
         return ()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from netxform.errors import Diagnostic, NetxformError, Span, fail
 from netxform.graph.edits import Assign, Bias, Edit
 from netxform.graph.layer_spec import Invocation
-from netxform.language.choice import Choice
+from netxform.language.choice import AS_TEXT, HIDDEN, IF_KNOWN, Choice, Part, Values, named
 from netxform.language.claims import Claim, LossChange, MaskedTwin, Sparse, Untouched
 from netxform.language.laws import Contract
-from netxform.language.values import Limit, Name, Selection
+from netxform.language.values import Limit, Name, Selection, compare
 from netxform.language.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
+from netxform.language.work import Training
+from netxform.pruning.needs import SCORES
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
+    from netxform.pruning.removal import Sign, Wanted
+    from netxform.pruning.unstructured import Sparsity
 
 _BUDGETS = ("params", "macs", "flops", "bytes", "latency")
 _MEASURES = ("saliency", "score", "activation", "zeros", "magnitude")
@@ -27,6 +31,75 @@ class Stop:
     """`stop_if val_accuracy < 90%`: the rounds end before the one after which this holds."""
 
     limit: Limit = comparison()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning(Values):
+    """What every kind of pruning chooses: the indices that go, by index set, and what trains in between."""
+
+    removed: Mapping[str, Sequence[int]] = field(metadata=HIDDEN)
+    recover: tuple[Training, ...] = field(metadata=HIDDEN)
+
+    @property
+    def trains(self) -> bool:
+        """Between the rounds."""
+        return bool(self.recover)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open(Pruning):
+    """What is asked for, before weights and data say which indices go; `curvature`: where Gauss–Newton is exact."""
+
+    curvature: str | None = field(default=None, metadata=IF_KNOWN | named("gauss-newton"))
+    by: str
+    index_sets: int
+    wanted: Wanted = field(metadata=HIDDEN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal(Pruning):
+    """The indices that go: see `pruning.iterative.Pruned`; `assigned` are tensors that were computed anew."""
+
+    curvature: str | None = field(default=None, metadata=IF_KNOWN | named("gauss-newton"))
+    by: str
+    score: str
+    index_sets: int
+    indices: Part = field(metadata=AS_TEXT)
+    biases: tuple[str, ...] = field(metadata=HIDDEN)
+    mixes: tuple[str, ...] = field(metadata=HIDDEN)
+    assigned: tuple[str, ...] = field(metadata=HIDDEN)
+    twin: bool = field(metadata=HIDDEN)
+    means: tuple[tuple[str, int, str], ...] = field(metadata=HIDDEN)
+    data: str | None
+    samples: int
+    predicted: float | None
+    error: float | None
+    wanted: Wanted = field(metadata=HIDDEN)
+    latency: str | None = field(default=None, metadata=IF_KNOWN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenWeights(Pruning):
+    """The tensors whose single weights may go, and what is asked for."""
+
+    by: str
+    tensors: int
+    weights: tuple[str, ...] = field(metadata=HIDDEN)
+    data: str | None
+    wanted: Sparsity = field(metadata=HIDDEN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zeros(OpenWeights):
+    """The zeros: how many of how many, in which tensors, and every tensor that is another one now."""
+
+    zeros: Part = field(metadata=AS_TEXT)
+    assigned: tuple[str, ...] = field(metadata=HIDDEN)
+    changed: tuple[str, ...]
+    sparse: tuple[str, ...]
+    samples: int
+    predicted: float | None
+    error: float | None
 
 
 @verb("prune")
@@ -120,7 +193,7 @@ class Prune:
 
     def _single(self, span: Span) -> Iterator[Diagnostic]:
         """What single weights have no meaning for is refused, not passed over."""
-        if self.by.name not in ("obd", "obd-weights", "magnitude"):
+        if self.by.name not in SCORES or SCORES.find(self.by.name).single is None:
             helps = ("write `by magnitude` or `by obd-weights`",)
             yield Diagnostic(
                 "X0412", f"`{self.by.name}` scores no single weights", self.by.span, "index sets alone", helps=helps
@@ -141,12 +214,11 @@ class Prune:
             helps = ("write `by magnitude`",) if other else ("write `score < …`",)
             yield Diagnostic("X0412", f"`{limit.name}` is not what single weights are scored by", limit.span, "", helps=helps)
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Open] | Choice[OpenWeights]:
         """Find the index sets; estimate the sizes by taking the same share of each."""
-        from netxform.pruning.removal import Wanted, candidates, estimate
-        from netxform.pruning.scores import WITHOUT_DATA, known
+        from netxform.pruning.removal import Wanted, candidates, estimate, locked
 
-        known(self.by.name)
+        kind = SCORES.find(self.by.name)
         if self.granularity != "channel":
             return self._weights(network, scope)
         inside = None if self.selection is None else scope.modules_of(self.selection)
@@ -158,12 +230,12 @@ class Prune:
                 f"nothing in `{self.selection or 'the network'}` may be pruned",
                 self.selection.span if self.selection is not None else scope.span,
                 "all of it is locked",
-                notes=_locked(network, inside),
+                notes=locked(network, inside),
                 helps=("`netxform ls SPEC --axes` shows what is free",),
             )
         limit = self._limit(scope)
         data = None
-        if self.by.name not in WITHOUT_DATA or self.compensate != "none" or self._measure() in ("zeros", "activation"):
+        if kind.data or self.compensate != "none" or self._measure() in ("zeros", "activation"):
             data = scope.data(None if self.over is None else self.over.text, scope.span).name
         else:
             data = self._other_data(scope)
@@ -173,37 +245,42 @@ class Prune:
             self.loss, self.output, scope.seed if self.seed is None else self.seed,
             self.until is not None and self.until.name == "latency" and self.until.of is not None,
         )  # fmt: skip
-        recover = [t.resolve(network, scope).work for t in self.recover]
+        recover = self._trainings(network, scope)
         removed = estimate(network, wanted)
+        curvature = None
         if self.by.name == "obd" and self.by.keywords.get("method") != "exact":
             from netxform.pruning.exactness import described
             from netxform.pruning.gates import gates
 
-            curvature = {"gauss-newton": described(network, gates(network))}
-        else:
-            curvature = dict[str, str]()
-        how = curvature | {"by": str(self.by), "index sets": len(names), "wanted": wanted, "recover": recover}
+            curvature = described(network, gates(network))
+        values = Open(
+            removed=removed, recover=recover, curvature=curvature, by=str(self.by), index_sets=len(names), wanted=wanted
+        )
         text = "which indices go needs weights" + (f" and {self.samples} samples of `{data}`" if data else "")
         if wanted.threshold is not None:
             text += "; how many as well"
         origins = {} if self.normalise is not None else {"normalise": f"{wanted.normalise}, for {self.by.name}"}
-        return Choice(
-            targets=(str(self.selection or "**"),), values=how | {"removed": removed}, origins=origins,
-            warnings=warnings, provisional=text,
-        )  # fmt: skip
+        return Choice(values, (str(self.selection or "**"),), origins, warnings=warnings, provisional=text)
+
+    def _trainings(self, network: Network, scope: Scope) -> tuple[Training, ...]:
+        """What `recover` trains."""
+        found = tuple(t.resolve(network, scope).work for t in self.recover)
+        if any(not isinstance(w, Training) for w in found):
+            raise fail("X0404", "`recover` takes statements that train", scope.span, "something else")
+        return cast("tuple[Training, ...]", found)
 
     def _measure(self) -> str:
         limit = self.below or self.where
         return "" if limit is None else limit.name
 
-    def _threshold(self) -> tuple[str, str, float] | None:
+    def _threshold(self) -> tuple[str, Sign, float] | None:
         limit = self.below or self.where
         return None if limit is None else (limit.name, limit.op, float(limit.value))
 
     def _normalise(self) -> Any:
         if self.normalise is not None:
             return self.normalise
-        return "mean" if self.by.name in ("magnitude", "bn-scale", "activation") and self.ranking == "global" else "none"
+        return SCORES.find(self.by.name).normalise if self.ranking == "global" else "none"
 
     def _limit(self, scope: Scope) -> tuple[str, float] | None:
         if self.until is None:
@@ -220,14 +297,14 @@ class Prune:
             raise fail("X0402", "a share of what?", self.until.span, helps=(f"write `{self.until} of base`",))
         return self.until.name, value
 
-    def _weights(self, network: Network, scope: Scope) -> Choice:
+    def _weights(self, network: Network, scope: Scope) -> Choice[OpenWeights]:
         from netxform.pruning.unstructured import Sparsity, weights_in
 
         names = weights_in(network, scope.modules_of(self.selection) if self.selection else None)
         if not names:
             raise fail("X0331", "there are no weights of Linear or Conv layers here", scope.span, "nothing to prune")
-        by = "obd-weights" if self.by.name == "obd" else self.by.name
-        if by == "obd-weights":
+        by = SCORES.find(self.by.name).single or self.by.name
+        if SCORES.find(by).data:
             data = scope.data(None if self.over is None else self.over.text, scope.span).name
         else:
             data = self._other_data(scope)
@@ -235,10 +312,17 @@ class Prune:
         below = None if limit is None else (limit.op, float(limit.value))
         wanted = Sparsity(by, 0.5 if self.amount is None else self.amount, below, self.granularity == "2:4", self.ranking,
                           self.step, data, self.samples, self.loss)  # fmt: skip
-        recover = [t.resolve(network, scope).work for t in self.recover]
-        values = {"by": by, "tensors": len(names), "weights": names, "data": data, "removed": {}, "wanted": wanted}
-        text = "which weights go needs weights" + (f" and {self.samples} samples of `{data}`" if by == "obd-weights" else "")
-        return Choice((str(self.selection or "**"),), values | {"recover": recover}, provisional=text)
+        values = OpenWeights(
+            removed={},
+            recover=self._trainings(network, scope),
+            by=by,
+            tensors=len(names),
+            weights=names,
+            data=data,
+            wanted=wanted,
+        )
+        text = "which weights go needs weights" + (f" and {self.samples} samples of `{data}`" if SCORES.find(by).data else "")
+        return Choice(values, (str(self.selection or "**"),), provisional=text)
 
     def _other_data(self, scope: Scope) -> str | None:
         """Where the score needs no data: what the change of the loss is measured on, if anything is declared for it."""
@@ -249,52 +333,68 @@ class Prune:
         except NetxformError:
             return None
 
-    def settle(self, network: Network, choice: Choice, material: Material) -> Choice:
+    def settle(
+        self, network: Network, choice: Choice[Open | OpenWeights], material: Material
+    ) -> Choice[Removal] | Choice[Zeros]:
         """Score, rank, remove; in rounds, if asked for."""
-        from netxform.pruning.iterative import settle
+        from netxform.pruning.iterative import prune
         from netxform.pruning.unstructured import zero_weights
 
-        stops = [s.limit for s in self.stops]
-        if self.granularity != "channel":
-            return zero_weights(network, choice, material, choice.values["wanted"], choice.values["recover"], stops)
-        return settle(network, choice, material, choice.values["wanted"], choice.values["recover"], stops)
+        v = choice.values
+        if isinstance(v, OpenWeights):
+            made = zero_weights(network, v.weights, v.wanted, v.recover, self._broken, material)
+            names = tuple(made.tensors)
+            zeros = Zeros(
+                removed={}, recover=v.recover, by=v.by, tensors=v.tensors, weights=v.weights, data=v.data, wanted=v.wanted,
+                zeros=Part(made.zeros, made.count), assigned=names, changed=names, sparse=made.sparse,
+                samples=v.wanted.samples, predicted=made.predicted, error=None,
+            )  # fmt: skip
+            return choice.settled(zeros, made.tensors, made.metrics, made.notes)
+        found = prune(network, v.wanted, v.recover, self._broken, material)
+        means = {name for _, _, name in found.means}
+        times = "{:.3g} ms → {:.3g} ms on this machine, at the captured batch"
+        values = Removal(
+            removed=found.removed, recover=v.recover, curvature=v.curvature, by=v.by, score=found.score,
+            index_sets=v.index_sets, indices=Part(sum(map(len, found.removed.values())), found.total), biases=found.biases,
+            mixes=found.mixes, assigned=tuple(n for n in found.tensors if n not in means), twin=found.twin, means=found.means,
+            data=v.wanted.data, samples=found.samples, predicted=found.predicted, error=found.error, wanted=v.wanted,
+            latency=None if found.latency is None else times.format(*found.latency),
+        )  # fmt: skip
+        return choice.settled(values, found.tensors, found.metrics, found.notes)
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def _broken(self, metrics: Mapping[str, float]) -> str | None:
+        """The first `stop_if` that holds, with what was measured. Raises NetxformError X0602 for what nothing measures."""
+        for limit in (s.limit for s in self.stops):
+            if limit.name not in metrics:
+                raise fail("X0602", f"`stop_if {limit}`: nothing measures it", limit.span, "not measured by `recover`")
+            if compare(limit.op, metrics[limit.name], limit.value):
+                return f"`{limit}` ({metrics[limit.name]:.4g})"
+        return None
+
+    def rewrite(self, network: Network, choice: Choice[Pruning]) -> Edit:
         """One reindexing, biases where a compensation needs them, and the tensors that were computed."""
         from netxform.axes.index_maps import Reindex
         from netxform.pruning.removal import maps_of
 
         v = choice.values
-        maps = maps_of(network, v["removed"])
+        maps = maps_of(network, v.removed)
         operations: list[Any] = [Reindex(maps)] if maps else []
-        if v.get("biases"):
-            operations.append(Bias(tuple(v["biases"])))
-        if v.get("assigned"):
-            operations.append(Assign(tuple(v["assigned"])))
+        if isinstance(v, Removal) and v.biases:
+            operations.append(Bias(v.biases))
+        if isinstance(v, Removal | Zeros) and v.assigned:
+            operations.append(Assign(v.assigned))
         return Edit(tuple(operations), choice.tensors)
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Pruning]) -> tuple[Claim, ...]:
         """The masked twin, and the change of the loss; nothing before the choice is final."""
-        v: Mapping[str, Any] = choice.values
+        v = choice.values
         claims: list[Claim] = []
-        if v.get("sparse"):
-            zeros = int(v["zeros"].partition(" ")[0])
-            claims.append(Untouched(tuple(v["changed"])))
-            claims.append(Sparse(tuple(v["sparse"]), zeros, self.granularity == "2:4"))
-        if v.get("twin"):
-            removed = tuple((n, tuple(i)) for n, i in v["removed"].items())
-            claims.append(MaskedTwin(removed, tuple(v["mixes"]), tuple(tuple(m) for m in v["means"])))
-        if v.get("data") and not choice.provisional:
-            claims.append(LossChange(v["data"], v["samples"], self.loss, v["predicted"], v["error"], self.output))
+        if isinstance(v, Zeros) and v.sparse:
+            claims.append(Untouched(v.changed))
+            claims.append(Sparse(v.sparse, v.zeros.count, self.granularity == "2:4"))
+        if isinstance(v, Removal) and v.twin:
+            removed = tuple((n, tuple(i)) for n, i in v.removed.items())
+            claims.append(MaskedTwin(removed, v.mixes, v.means))
+        if isinstance(v, Removal | Zeros) and v.data is not None:
+            claims.append(LossChange(v.data, v.samples, self.loss, v.predicted, v.error, self.output))
         return tuple(claims)
-
-
-def _locked(network: Network, inside: Sequence[str] | None) -> tuple[str, ...]:
-    """Why the axes of the selection's tensors are locked, each reason once."""
-    from netxform.axes.infer import types_of
-    from netxform.axes.reindex import axes_of
-
-    owners = None if inside is None else set(inside)
-    first = types_of(network).names
-    held = {first[n] for n in first if owners is None or n.rpartition(".")[0] in owners}
-    return tuple(dict.fromkeys(a.locked for a in axes_of(network) if a.locked and any(n in held for n, _ in a.sites)))[:4]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from netxform.errors import Diagnostic, Span
 from netxform.graph.edits import Edit
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract
 from netxform.language.values import Count, Name
@@ -16,6 +16,15 @@ from netxform.language.verb import Scope, key, operand, prep, verb
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
+
+
+@dataclass(frozen=True)
+class Recorded(Values):
+    """What a point of the trajectory is, on how many samples, after how many epochs each."""
+
+    what: str
+    samples: int
+    every: int
 
 
 @verb("record", setting=True)
@@ -56,16 +65,16 @@ class Record:
         if self.samples < 1:
             yield Diagnostic("X0406", f"`samples` is at least 1, not {self.samples}", span, "no sample")
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Recorded]:
         """Nothing to settle: `train` reads it."""
         if self.on is not None:
             scope.data(self.on.text, self.on.span)
-        return Choice(values={"what": self.what, "samples": self.samples, "every": self.every.value})
+        return Choice(Recorded(self.what, self.samples, self.every.value))
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Recorded]) -> Edit:
         """No change of structure."""
         return Edit()
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Recorded]) -> tuple[Claim, ...]:
         """Nothing to claim."""
         return ()

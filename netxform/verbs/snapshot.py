@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from netxform.graph.edits import Edit
-from netxform.language.choice import Choice
+from netxform.language.choice import Choice, Values
 from netxform.language.claims import Claim, SameOutputs
 from netxform.language.laws import Contract
 from netxform.language.values import Name
@@ -32,14 +32,14 @@ class Snap:
     name: Name = operand()
     contract: ClassVar[Contract] = Contract.EXACT
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Values]:
         """The name is free."""
-        return Choice(targets=(self.name.text,), work=Snapshot(self.name.text))
+        return Choice(Values(), (self.name.text,), work=Snapshot(self.name.text))
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Values]) -> Edit:
         """No change of structure."""
         return Edit()
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Values]) -> tuple[Claim, ...]:
         """Nothing has changed."""
         return (SameOutputs(),)

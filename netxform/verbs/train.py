@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from netxform.graph.edits import Edit
 from netxform.language.choice import Choice
-from netxform.language.claims import Claim, Untouched, ZerosHeld
+from netxform.language.claims import Claim
 from netxform.language.laws import Contract
-from netxform.language.learning import Head, Learning, LossName, planned
+from netxform.language.learning import Head, Learning, Lesson, planned, trained_law
+from netxform.language.methods import LossName
 from netxform.language.values import Count, Selection
-from netxform.language.verb import Scope, key, lines, operand, prep, verb
+from netxform.language.verb import Control, Role, Scope, key, lines, operand, prep, verb
+from netxform.syntax import ast
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
@@ -58,17 +60,21 @@ class Train(Learning):
     loss: LossName = key("cross_entropy")
     heads: tuple[Head, ...] = lines("head", Head)
     contract: ClassVar[Contract] = Contract.TRAINING
+    role: ClassVar[Role] = Role.TRAINS
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def control(self, kind: Control) -> Train:
+        """From scratch everything is trained alike."""
+        return replace(self, selection=Selection(ast.Path("**")), groups=()) if kind == "scratch" else self
+
+    def resolve(self, network: Network, scope: Scope) -> Choice[Lesson]:
         """Name the tensors that will change, and settle every setting."""
-        work, values, origins = planned(self, network, scope, self.selection, self.length, self.loss, self.heads)
-        return Choice(targets=(str(self.selection),), values=values, origins=origins, work=work)
+        work, lesson, origins = planned(self, network, scope, self.selection, self.length, self.loss, self.heads)
+        return Choice(lesson, (str(self.selection),), origins, work=work)
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Lesson]) -> Edit:
         """No change of structure."""
         return Edit()
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Lesson]) -> tuple[Claim, ...]:
         """Whatever was not trained has the same bits; zeros that are held are zeros."""
-        held = (ZerosHeld(choice.work.held),) if choice.work.held else ()
-        return (Untouched((*choice.work.parameters, *choice.work.buffers)), *held)
+        return trained_law(choice)

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from netxform.errors import fail
 from netxform.graph.edits import Edit, Trainable
-from netxform.language.choice import Choice
+from netxform.language.choice import HIDDEN, Choice, Values
 from netxform.language.claims import Claim, SameOutputs
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
-from netxform.language.verb import Scope, key, operand, verb
+from netxform.language.verb import Role, Scope, key, operand, verb
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
+
+
+@dataclass(frozen=True)
+class Thawed(Values):
+    """What moves again from here on, by name."""
+
+    parameters: tuple[str, ...] = field(metadata=HIDDEN)
+    norms: tuple[str, ...] = field(metadata=HIDDEN)
+    bn: str
+
+    def lines(self) -> tuple[str, ...]:
+        """How many, then the rest."""
+        norms = f", {len(self.norms)} BatchNorm" if self.norms else ""
+        return (f"{len(self.parameters)} parameters{norms}", *super().lines())
 
 
 @verb("unfreeze")
@@ -33,8 +47,9 @@ class Unfreeze:
     selection: Selection = operand()
     bn: Literal["eval", "train"] = key("train")
     contract: ClassVar[Contract] = Contract.EXACT
+    role: ClassVar[Role] = Role.FREEZES
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Thawed]:
         """Name the frozen tensors and norms of the selection."""
         from netxform.graph.frozen import frozen_norms
 
@@ -50,15 +65,12 @@ class Unfreeze:
                 self.selection.span,
                 "already trainable",
             )
-        return Choice(
-            targets=(str(self.selection),),
-            values={"parameters": parameters, "norms": norms, "bn": self.bn},
-        )
+        return Choice(Thawed(tuple(parameters), tuple(norms), self.bn), (str(self.selection),))
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Thawed]) -> Edit:
         """Flags only; frozen norms become ordinary ones."""
-        return Edit((Trainable(tuple(choice.values["parameters"]), True, tuple(choice.values["norms"])),))
+        return Edit((Trainable(choice.values.parameters, True, choice.values.norms),))
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Thawed]) -> tuple[Claim, ...]:
         """Same outputs."""
         return (SameOutputs(),)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from netxform.errors import Diagnostic, NetxformError, Span, fail
 from netxform.graph.edits import Edit
-from netxform.language.choice import Choice
+from netxform.language.choice import HIDDEN, Choice, Values
 from netxform.language.claims import Claim, SameFunction
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
@@ -18,8 +18,23 @@ from netxform.language.verb import Scope, factor, key, operand, prep, verb
 
 if TYPE_CHECKING:
     from netxform.axes.algebra import Atom, Dim
+    from netxform.axes.index_maps import Fill, Scale
     from netxform.axes.reindex import Axis
     from netxform.graph.network import Network
+
+Mode: TypeAlias = Literal["zero", "copy"]
+
+
+@dataclass(frozen=True)
+class Wider(Values):
+    """The maps from new indices to old ones by axis, in words too; the factors of the consumers, and the rows that are new."""
+
+    maps: Mapping[str, tuple[int, ...]] = field(metadata=HIDDEN)
+    widths: tuple[str, ...]
+    mode: Mode
+    scales: tuple[Scale, ...] = field(metadata=HIDDEN)
+    fills: tuple[Fill, ...] = field(metadata=HIDDEN)
+    noise: float
 
 
 @verb("widen")
@@ -48,7 +63,7 @@ class Widen:
     selection: Selection = operand()
     times: float | None = factor()
     to: int | None = prep("to")
-    mode: Literal["zero", "copy"] | None = key(None)
+    mode: Mode | None = key(None)
     share: Literal["unequal", "equal"] = key("unequal")
     along: Literal["outer", "inner"] | None = key(None)
     noise: float = key(0.0)
@@ -62,7 +77,7 @@ class Widen:
         if (self.times is not None and self.times < 1) or (self.to is not None and self.to < 1):
             yield Diagnostic("X0406", "`widen` makes wider", span, "smaller than it is", helps=("to remove, use `prune`",))
 
-    def resolve(self, network: Network, scope: Scope) -> Choice:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Wider]:
         """Choose the index sets, their new sizes and their maps; check every condition of exactness."""
         from netxform.axes.reindex import axes_of
 
@@ -87,15 +102,15 @@ class Widen:
         self._exact(network, maps, axes, mode)
         scales, fills = _edits(network, maps, weights, mode, rng, self.noise)
         return Choice(
+            Wider(
+                {axes[a].name: tuple(m) for a, m in maps.items()},
+                tuple(f"{axes[a].name}: {a.size} → {len(m)}" for a, m in maps.items()),
+                mode,
+                scales,
+                fills,
+                self.noise,
+            ),
             targets=(str(self.selection),),
-            values={
-                "maps": {axes[a].name: m for a, m in maps.items()},
-                "widths": [f"{axes[a].name}: {a.size} → {len(m)}" for a, m in maps.items()],
-                "mode": mode,
-                "scales": scales,
-                "fills": fills,
-                "noise": self.noise,
-            },
             origins={"mode": "the axes allow it" if mode == "zero" else "a norm runs over the axis"}
             if self.mode is None
             else {},
@@ -169,7 +184,7 @@ class Widen:
                     )
                 chosen[atom] = int(new)
 
-    def _mode(self, network: Network, chosen: Mapping[Atom, int], axes: Mapping[Atom, Axis]) -> str:
+    def _mode(self, network: Network, chosen: Mapping[Atom, int], axes: Mapping[Atom, Axis]) -> Mode:
         if self.mode is not None:
             return self.mode
         return "copy" if any(a.mixed for a in chosen) else "zero"
@@ -213,18 +228,16 @@ class Widen:
             "X0322", f"`{self.selection}` cannot be widened exactly: {why}", self.selection.span, f"seen at `{at}`", helps=helps
         )
 
-    def rewrite(self, network: Network, choice: Choice) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Wider]) -> Edit:
         """One reindexing, with the factors and the new rows."""
         from netxform.axes.index_maps import Reindex
 
         v = choice.values
-        if not v["maps"]:
-            return Edit()
-        return Edit((Reindex(tuple((n, tuple(m)) for n, m in v["maps"].items()), tuple(v["scales"]), tuple(v["fills"])),))
+        return Edit((Reindex(tuple(v.maps.items()), v.scales, v.fills),)) if v.maps else Edit()
 
-    def law(self, choice: Choice) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Wider]) -> tuple[Claim, ...]:
         """The same function."""
-        return (SameFunction(choice.values["noise"]),)
+        return (SameFunction(choice.values.noise),)
 
 
 def _one_size(network: Network, chosen: dict[Atom, int]) -> None:
@@ -262,7 +275,7 @@ def _inner(network: Network, atom: Atom) -> bool:
 def _output(network: Network, path: str) -> list[Dim]:
     """The type of the module's output value, or of the tensor that a module without a call hands out; empty for none."""
     from netxform.axes.infer import types_of
-    from netxform.axes.rules.operations import Typed
+    from netxform.axes.rules.context import Typed
     from netxform.graph.network import exit_nodes
 
     module = network.module.get_submodule(path)
@@ -334,7 +347,7 @@ def _edits(
     mode: str,
     rng: random.Random,
     noise: float,
-) -> tuple[list[Any], list[Any]]:
+) -> tuple[tuple[Scale, ...], tuple[Fill, ...]]:
     """Factors for the consumers, random values for the new rows of producers."""
     from netxform.axes.algebra import positions
     from netxform.axes.index_maps import Fill, Scale
@@ -373,4 +386,4 @@ def _edits(
             marks = along(dim, maps, {atom: [m + 1.0 for m in fresh]})
             rows = tuple(p for p, m in enumerate(marks) if m > 1.0)
             fills.append(Fill(tensor, axis, rows, rng.randrange(2**31), noise if mode == "copy" else None))
-    return [Scale(t, a, tuple(f)) for (t, a), f in scales.items()], fills
+    return tuple(Scale(t, a, tuple(f)) for (t, a), f in scales.items()), tuple(fills)

@@ -88,7 +88,7 @@ def test_a_bundle_verifies_and_loads(made: Path) -> None:
     assert model.head.out.weight.requires_grad
     # the loaded model is a subject again
     plan = nx.plan(f'model net = "{made.name}"\nunfreeze conv1', root=made.parent)
-    assert plan.steps[0].choice.values["parameters"]
+    assert plan.steps[0].choice.values.entries()["parameters"]
 
 
 def test_same_spec_same_bytes(made: Path, tmp_path: Path) -> None:

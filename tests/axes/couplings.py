@@ -254,6 +254,33 @@ def _channel_argmax(a: Tensor, b: Tensor) -> Tensor:
 
 
 @net()
+def _channel_max_by_axis(a: Tensor, b: Tensor) -> Tensor:
+    return a * torch.max(b, axis=1, keepdim=True)[1]
+
+
+@net()
+def _mask_of_another(a: Tensor, b: Tensor) -> Tensor:
+    a = a.clone()
+    a[b > 0] = 0.0
+    return a
+
+
+@net()
+def _axes_exchanged_by_name(a: Tensor, b: Tensor) -> Tensor:
+    return torch.swapaxes(torch.swapaxes(a, axis0=1, axis1=3).relu(), axis0=1, axis1=3) + b
+
+
+@net()
+def _moved_in_a_matrix(a: Tensor, b: Tensor) -> Tensor:
+    return a * (a.mean((2, 3)).movedim(0, 1).softmax(0).movedim(1, 0))[:, :, None, None] + b
+
+
+@net()
+def _several_moved(a: Tensor, b: Tensor) -> Tensor:
+    return a.movedim((1, 2), (3, 1)).relu().movedim((3, 1), (1, 2)) + b
+
+
+@net()
 def _shuffle_by_view(a: Tensor, b: Tensor) -> Tensor:
     n, c, h, w = a.shape
     return a.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w) + b

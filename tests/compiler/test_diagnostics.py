@@ -168,7 +168,7 @@ def test_use_with_a_namespace(tmp_path: Path) -> None:
 
 def test_selections_of_every_form() -> None:
     def frozen(selection: str) -> set[str]:
-        return set(nx.plan(NET + f"freeze {selection}").steps[0].choice.values["parameters"])
+        return set(nx.plan(NET + f"freeze {selection}").steps[0].choice.values.entries()["parameters"])
 
     everything = frozen("**")
     assert frozen("layer4") == frozen("layer4.**") == {n for n in everything if n.startswith("layer4")}

@@ -1,94 +1,114 @@
-"""Statement by statement on the twin: costs follow on from each other, decisions are made where their turn comes."""
+"""Planning as a walk over states: it can go on from any statement, and nothing that it has made changes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-import netxform as nx
-from netxform.zoo.cnn import SmallCNN
+from netxform.api import prepare_spec
+from netxform.compiler.conditions import judge
+from netxform.compiler.plan import Check, Step
+from netxform.compiler.resolve import Planned
+from netxform.errors import NetxformError
+from netxform.graph.cost import Cost
+from netxform.syntax import ast
+from netxform.syntax.parse import parse
 
-NET = 'model net = zoo.smallcnn() input="1x1x8x8"\n'
-DATA = "data d = sklearn.digits(train=400)\n"
-STATEMENTS = [
-    "cut at layer4",
-    "freeze conv1",
-    "widen conv2 x2",
-    "factorize fc1 using svd rank=4",
-    "prune conv3 by magnitude amount=25%",
-]
-
-
-def code_of(text: str) -> str:
-    with pytest.raises(nx.NetxformError) as caught:
-        nx.plan(text)
-    return caught.value.diagnostics[0].code
-
-
-@given(st.lists(st.sampled_from(STATEMENTS), min_size=1, max_size=3, unique=True))
-@settings(max_examples=15)
-def test_each_statement_begins_at_the_cost_where_the_last_one_ended(statements: list[str]) -> None:
-    statements = sorted(statements, key=lambda s: s.startswith("cut"))  # what is cut off cannot be factorized behind it
-    plan = nx.plan(NET + "\n".join(statements))
-    assert [s.text for s in plan.steps] == statements
-    ends = [plan.base, *(s.after for s in plan.steps)]
-    assert all(step.before == end for step, end in zip(plan.steps, ends, strict=False))
-    assert plan.final == ends[-1]
+TEXT = """model net = zoo.smallcnn() input="1x1x8x8"
+data d = sklearn.digits(train=64)
+let early = conv1 | conv2
+stage one { freeze early; each m in early { unfreeze m }; freeze early }
+snapshot was
+if params > 10 { prune conv2 by magnitude amount=50% } else { freeze ** }
+assert params < 1e9
+cut at layer4
+attach head classes=10
+unfreeze early
+"""
 
 
-def test_planning_is_a_function_of_the_text() -> None:
-    text = NET + "widen conv2 x2; factorize fc1 using svd rank=4"
-    assert nx.plan(text).digest() == nx.plan(text).digest()
-    assert nx.plan(text).digest() != nx.plan(text.replace("rank=4", "rank=5")).digest()
+@pytest.fixture(scope="module")
+def planned() -> Planned:
+    return prepare_spec(TEXT).planned
 
 
-def test_the_plan_leaves_the_model_alone() -> None:
-    model = SmallCNN()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    nx.plan("cut at layer4; freeze body; attach head classes=3", model=model, example_inputs=torch.zeros(1, 1, 8, 8))
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert model.training and all(p.requires_grad for p in model.parameters())
+def test_it_goes_on_from_any_place(planned: Planned) -> None:
+    digest = planned.plan.digest()
+    for i, place in enumerate(planned.places):
+        ahead = [p.item for p in planned.resolver.onward(place.behind, place.rest)]
+        assert ahead == list(planned.plan.items[i + 1 :])
+    assert planned.plan.digest() == digest
 
 
-@pytest.mark.parametrize(("before", "taken"), [("", "freeze conv1"), ("cut at conv2\n", "freeze bn1")])
-def test_an_if_is_decided_by_the_cost_at_its_place(before: str, taken: str) -> None:
-    plan = nx.plan(NET + before + "if params > 50kparams { freeze conv1 } else { freeze bn1 }")
-    assert plan.steps[-1].text == taken
+def test_a_state_is_what_the_statements_before_it_left(planned: Planned) -> None:
+    for before, behind in zip(planned.places, planned.places[1:], strict=False):
+        assert before.behind.network is behind.before.network
+    steps = [p for p in planned.places if isinstance(p.item, Step)]
+    assert [p.before.count for p in planned.places] == list(range(len(planned.places)))
+    assert [p.item.stage for p in steps[:5]] == ["one", "one", "one", "one", None]
+    snapshot, cut, attach = (next(p for p in steps if p.item.verb == v) for v in ("snapshot", "cut", "attach"))
+    assert not snapshot.before.snapshots and set(snapshot.behind.snapshots) == {"was"}
+    assert "fc" not in cut.before.removed and "fc" in cut.behind.removed
+    assert "head" not in attach.before.names and attach.behind.names["head"][0] == "head"
+    assert "early" in steps[0].before.names
 
 
-def test_an_if_that_needs_a_metric_is_refused() -> None:
-    assert code_of(NET + DATA + "if val_accuracy > 0.5 { freeze conv1 }") == "X0315"
+def test_behind_a_provisional_choice_all_is_estimated(planned: Planned) -> None:
+    at = next(i for i, p in enumerate(planned.places) if isinstance(p.item, Step) and p.item.verb == "prune")
+    assert not any(p.before.estimated for p in planned.places[: at + 1])
+    assert all(p.behind.estimated for p in planned.places[at:])
+    check = next(i for i in planned.plan.items if isinstance(i, Check))
+    assert check.held is None and check.seen.endswith("estimated")
 
 
-def test_each_goes_over_the_modules_in_the_order_of_the_network() -> None:
-    plan = nx.plan(NET + "each c in conv{1..3} { freeze c }")
-    assert [s.text for s in plan.steps] == ["freeze `conv1`", "freeze `conv2`", "freeze `conv3`"]
+def test_a_settled_choice_leads_to_another_way(planned: Planned) -> None:
+    walk = planned.walk()
+    seen: list[Any] = []
+    for item in walk:
+        if isinstance(item, Step) and item.verb == "prune":
+            item = walk.settle(replace(item.choice, provisional=""))
+        seen.append(item)
+    assert [i.text for i in seen] == [i.text for i in planned.plan.items]
+    assert not any(i.estimated for i in seen if isinstance(i, Step))
+    assert next(i for i in seen if isinstance(i, Check)).held is True
+    assert any(s.estimated for s in planned.plan.steps)
 
 
-def test_names_are_given_once() -> None:
-    assert code_of(NET + "let a = conv1\nlet a = conv2\nfreeze a") == "X0303"
-    assert code_of(NET + "snapshot net") == "X0303"
+def test_what_fails_behind_a_settled_choice_is_placed() -> None:
+    text = 'model net = zoo.smallcnn() input="1x1x8x8"\nprune conv2 by magnitude amount=50%\nlet found = conv2\nfreeze fc'
+    planned = prepare_spec(text).planned
+    walk = planned.walk()
+    item = next(walk)
+    assert isinstance(item, Step)
+    walk.settle(replace(item.choice, provisional="", defines={"found": ("conv1",)}))
+    with pytest.raises(NetxformError) as caught:
+        next(walk)
+    assert caught.value.diagnostics[0].code == "X0303" and caught.value.diagnostics[0].span.line == 3
 
 
-def test_what_a_verb_defined_shrinks_with_the_network() -> None:
-    plan = nx.plan(NET + "cut at layer4; let inside = body; cut at conv2; freeze body")
-    assert "conv3" in plan.steps[0].choice.defines["body"]
-    frozen = {t for o in plan.steps[-1].edit.operations for t in o.parameters}  # type: ignore[attr-defined]
-    assert frozen and all(t.startswith(("conv1.", "bn1.", "conv2.")) for t in frozen)
+@pytest.mark.parametrize(
+    ("condition", "held"),
+    [
+        ("params < 100", True),
+        ("params < 50% of base", False),
+        ("params <= 60% of base and macs > 5", True),
+        ("val_accuracy > 90%", None),
+        ("val_accuracy > 90% or params < 100", True),
+        ("not params < 100", False),
+        ("val_accuracy > 90% and params > 100", False),
+    ],
+)
+def test_conditions(condition: str, held: bool | None) -> None:
+    statement = parse(f"assert {condition}").statements[0]
+    assert isinstance(statement, ast.Assert)
+    now, base = Cost(60, 10, 240), Cost(100, 10, 400)
+    assert judge(statement.condition, now, base, {})[0] is held
 
 
-def test_asserts_are_judged_where_they_stand() -> None:
-    with pytest.raises(nx.NetxformError) as caught:
-        nx.plan(NET + "assert params < 10params")
-    assert caught.value.exit_code == 3
-    plan = nx.plan(NET + "cut at layer4; assert params < 150kparams")
-    assert plan.items[-1].held is True  # type: ignore[union-attr]
-
-
-def test_what_needs_data_is_estimated_until_it_is_settled() -> None:
-    plan = nx.plan(NET + DATA + "factorize fc1 until params <= 90% of base over d; freeze conv1")
-    assert plan.steps[0].choice.provisional and all(s.estimated for s in plan.steps)
-    deep = nx.plan(NET + DATA + "factorize fc1 until params <= 99% of base gate=none over d; freeze conv1", deep=True)
-    assert not deep.steps[0].choice.provisional
+def test_a_second_name_is_refused_in_its_text() -> None:
+    text = 'model net = zoo.smallcnn() input="1x1x8x8"\nlet a = conv1\nsnapshot net'
+    with pytest.raises(NetxformError) as caught:
+        prepare_spec(text)
+    assert caught.value.diagnostics[0].code == "X0303" and caught.value.sources["<spec>"] == text

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from netxform.capture.capture import capture
 from netxform.errors import NOWHERE, NetxformError
 from netxform.graph.network import Network
-from netxform.language.selector import Removed, World, glob, select, under
+from netxform.language.paths import glob, under
+from netxform.language.selector import Removed, World, select
 from netxform.syntax.parse import parse_expression
 from netxform.zoo.cnn import ResNetSmall
 

@@ -7,11 +7,45 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from netxform.errors import NetxformError
-from netxform.linalg.operator_norms import conv_norm, conv_norm_below, im2col_bound, spectral_norm
+from netxform.linalg.operator_norms import conv_norm, im2col_bound, spectral_norm
 
 small = st.integers(1, 3)
+
+
+def _below(
+    K_OIHW: Tensor,
+    *,
+    stride: tuple[int, int] | int = 1,
+    padding: tuple[int, int] | int = 0,
+    dilation: tuple[int, int] | int = 1,
+    groups: int = 1,
+    size: tuple[int, int],
+    iterations: int = 50,
+    seed: int = 0,
+) -> tuple[float, Tensor]:
+    """A lower bound of the norm of the convolution by power iteration, and the unit input (1×C×H×W) that attains it."""
+    K = K_OIHW.double()
+    s, p, d = ((a, a) if isinstance(a, int) else a for a in (stride, padding, dilation))
+    shape = (1, K.shape[1] * groups, *size)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = x / x.norm()
+    if any(size[a] + 2 * p[a] <= d[a] * (K.shape[2 + a] - 1) for a in (0, 1)):
+        return 0.0, x
+    # the adjoint: a transposed convolution, and what the stride left over at the far edge
+    y = F.conv2d(x, K, stride=s, padding=p, dilation=d, groups=groups)
+    over = [size[a] + 2 * p[a] - d[a] * (K.shape[2 + a] - 1) - 1 - s[a] * (y.shape[2 + a] - 1) for a in (0, 1)]
+    for _ in range(iterations):
+        back = F.pad(F.conv_transpose2d(y, K, stride=s, dilation=d, groups=groups), (0, over[1], 0, over[0]))
+        back = back[:, :, p[0] : p[0] + size[0], p[1] : p[1] + size[1]]
+        length = float(back.norm())
+        if length == 0.0:
+            break
+        x = back / length
+        y = F.conv2d(x, K, stride=s, padding=p, dilation=d, groups=groups)
+    return float(y.norm()), x
 
 
 @given(
@@ -38,7 +72,7 @@ def test_bounds_hold_against_the_worst_input_found(
     O, I, h, w = shape  # noqa: E741
     K = torch.randn(O * groups, I, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     K = K.abs() if kind == "positive" else K * 0.3 ** torch.arange(w) if kind == "decaying" else K
-    below, x = conv_norm_below(K, stride=stride, padding=padding, dilation=dilation, groups=groups, size=size, iterations=60)
+    below, x = _below(K, stride=stride, padding=padding, dilation=dilation, groups=groups, size=size, iterations=60)
     assert x.shape == (1, I * groups, *size) and float(x.norm()) == pytest.approx(1.0)
     if below > 0:
         y = F.conv2d(x, K, stride=stride, padding=padding, dilation=dilation, groups=groups)
@@ -54,7 +88,7 @@ def test_the_bound_is_near_the_truth(stride: int, dilation: int) -> None:
     for seed in range(5):
         K = torch.randn(8, 8, 3, 3, generator=torch.Generator().manual_seed(seed))
         place = {"stride": stride, "padding": dilation, "dilation": dilation, "size": (14, 14)}
-        ratios.append(conv_norm(K, **place) / conv_norm_below(K, **place, iterations=200)[0])
+        ratios.append(conv_norm(K, **place) / _below(K, **place, iterations=200)[0])
     # measured 1.01 to 1.12
     assert sum(ratios) / len(ratios) <= 1.2
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 
 import pytest
+import tensorly as tl
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorly.tenalg import khatri_rao, multi_mode_dot
 from torch import Tensor
 
 from netxform.errors import NetxformError
+from netxform.linalg.cp import _khatri_rao
 from netxform.linalg.svd import spectrum, tails
-from netxform.linalg.tensor import CP, TT, Tucker2, cp, hosvd_bounds, modes_of, tt_matrix, tt_svd, tucker2
+from netxform.linalg.tensor import CP, TT, Tucker2, _by_output, cp, hosvd_bounds, modes_of, tt_matrix, tt_svd, tucker2
 
 seeds = st.integers(0, 1000)
 dims = st.integers(1, 12)
@@ -30,20 +33,34 @@ def kernel(shape: tuple[int, ...], kind: str, seed: int, dtype: torch.dtype = to
     return (K * 0 if kind == "zero" else K).to(dtype)
 
 
+# what the factors stand for, by tensorly: it shares no code with what is tested
+
+
 def of_tucker(t: Tucker2) -> Tensor:
-    return torch.einsum("qr...,oq,ri->oi...", t.core_QRHW.double(), t.U_OQ.double(), t.V_RI.double())
+    factors = [t.U_OQ.double().numpy(), t.V_RI.double().T.numpy()]
+    return torch.from_numpy(multi_mode_dot(t.core_QRHW.double().numpy(), factors, modes=[0, 1]))
 
 
 def of_cp(c: CP) -> Tensor:
-    letters = "abcde"[: len(c.factors)]
-    return torch.einsum(",".join(f"{x}r" for x in letters) + f"->{letters}", *[f.double() for f in c.factors])
+    return torch.from_numpy(tl.cp_to_tensor((None, [f.double().numpy() for f in c.factors])))
 
 
 def of_train(t: TT) -> Tensor:
-    out = t.cores[0].double()
-    for core in t.cores[1:]:
-        out = torch.tensordot(out, core.double(), dims=1)
-    return out.squeeze(0).squeeze(-1)
+    """The train as one tensor; the pairs (o, i) of a matrix's cores stay together."""
+    modes = [n for c in t.cores for n in c.shape[1:-1]]
+    cores = [c.double().reshape(c.shape[0], -1, c.shape[-1]).numpy() for c in t.cores]
+    return torch.from_numpy(tl.tt_to_tensor(cores)).reshape(modes)
+
+
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=4), st.integers(1, 4), seeds)
+@settings(max_examples=30)
+def test_products_of_factors_are_those_of_tensorly(sizes: list[int], rank: int, seed: int) -> None:
+    factors = [kernel((n, rank), "noise", seed + i) for i, n in enumerate(sizes)]
+    assert torch.equal(_khatri_rao(factors, rank), torch.from_numpy(khatri_rao([f.numpy() for f in factors])))
+    K, Q = kernel((*sizes, 3), "noise", seed), 2
+    wanted = tl.tenalg.mode_dot(K.numpy(), kernel((Q, sizes[0]), "noise", seed).numpy(), 0)
+    found = _by_output(K.reshape(sizes[0], -1, 3), kernel((Q, sizes[0]), "noise", seed).mT)
+    assert found.reshape(wanted.shape).numpy() == pytest.approx(wanted, rel=1e-12, abs=1e-12)
 
 
 @given(

@@ -18,8 +18,9 @@ from netxform.graph.network import Network
 from netxform.pruning.curvature import gate_loss, saliency
 from netxform.pruning.exactness import curved
 from netxform.pruning.gates import free, gates, masked
+from netxform.pruning.needs import SCORES
 from netxform.pruning.ranking import Ranking, until
-from netxform.pruning.scores import SCORES, Request, Scores, activity, known, score
+from netxform.pruning.scores import Request, Scores, activity, known, score
 from tests.strategies import networks
 
 EXACT = 1e-10
@@ -278,4 +279,4 @@ def test_a_score_of_the_user() -> None:
         result = nx.apply("model net = zoo.mlp(width=8)\nprune fc1 by mine amount=25%")
     finally:
         del SCORES["mine"]
-    assert result.plan.steps[0].choice.values["removed"] == {"c1": [6, 7]}
+    assert result.plan.steps[0].choice.values.entries()["removed"] == {"c1": [6, 7]}

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netxform as nx
-from netxform.sources.data import _split, from_tensors, load_data
+from netxform.sources.data import from_tensors, load_data
+from netxform.sources.data.parts import split
 from netxform.sources.trust import Trust
 
 
@@ -28,10 +29,10 @@ def rows(part) -> set[bytes]:
 @given(st.lists(st.integers(0, 4), min_size=20, max_size=80), st.integers(0, 99))
 @settings(max_examples=50)
 def test_the_parts_are_disjoint_and_complete(labels: list[int], seed: int) -> None:
-    parts = _split(np.array(labels), 0.2, 0.3, seed)
+    parts = split(np.array(labels), 0.2, 0.3, seed)
     together = np.concatenate(parts)
     assert sorted(together.tolist()) == list(range(len(labels)))
-    again = _split(np.array(labels), 0.2, 0.3, seed)
+    again = split(np.array(labels), 0.2, 0.3, seed)
     assert all((a == b).all() for a, b in zip(parts, again, strict=True))
 
 

@@ -13,8 +13,10 @@ import netxform as nx
 from netxform.codes import CODES
 from netxform.syntax import ast
 from netxform.syntax.format import format as format_text
-from netxform.syntax.parse import _grammar, _mistakes, parse
+from netxform.syntax.parse import parse
 from netxform.syntax.quantity import measure
+from netxform.syntax.recover import mistakes
+from netxform.syntax.tree import grammar
 from tests.strategies import ONE_LINE, SPECS, mutated, programs
 
 
@@ -59,11 +61,11 @@ def test_any_text_gives_a_tree_or_diagnostics(fuzz: int) -> None:
 
 
 def test_the_grammar_has_no_conflict() -> None:
-    source = _grammar("xform.lark")
+    source = grammar("xform.lark")
     lark.Lark(source, parser="lalr", lexer="contextual", strict=True)
 
 
-@pytest.mark.parametrize(("kind", "texts"), _mistakes().items(), ids=lambda v: v[0] if isinstance(v, tuple) else "")
+@pytest.mark.parametrize(("kind", "texts"), mistakes().items(), ids=lambda v: v[0] if isinstance(v, tuple) else "")
 def test_every_kind_of_mistake_is_known_again(kind, texts) -> None:
     code, _, repair = kind
     assert code in CODES

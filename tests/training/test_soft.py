@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from netxform.language.work import SOFT_LOSSES
-from netxform.training.losses import class_rows, count, loss_of, rates
+from netxform.training.losses import class_rows, loss_of
+from netxform.training.metrics import count, rates
 from netxform.training.soft import ensemble, feature_loss, soft_loss
 
 sizes = st.tuples(st.integers(2, 9), st.integers(3, 7), st.integers(0, 2**20))

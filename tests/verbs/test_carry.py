@@ -110,8 +110,8 @@ def test_words_find_their_rows_and_others_are_filled(missing: str, tmp_path: Pat
             assert not torch.equal(table[3], mean)
         case _:
             assert torch.equal(table[3], mean if missing == "mean" else torch.zeros(3))
-    values = result.plan.steps[0].choice.values
-    assert (values["words"], values["found"], values["lacking"]) == (4, 3, ["unheard"])
+    values = result.plan.steps[0].choice.values.entries()
+    assert (values["words"], values["found"], values["lacking"]) == (4, 3, ("unheard",))
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_what_is_taken_has_the_bits_and_the_rest_its_own(tmp_path_factory, model
 def test_names_can_be_mapped_and_shapes_are_compared() -> None:
     head = "model net = zoo.text_gru()\nmodel other = zoo.skipthought()\n"
     result = nx.apply(head + "init gru from other.encoder.gru; init embed from other.embed")
-    assert result.plan.steps[0].choice.values["taken"] == 4
+    assert result.plan.steps[0].choice.values.entries()["taken"] == 4
     mapped = nx.apply(head + "init net - fc from other.embed | other.encoder { map encoder.gru to gru }")
-    assert mapped.plan.steps[0].choice.values["not taken"] == []
+    assert mapped.plan.steps[0].choice.values.entries()["not taken"] == ()
     assert all(
         torch.equal(a, b) for a, b in zip(result.model.state_dict().values(), mapped.model.state_dict().values(), strict=True)
     )
@@ -173,7 +173,7 @@ def test_names_can_be_mapped_and_shapes_are_compared() -> None:
     with pytest.raises(nx.NetxformError, match="partner"):
         nx.apply(head + "init gru from other.out")
     part = nx.plan(head + "init net from other { map encoder.gru to gru }").steps[0].choice
-    assert part.values["not taken"] == ["fc.weight", "fc.bias"]
+    assert part.values.entries()["not taken"] == ("fc.weight", "fc.bias")
     assert "fc.weight" in part.warnings[0]
 
 

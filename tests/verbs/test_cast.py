@@ -109,7 +109,7 @@ def test_small_numbers_are_counted() -> None:
         model[0].weight.fill_(1e-9)  # becomes zero
         model[0].bias.fill_(1e-6)  # is subnormal
     plan = nx.plan("cast float16", model=model, example_inputs=torch.randn(1, 10), deep=True)
-    values = plan.steps[0].choice.values
+    values = plan.steps[0].choice.values.entries()
     assert (values["numbers"], values["subnormal"], values["zeroed"]) == (110, 110, 100)
     assert "too small" in plan.steps[0].choice.warnings[0]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import netxform as nx
-from netxform.factorization.decompositions import FORMS
+from netxform.factorization.decompositions import DECOMPOSITIONS
 from netxform.factorization.geometry import Geometry, geometry
 from netxform.graph.layers import Factored, TTLinear
 from tests.strategies import networks
@@ -60,14 +60,14 @@ def layers(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
     return made.double(), (2, cin, *size)
 
 
-@given(layers(), st.sampled_from(sorted(FORMS)))
+@given(layers(), st.sampled_from(sorted(DECOMPOSITIONS)))
 @settings(max_examples=120)
 def test_at_full_rank_every_form_is_the_layer(made: tuple[nn.Module, tuple[int, ...]], form: str) -> None:
     layer, shape = made
     g = geometry(layer)
     assert isinstance(g, Geometry)
-    assume(FORMS[form].obstacle(g) is None)
-    rank = 10**6 if form != "cp" else FORMS[form].full(g)[0]
+    assume(DECOMPOSITIONS[form].obstacle(g) is None)
+    rank = 10**6 if form != "cp" else DECOMPOSITIONS[form].full(g)[0]
     x = torch.randn(shape, dtype=torch.float64)
     result = nx.apply(f"factorize layer using {form} rank={rank} when_smaller=false", model=One(layer), example_inputs=x)
     with torch.no_grad():
@@ -78,13 +78,13 @@ def test_at_full_rank_every_form_is_the_layer(made: tuple[nn.Module, tuple[int, 
     assert all(k.__module__.startswith("torch.nn") or k is TTLinear for k in kinds)
 
 
-@given(layers(), st.sampled_from(sorted(FORMS)), st.sampled_from([0.3, 0.6, 2]))
+@given(layers(), st.sampled_from(sorted(DECOMPOSITIONS)), st.sampled_from([0.3, 0.6, 2]))
 @settings(max_examples=80)
 def test_no_input_changes_by_more_than_the_bound(made: tuple[nn.Module, tuple[int, ...]], form: str, rank: float) -> None:
     layer, shape = made
     g = geometry(layer)
     assert isinstance(g, Geometry)
-    assume(FORMS[form].obstacle(g) is None)
+    assume(DECOMPOSITIONS[form].obstacle(g) is None)
     x = torch.randn(shape, dtype=torch.float64)
     result = nx.apply(f"factorize layer using {form} rank={rank} when_smaller=false", model=One(layer), example_inputs=x)
     claim = result.certificate["statements"][0]["claims"][0]
@@ -127,7 +127,7 @@ def test_budgets_are_met_and_monotone(cost: str) -> None:
         name = {"flops": "macs"}.get(cost, cost)
         totals = result.certificate["cost"]
         assert totals["after"][name] <= share / 100 * totals["before"][name]
-        seen.append(result.plan.steps[0].choice.values["weighted error"])
+        seen.append(result.plan.steps[0].choice.values.entries()["weighted error"])
     assert seen == sorted(seen)
 
 
@@ -145,7 +145,7 @@ def test_the_plan_marks_what_is_open_and_a_deep_plan_closes_it() -> None:
     assert not deep.steps[0].choice.provisional
     assert deep.steps[0].measured
     result = nx.apply(text)
-    assert deep.steps[0].choice.values["chosen"] == result.plan.steps[0].choice.values["chosen"]
+    assert deep.steps[0].choice.values.entries()["chosen"] == result.plan.steps[0].choice.values.entries()["chosen"]
     assert deep.final == result.plan.final
 
 

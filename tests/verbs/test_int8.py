@@ -105,7 +105,7 @@ def test_a_shared_weight_is_stored_once_or_not_at_all() -> None:
     result = nx.apply("cast int8 keep out", model=model, example_inputs=words(1))
     assert result.model.out.weight is result.model.words.weight
     assert result.model.out.weight.dtype == torch.float32
-    left = result.plan.steps[0].choice.values["left"]
+    left = result.plan.steps[0].choice.values.entries()["left"]
     assert left == {"out": "kept", "words": "it shares its weight with `out`, which is left"}
 
 
@@ -136,7 +136,7 @@ def test_bundles_load_and_verify_without_torchao(name: str, tmp_path: Path, monk
     assert cost["after"]["params"] == cost["before"]["params"]
     sizes = [t.numel() * t.element_size() for t in (*result.model.parameters(), *result.model.buffers())]
     assert cost["after"]["bytes"] == result.plan.steps[0].after.bytes == sum(sizes) < cost["before"]["bytes"]
-    values = result.plan.steps[0].choice.values
+    values = result.plan.steps[0].choice.values.entries()
     before, after = values["bytes before"], values["bytes after"]
     assert cost["before"]["bytes"] - cost["after"]["bytes"] == before - after
     for module in [m for m in sys.modules if m.partition(".")[0] == "torchao"]:
@@ -167,7 +167,7 @@ def test_what_cannot_be_stored_is_refused_or_left() -> None:
         nx.apply("cast int8", model=conv, example_inputs=torch.randn(1, 2, 5, 5))
     assert error.value.diagnostics[0].code == "X0330"
     plan = nx.plan("model net = zoo.smallcnn()\ncast int8 keep fc")
-    left = plan.steps[0].choice.values["left"]
+    left = plan.steps[0].choice.values.entries()["left"]
     assert left["fc"] == "kept"
     assert all("Conv2d" in why for path, why in left.items() if path != "fc")
 

@@ -43,7 +43,7 @@ def test_pruning_is_certified_on_generated_networks(model: nn.Module, what: str,
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in before.items())
     choice = result.plan.steps[0].choice
     assert not choice.provisional
-    if not choice.values["removed"]:
+    if not choice.values.entries()["removed"]:
         with torch.no_grad():  # nothing pruned: the same bits
             assert torch.equal(result.model(x), model(x))
     else:
@@ -72,7 +72,7 @@ def test_channels_that_nobody_reads_go_exactly_and_constant_ones_with_their_mean
     model, x = dead(seed)
     y = torch.arange(30) % 3
     result = nx.apply("prune `0` by obd amount=33.4%", model=model, example_inputs=x[:1], data=(x, y))
-    assert result.plan.steps[0].choice.values["removed"] == {"c1": [1, 4]}
+    assert result.plan.steps[0].choice.values.entries()["removed"] == {"c1": [1, 4]}
     with torch.no_grad():
         assert gap(result.model(x), model(x)) <= 1e-12
     # and the constant channel, scored by how much the readers' inputs vary: only its mean is lost, and that goes into the bias
@@ -153,7 +153,7 @@ def test_rounds_with_recovery_train_in_between_and_can_be_stopped(tmp_path: Path
         torch.equal(a, b) for a, b in zip(result.model.state_dict().values(), again.model.state_dict().values(), strict=True)
     )
     stopped = nx.apply(text + "{ recover { train ** for 1epochs on d }; stop_if val_accuracy < 101% }")
-    assert not stopped.plan.steps[1].choice.values["removed"]
+    assert not stopped.plan.steps[1].choice.values.entries()["removed"]
     assert any("stopped" in w for w in stopped.plan.steps[1].choice.warnings)
 
 
@@ -184,7 +184,7 @@ def test_dead_units_are_found_by_their_zeros() -> None:
     with torch.no_grad():
         model[0].weight[3], model[0].bias[3] = 0, -1.0  # ReLU never lets it through
     result = nx.apply("prune ** where zeros >= 99%", model=model, example_inputs=x[:1], data=(x, torch.arange(30) % 3))
-    assert result.plan.steps[0].choice.values["removed"] == {"c1": [3]}
+    assert result.plan.steps[0].choice.values.entries()["removed"] == {"c1": [3]}
     with torch.no_grad():
         assert gap(result.model(x), model(x)) <= 1e-12
 
@@ -234,9 +234,9 @@ def test_a_latency_budget_chooses_the_same_again(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(module, "_median", seconds)
     text = f"{DIGITS}prune by magnitude until latency <= 50% of base"
-    first = nx.apply(text).plan.steps[0].choice.values
+    first = nx.apply(text).plan.steps[0].choice.values.entries()
     count = len(asked)
-    second = nx.apply(text).plan.steps[0].choice.values
+    second = nx.apply(text).plan.steps[0].choice.values.entries()
     assert len(asked) == count
     assert first["removed"] == second["removed"]
     assert first["latency"] == second["latency"]

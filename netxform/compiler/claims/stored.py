@@ -1,48 +1,78 @@
-"""Claims about half precision and int8, about weights that were carried over and about zeros in weights, measured."""
+"""Claims about weights as they are stored: half precision, int8, weights that were carried over, zeros among them."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from netxform.compiler.evidence import Measured, relative, results
-from netxform.graph.edits import Edit
-from netxform.graph.network import Network
-from netxform.language.claims import Quantized, Rounded, Sparse, Taken, ZerosHeld
-from netxform.language.laws import Evidence
+from netxform.compiler.claims.registry import measures
+from netxform.compiler.claims.training import Hashed, bits_again
+from netxform.compiler.evidence import Case, Measured, digest, tensors
+from netxform.language.claims import Quantized, Rounded, Sparse, Taken
+from netxform.language.laws import Evidence, Real
 from netxform.precision.int8 import EXCESS, worst_step
 from netxform.precision.rounding import HALF, rounding, unit_roundoff
 
 
-def within(before: Network, after: Network, exact: Network, inputs: tuple[Tensor, ...], seed: int, bound: float) -> Measured:
-    """The outputs against those of the network as it was, `exact`: in float64 where it is not huge."""
-    wanted = results(exact, inputs)
-    gap = relative(results(after, inputs), wanted)
-    allowed = bound * (1 + 1e-6)
-    dtype = str(next((p.dtype for p in after.module.parameters()), "")).removeprefix("torch.")
-    count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
-    detail = {"allowed as stored": allowed}
-    evidence = Evidence("relative change of the outputs", allowed, gap, gap <= allowed, count, seed, dtype, detail)
-    return Measured(evidence, {}, reference=wanted)
+class RoundedDetail(Hashed, frozen=True):
+    """How many numbers were rounded; how many came below the normal range, became zero or infinite; the largest of all."""
+
+    sized = True
+
+    numbers: int
+    subnormal: int
+    zeroed: int
+    overflow: int
+    largest: Real
 
 
-def rounded(old: dict[str, Tensor], new: dict[str, Tensor], claim: Rounded, digest: str) -> Measured:
+class QuantizedDetail(Hashed, frozen=True):
+    """The layers, and how many numbers they have."""
+
+    sized = True
+
+    layers: tuple[str, ...]
+    numbers: int
+
+
+class TakenDetail(Hashed, frozen=True):
+    """How many tensors were taken over."""
+
+    tensors: int
+
+
+class SparseDetail(Hashed, frozen=True):
+    """How many zeros there are, and which part of all numbers they are."""
+
+    zeros: int
+    share: Real
+
+
+@measures(Rounded, RoundedDetail, again=bits_again)
+def rounded(claim: Rounded, case: Case) -> Measured:
     """Each weight against what it was: exactly what rounding to nearest gives, and that within the unit roundoff."""
+    old, new = tensors(case.before.module), tensors(case.after.module)
     dtype = HALF[claim.dtype]
     found = rounding([old[n] for n in claim.tensors], dtype)
     right = all(n in new and same(old[n].to(dtype), new[n]) for n in claim.tensors)
     bound = unit_roundoff(dtype)
     held = right and not found.overflow and found.worst <= bound and found.below <= 1.0
-    detail: dict[str, Any] = {"numbers": found.numbers, "subnormal": found.subnormal, "zeroed": found.zeroed}
-    detail |= {"overflow": found.overflow, "largest": found.largest, "digest": digest}
+    detail = RoundedDetail(
+        digest(case.after.module, claim.tensors),
+        numbers=found.numbers,
+        subnormal=found.subnormal,
+        zeroed=found.zeroed,
+        overflow=found.overflow,
+        largest=found.largest,
+    )
     text = f"weights rounded to {claim.dtype}, relative change in the normal range"
-    return Measured(Evidence(text, bound, found.worst, held, 0, 0, claim.dtype, detail), {}, claim.tensors)
+    return Measured(Evidence(text, bound, found.worst, held, 0, 0, claim.dtype, detail), tensors=claim.tensors)
 
 
-def quantized(before: nn.Module, after: nn.Module, claim: Quantized, digest: str) -> Measured:
+@measures(Quantized, QuantizedDetail, again=bits_again)
+def quantized(claim: Quantized, case: Case) -> Measured:
     """Each weight against what it was, in half steps of its row."""
+    before, after = case.before.module, case.after.module
     worst, count = 0.0, 0
     for path in claim.layers:
         old = before.get_parameter(f"{path}.weight").detach()
@@ -52,27 +82,24 @@ def quantized(before: nn.Module, after: nn.Module, claim: Quantized, digest: str
         count += q.numel()
     held = worst <= 1 + EXCESS
     text = "weights moved, in half steps of their row"
-    detail = {"layers": list(claim.layers), "numbers": count, "digest": digest}
-    return Measured(Evidence(text, 1 + EXCESS, worst, held, 0, 0, "int8", detail), {}, claim.tensors)
+    detail = QuantizedDetail(digest(after, claim.tensors), claim.layers, count)
+    return Measured(Evidence(text, 1 + EXCESS, worst, held, 0, 0, "int8", detail), tensors=claim.tensors)
 
 
-def taken(new: dict[str, Tensor], claim: Taken, edit: Edit, digest: str) -> Measured:
+@measures(Taken, TakenDetail, again=bits_again)
+def taken(claim: Taken, case: Case) -> Measured:
     """The tensors against what the Edit brought."""
-    wrong = [n for n in claim.tensors if n not in new or not same(edit.tensors[n], new[n])]
-    detail: dict[str, Any] = {"tensors": len(claim.tensors), "digest": digest}
+    new = tensors(case.after.module)
+    wrong = [n for n in claim.tensors if n not in new or not same(case.edit.tensors[n], new[n])]
+    detail = TakenDetail(digest(case.after.module, claim.tensors), len(claim.tensors))
     evidence = Evidence("tensors taken over, bit for bit", 0.0, float(len(wrong)), not wrong, 0, 0, "bits", detail)
-    return Measured(evidence, {}, claim.tensors)
+    return Measured(evidence, tensors=claim.tensors)
 
 
-def zeros_held(old: dict[str, Tensor], new: dict[str, Tensor], claim: ZerosHeld, digest: str) -> Measured:
-    """The zeros that were there against what is there now."""
-    lost = sum(int((new[n][old[n] == 0] != 0).sum()) for n in claim.tensors)
-    detail: dict[str, Any] = {"zeros": sum(int((old[n] == 0).sum()) for n in claim.tensors), "digest": digest}
-    return Measured(Evidence("zeros held", 0.0, float(lost), lost == 0, 0, 0, "bits", detail), {}, claim.tensors)
-
-
-def sparse(new: dict[str, Tensor], claim: Sparse, digest: str) -> Measured:
+@measures(Sparse, SparseDetail, again=bits_again)
+def sparse(claim: Sparse, case: Case) -> Measured:
     """The zeros counted, and every four neighbours looked at."""
+    new = tensors(case.after.module)
     found = sum(int((new[n] == 0).sum()) for n in claim.tensors)
     count = sum(new[n].numel() for n in claim.tensors)
     wrong = abs(found - claim.zeros)
@@ -83,8 +110,8 @@ def sparse(new: dict[str, Tensor], claim: Sparse, digest: str) -> Measured:
             rows = new[n].movedim(1, -1)
             four = rows[..., : rows.shape[-1] // 4 * 4].unflatten(-1, (-1, 4))
             wrong += int(((four == 0).sum(-1) < 2).sum())
-    detail: dict[str, Any] = {"zeros": found, "share": found / max(count, 1), "digest": digest}
-    return Measured(Evidence(name, 0.0, float(wrong), wrong == 0, 0, 0, "bits", detail), {}, claim.tensors)
+    detail = SparseDetail(digest(case.after.module, claim.tensors), found, found / max(count, 1))
+    return Measured(Evidence(name, 0.0, float(wrong), wrong == 0, 0, 0, "bits", detail), tensors=claim.tensors)
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -1,0 +1,28 @@
+"""A plan in a file, with its digest: `netxform plan -o FILE`, and `netxform apply --plan FILE` that refuses any other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from netxform.compiler.plan import Plan
+from netxform.errors import fail
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write the plan and its digest."""
+    path.write_text(json.dumps({"digest": plan.digest(), "plan": plan.to_dict()}, indent=1, sort_keys=True) + "\n")
+
+
+def saved_digest(path: Path) -> str:
+    """The digest of a saved plan. Raises NetxformError X0702 for another file."""
+    try:
+        held = json.loads(path.read_text())
+        digest = str(held["digest"])
+        text = json.dumps(held["plan"], sort_keys=True).encode()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise fail("X0702", f"`{path.name}` is no saved plan: {error}") from error
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise fail("X0702", f"`{path.name}` was changed after it was saved")
+    return digest

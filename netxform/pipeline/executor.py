@@ -1,0 +1,149 @@
+"""Who does the work that steps ask for, with what it gathers on the way; and the state that an interrupted run leaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from netxform.compiler.execute import Trained
+from netxform.compiler.plan import Plan, Step
+from netxform.errors import fail
+from netxform.graph.network import Network, clone
+from netxform.language.trajectory import Trajectory
+from netxform.language.work import Fitting, Snapshot, Training
+from netxform.pipeline.subject import Inputs, Prepared
+from netxform.sources.data import DataSet, check_python_data, load_data
+from netxform.syntax import ast
+from netxform.training.calibration import Calibration
+from netxform.training.estimators import Fitted, fit_estimator
+from netxform.training.fit import History, Progress, fit
+from netxform.training.process import Processes, wait
+
+
+class Executor:
+    """Trains, fits classifiers, remembers snapshots (the compiler's `Workers`).
+
+    `keep`: the folder where finished epochs are written, for a run that goes on from them. `variant`: which run of a
+    comparison this is. Afterwards: `histories` and `trajectories` of every training, `fitted` classifiers, and `last`, the data
+    that was learnt from last.
+    """
+
+    def __init__(self, prepared: Prepared, progress: Progress, keep: Path | None = None, variant: str = "spec") -> None:
+        self.prepared = prepared
+        self.models = prepared.models
+        self.seed = prepared.spec.seed
+        self.progress = progress
+        self.keep = keep
+        self.variant = variant
+        self.snapshots: dict[str, nn.Module] = {}
+        self.histories: list[tuple[str, History]] = []
+        self.fitted: list[Fitted] = []
+        self.last: DataSet | None = None
+        self.trajectories: list[Trajectory] = []
+        self.carried = variant in AS_WRITTEN and carries(prepared.plan, prepared.inputs)
+
+    @cached_property
+    def data(self) -> dict[str, DataSet]:
+        """The data sets, loaded when they are first needed."""
+        return load_all(self.prepared)
+
+    def material(self, step: Step) -> Calibration:
+        """Calibration data for one statement, in an order of its own."""
+
+        def checkpoint(n: int) -> Path | None:
+            return None if self.keep is None else self.keep / f"{step.index:03d}_{n:03d}.pt"
+
+        def told(title: str, history: History) -> None:
+            self.histories.append((title, history))
+
+        return Calibration(
+            lambda: self.data, self.seed + step.index, self.progress, checkpoint, told, self._weights(step), self.models.trust
+        )
+
+    def _weights(self, step: Step) -> Callable[[str], nn.Module]:
+        """Further models with their weights, snapshots among them."""
+        return lambda name: self.snapshots.get(name) or self.models.source(name, step.span).module
+
+    def train(self, network: Network, work: Training, step: Step) -> Trained:
+        """Train; a finished training that a resumed run finds on disk is taken from there."""
+        self.last = self.data[work.data]
+        checkpoint = None if self.keep is None else self.keep / f"{step.index:03d}"
+        probe = self.data[work.record.data] if work.record is not None else None
+        names = work.soft.teachers if work.soft is not None else ()
+        teachers = {n: self.snapshots[n] if n in self.snapshots else self.models.module(n, step.span) for n in names}
+        trained, history = fit(network, work, self.last, self.progress, checkpoint, step.text, teachers, probe)
+        self.histories.append((step.text, history))
+        if work.record is not None and history.points:
+            epochs, points = zip(*history.points, strict=True)
+            found = (self.variant, self.seed, self.carried, step.text, work.record.what, tuple(epochs))
+            self.trajectories.append(Trajectory(*found, torch.stack(list(points)), history.rows))
+        self.carried = self.variant in AS_WRITTEN  # what trains after this begins with what was learnt here
+        return Trained(trained, history.metrics, history.evidence, history.warnings)
+
+    def remember(self, network: Network, work: Snapshot) -> None:
+        """Keep the network; what is done to it later is done to copies."""
+        self.snapshots[work.name] = clone(network).module
+
+    def fit(self, network: Network, work: Fitting, step: Step) -> dict[str, float]:
+        """Fit a classifier."""
+        self.last = self.data[work.data]
+        fitted, metrics = fit_estimator(network, work, self.last)
+        self.fitted.append(fitted)
+        return metrics
+
+    def finished(self, stage: str | None, index: int, network: Network) -> None:
+        """Nothing to do: trainings write their own state."""
+
+
+AS_WRITTEN = ("spec", "alone")
+"""Runs that keep the subject's weights."""
+
+
+def load_all(prepared: Prepared) -> dict[str, DataSet]:
+    """Every data set by name: what was handed in, and what the spec declares."""
+    spec, inputs = prepared.spec, prepared.inputs
+    data = {n: check_python_data(n, v) for n, v in inputs.data.items()}
+    for name, declared in spec.data.items():
+        if name not in data:
+            data[name] = load_data(declared, inputs.trust, spec.seed)
+    return data
+
+
+def carries(plan: Plan, inputs: Inputs) -> bool:
+    """Whether the subject comes with something learnt: weights of its own, a bundle, or a model handed in from Python."""
+    if inputs.model is not None or not plan.spec.models:
+        return True
+    declared = next(iter(plan.spec.models.values()))
+    arguments = declared.source.arguments if isinstance(declared.source, ast.Call) else ()
+    named = {o.key for o in declared.options} | {a.key for a in arguments}
+    return isinstance(declared.source, ast.String) or bool(named & {"weights", "pretrained"})
+
+
+def keep_folder(out: Path | None, plan: Plan, resume: bool, processes: Processes) -> Path | None:
+    """Where an interrupted run leaves its state: beside the output, named after it; for this very plan alone.
+
+    None where nothing is trained or nothing written. Raises NetxformError X0819 where the folder cannot be made.
+    """
+    if out is None or not any(s.choice.trains for s in plan.steps):
+        return None
+    wait(processes)  # nobody looks before everybody has seen that there is no bundle yet
+    keep = out.parent / f".{out.name}.resume"
+    stamp = keep / "plan"
+    if not processes.first:
+        wait(processes)
+        return keep
+    same = stamp.exists() and stamp.read_text() == plan.digest()
+    if keep.exists() and not (resume and same):
+        shutil.rmtree(keep)
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(plan.digest())
+    except OSError as error:
+        raise fail("X0819", f"the output folder cannot be made: {error.strerror}") from error
+    wait(processes)
+    return keep

@@ -1,0 +1,163 @@
+"""What a spec is carried out on: what was handed in, what is loaded for it, and the plan on it.
+
+Spec, Inputs ─prepare→ Prepared: one capture, one planning; all that follows takes it from here
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netxform.artifacts import bundle
+from netxform.capture.capture import capture
+from netxform.compiler.check import Spec
+from netxform.compiler.models import Models
+from netxform.compiler.plan import Plan
+from netxform.compiler.resolve import Planned, resolve
+from netxform.errors import NOWHERE, NetxformError, fail
+from netxform.graph.network import Network
+from netxform.graph.tensors import DTYPES
+from netxform.language.verb import DataInfo
+from netxform.sources.data import DataSet, check_python_data, describe
+from netxform.sources.models import LoadedModel, check_finite
+from netxform.sources.trust import Trust
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What comes with a spec from outside: a model and example inputs, data by name, parameter values, trust, a seed, and
+    further models by name (modules, fitted classifiers, functions).
+    """
+
+    model: nn.Module | None = None
+    example_inputs: tuple[Tensor, ...] | None = None
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    trust: Trust = field(default_factory=Trust)
+    seed: int | None = None
+    models: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A spec that can be carried out: checked, its subject loaded and captured as `network`, every statement planned.
+
+    `models`: the subject as it came, and further models, loaded when a statement first speaks of them.
+    """
+
+    spec: Spec
+    inputs: Inputs
+    models: Models
+    network: Network
+    planned: Planned
+
+    @property
+    def plan(self) -> Plan:
+        """What will be done."""
+        return self.planned.plan
+
+
+def prepare(spec: Spec, inputs: Inputs) -> Prepared:
+    """Load the subject, capture it, and plan every statement on a weightless twin.
+
+    Raises NetxformError, with the texts of the spec for its places.
+    """
+    try:
+        models = models_of(spec, inputs)
+        name, loaded = subject_of(spec, inputs, models)
+        models.example = example_of(loaded, inputs)
+        network = capture(loaded.module, *models.example)
+        planned = resolve(
+            spec,
+            network,
+            subject=name,
+            data=infos_of(spec, inputs),
+            description=loaded.description,
+            models=models.info,
+            sources=models.source,
+            trust=inputs.trust,
+        )
+        return Prepared(spec, inputs, models, network, planned)
+    except NetxformError as error:
+        raise with_sources(error, spec) from error
+
+
+def with_sources(error: NetxformError, spec: Spec) -> NetxformError:
+    """The error with the texts of the spec, so that its places can be shown."""
+    return NetxformError(error.diagnostics, spec.sources | error.sources, error.exit_code)
+
+
+def models_of(spec: Spec, inputs: Inputs) -> Models:
+    """The models that the spec may speak of; nothing is loaded yet."""
+    return Models(spec, inputs.models, inputs.trust, bundle_module)
+
+
+def bundle_module(folder: Path) -> nn.Module:
+    """The model of a bundle, with every hash compared first."""
+    return bundle.read(folder)[0].module
+
+
+def subject_of(spec: Spec, inputs: Inputs, models: Models) -> tuple[str, LoadedModel]:
+    """The name of the model that is changed, and the model: the one handed in, else the first that the spec declares.
+
+    Raises NetxformError X0214 (there is none), and what loading raises.
+    """
+    if inputs.model is not None:
+        check_finite(inputs.model)
+        name = next(iter(spec.models), "model")
+        return name, LoadedModel(inputs.model, None, type(inputs.model).__name__, {"source": "python"})
+    if not spec.models:
+        raise fail(
+            "X0214",
+            "the spec declares no model, and none was handed in",
+            helps=("write `model net = zoo.smallcnn()`, or give one: `--model SOURCE`, `nx.apply(spec, model=…)`",),
+        )
+    name, declared = next(iter(spec.models.items()))
+    return name, models.loaded(name, declared.span)
+
+
+def example_of(loaded: LoadedModel, inputs: Inputs) -> tuple[Tensor, ...]:
+    """Inputs that the model takes: those handed in, else made of its declared shapes, else of the shape of the data.
+
+    Raises NetxformError X0215 where no shape is known.
+    """
+    if inputs.example_inputs is not None:
+        return tuple(inputs.example_inputs)
+    shapes = loaded.shapes
+    if shapes is None:
+        first = next((d for d in inputs.data.values() if isinstance(d, tuple | DataSet)), None)
+        if isinstance(first, DataSet):
+            shapes = (((1, *first.shape), "f32"),)
+        elif first is not None:
+            shapes = (((1, *torch.as_tensor(first[0]).shape[1:]), "f32"),)
+        else:
+            raise fail(
+                "X0215",
+                "the shape of the model's input is not known",
+                helps=('say it: `model net = … input="1x3x224x224:f32"`, or hand in `example_inputs=`',),
+            )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made: list[Tensor] = []
+        for shape, name in shapes:
+            dtype = DTYPES[name]
+            made.append(torch.randn(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype))
+        return tuple(made)
+
+
+def infos_of(spec: Spec, inputs: Inputs) -> dict[str, DataInfo]:
+    """What is known of every data set before it is loaded; data that was handed in goes before declared data."""
+    infos: dict[str, DataInfo] = {}
+    for name, value in inputs.data.items():
+        data = check_python_data(name, value)
+        infos[name] = DataInfo(name, data.classes, len(data.train), data.shape, NOWHERE)
+    for name, declared in spec.data.items():
+        if name not in infos:
+            classes, shape = describe(declared)
+            infos[name] = DataInfo(name, classes, None, shape, declared.span)
+    return infos

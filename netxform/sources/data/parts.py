@@ -1,0 +1,140 @@
+"""Samples cut into parts: by seed, the classes in their shares; few of each where few are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from netxform.errors import Span, fail
+from netxform.sources.data.source import DataSet, Options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+def from_tensors(
+    name: str, x: Tensor, y: Tensor, *, val: float = 0.15, test: float = 0.2, seed: int = 0, classes: int | None = None
+) -> DataSet:
+    """A data set of tensors handed in from Python: x (N, …) float, y (N) class numbers (or (N, …) values)."""
+    import numpy as np
+    import torch
+    from torch.utils.data import TensorDataset
+
+    if len(x) != len(y):
+        raise fail("X0817", f"data `{name}`: {len(x)} inputs and {len(y)} targets")
+    is_class = not y.dtype.is_floating_point
+    labels = y.numpy() if is_class and y.dim() == 1 else np.zeros(len(y), dtype=np.int64)
+    parts = split(labels, val, test, seed)
+    made = [TensorDataset(x[torch.from_numpy(p)], y[torch.from_numpy(p)]) for p in parts]
+    count = classes if classes is not None else int(y.max()) + 1 if is_class and len(y) else None
+    digest = hashlib.sha256(x.contiguous().numpy().tobytes() + y.contiguous().numpy().tobytes()).hexdigest()
+    return DataSet(name, made[0], made[1], made[2], count, tuple(x.shape[1:]), digest)
+
+
+def split(labels: np.ndarray, val: float, test: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three disjoint index sets, each with the classes in their shares."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for label in np.unique(labels):
+        places = rng.permutation(np.flatnonzero(labels == label))
+        a, b = round(len(places) * test), round(len(places) * (test + val))
+        for part, chosen in zip(parts, (places[b:], places[a:b], places[:a]), strict=True):
+            part += chosen.tolist()
+    return tuple(rng.permutation(np.array(sorted(p), dtype=np.int64)) for p in parts)  # type: ignore[return-value]
+
+
+def build(
+    name: str, images: np.ndarray, labels: np.ndarray, options: Options, seed: int, span: Span, official: int | None = None
+) -> DataSet:
+    """Images (N, H, W) in [0, 1] and labels as a data set; with `official` the samples from there on are the test part."""
+    import numpy as np
+    import torch
+    from torch.utils.data import TensorDataset
+
+    split_seed = options.seed if options.seed is not None else 0
+    if official is None:
+        train, val, test = split(labels, share(options.val), share(options.test), split_seed)
+    else:
+        train, val, _ = split(labels[:official], share(options.val), 0.0, split_seed)
+        test = np.arange(official, len(labels))
+    if isinstance(options.val, int) and options.val > 1:
+        val = val[: options.val]
+    if isinstance(options.test, int) and options.test > 1:
+        test = np.random.default_rng([split_seed, 19]).permutation(test)[: options.test]
+    kept = list(range(10)) if options.classes is None else list(options.classes)
+    absent = [c for c in kept if c not in set(labels.tolist())]
+    if absent:
+        raise fail("X0817", f"data `{name}` has no class {absent[0]}", span, f"classes: {sorted(set(labels.tolist()))}")
+    number = {c: i for i, c in enumerate(kept)}
+    train, val, test = (p[np.isin(labels[p], kept)] for p in (train, val, test))
+    if options.omit:  # classes that are never shown: in training and validation no sample of theirs, in the test all
+        if any(c not in kept for c in options.omit):
+            raise fail("X0817", f"data `{name}`: `omit` names a class that is not there", span, f"classes: {kept}")
+        train, val = (p[~np.isin(labels[p], options.omit)] for p in (train, val))
+        kept = [c for c in kept if c not in options.omit]
+    if options.per_class is not None:
+        rng = np.random.default_rng([seed, 17])
+        train = few(train, labels, kept, options.per_class, rng, name, span)
+        val = few(val, labels, kept, min(options.per_class, fewest(val, labels, kept)), rng, name, span)
+    if options.train is not None:
+        if options.train > len(train):
+            raise fail(
+                "X0817", f"data `{name}`: {options.train} training samples asked for, {len(train)} there", span, "too many"
+            )
+        train = np.random.default_rng([seed, 18]).permutation(train)[: options.train]
+    x = torch.from_numpy(np.ascontiguousarray(images[:, None].astype(np.float32)))
+    y = torch.tensor([number.get(int(c), -1) for c in labels])
+
+    def part(indices: np.ndarray) -> TensorDataset:
+        return TensorDataset(prepare(x[torch.from_numpy(indices)], options), y[torch.from_numpy(indices)])
+
+    parts = [part(p) for p in (train, val, test)]
+    kept = list(number)
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes() + repr(options).encode()).hexdigest()
+    shape = tuple(parts[0].tensors[0].shape[1:])
+    return DataSet(name, parts[0], parts[1], parts[2], len(kept), shape, digest, tuple(str(c) for c in kept))
+
+
+def share(value: float) -> float:
+    """A share as it is; for a number of samples, the share that they are taken from."""
+    return 0.2 if isinstance(value, int) and value > 1 else value
+
+
+def fewest(indices: np.ndarray, labels: np.ndarray, kept: list[int]) -> int:
+    """How many samples the rarest of the classes has."""
+    return min((int((labels[indices] == c).sum()) for c in kept), default=0)
+
+
+def few(indices: np.ndarray, labels: np.ndarray, kept: list[int], count: int, rng: Any, name: str, span: Span) -> np.ndarray:
+    """`count` samples of every class, drawn by `rng`. Raises NetxformError X0817 where there are fewer."""
+    import numpy as np
+
+    out: list[np.ndarray] = []
+    for label in kept:
+        places = indices[labels[indices] == label]
+        if len(places) < count:
+            raise fail(
+                "X0817", f"data `{name}`: {count} samples of class {label} asked for, {len(places)} there", span, "too many"
+            )
+        out.append(rng.permutation(places)[:count])
+    return rng.permutation(np.concatenate(out)) if out else indices
+
+
+def prepare(x: Tensor, options: Options) -> Tensor:
+    """Images (N, C, H, W) in the size, channels and range that the spec asks for."""
+    import torch
+
+    if options.size is not None and len(x):
+        x = torch.nn.functional.interpolate(
+            x, (options.size, options.size), mode="bicubic", align_corners=False, antialias=True
+        )
+        x = x.clamp(0, 1)
+    if options.channels is not None and options.channels != x.shape[1]:
+        x = x.expand(-1, options.channels, -1, -1).contiguous()
+    if options.normalize is not None:
+        mean, std = options.normalize
+        x = (x - mean) / std
+    return x

@@ -1,0 +1,86 @@
+"""What a source of data is, and what it gives: three disjoint parts. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from netxform.registry import Registry
+from netxform.sources.trust import Trust
+from netxform.syntax import ast
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Three disjoint parts, each a map-style data set of (x, y). `classes` is the number of classes, None for targets that
+    are no classes; `shape` is that of one x; `digest` hashes what it was made of; `vocabulary` are the words by their number.
+    """
+
+    name: str
+    train: Any
+    val: Any
+    test: Any
+    classes: int | None
+    shape: tuple[int, ...]
+    digest: str
+    labels: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a spec says of a data set; `more`: what only the source of that name knows."""
+
+    classes: tuple[int, ...] | None = None
+    omit: tuple[int, ...] = ()
+    per_class: int | None = None
+    train: int | None = None
+    val: float = 0.15
+    test: float = 0.2
+    size: int | None = None
+    channels: int | None = None
+    normalize: tuple[float, ...] | None = None
+    seed: int | None = None
+    root: str | None = None
+    path: str | None = None
+    length: int = 16
+    words: int | None = None
+    vocabulary: str | None = None
+    corpus: str | None = None
+    more: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+Known: TypeAlias = "tuple[int | None, tuple[int, ...] | None]"
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """`load`: the declaration, its options, what may be read, and the seed that draws few samples → the parts.
+
+    `describe`: options → the number of classes and the shape of one sample, as far as the text tells; it imports nothing.
+    `more`: options that this source alone has. `load` raises NetxformError X0807 (file missing), X0814 (package missing),
+    X0817 (not enough samples).
+    """
+
+    load: Callable[[ast.Data, Options, Trust, int], DataSet]
+    describe: Callable[[Options], Known]
+    more: tuple[str, ...] = ()
+
+
+DATA: Registry[DataSource] = Registry("netxform.data", "source of data", "X0212", "netxform.sources.data")
+
+
+def images(classes: int | None, shape: tuple[int, int, int] | None) -> Callable[[Options], Known]:
+    """`describe` of images (C, H, W): `classes`, `size` and `channels` of the spec go before what the source has."""
+
+    def describe(options: Options) -> Known:
+        count = len(options.classes) if options.classes is not None else classes
+        if shape is not None:
+            size = (options.size, options.size) if options.size else shape[1:]
+            return count, (options.channels or shape[0], *size)
+        if options.size is not None:
+            return count, (options.channels or 3, options.size, options.size)
+        return count, None
+
+    return describe

@@ -1,0 +1,175 @@
+"""Models by name: a library (a file each in this folder), or a file or bundle (`sources.formats`), and their weights.
+
+ast.Model ─load_model→ LoadedModel
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netxform.errors import Diagnostic, NetxformError, Span, did_you_mean, fail
+from netxform.graph.layer_spec import Invocation
+from netxform.language.values import CONSTANTS, plain
+from netxform.sources.formats import Asked, from_file
+from netxform.sources.loaded import Loaded, Shapes
+from netxform.sources.models.source import MODELS
+from netxform.sources.trust import Trust, read_path
+from netxform.sources.weights import check_finite as check_finite
+from netxform.sources.weights import load_weights
+from netxform.syntax import ast
+from netxform.syntax.format import format_node
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OPTIONS = ("weights", "input", "by_position")
+_INPUT = re.compile(r"(\d+(?:x\d+)*)(?::(f16|f32|f64|bf16|i64|i32))?")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as it came. `shapes`: the shape and dtype name of each input, None where the source does not know."""
+
+    module: nn.Module
+    shapes: Shapes | None
+    description: str
+    provenance: dict[str, Any]
+
+
+def check_model_source(model: ast.Model) -> list[Diagnostic]:
+    """What the text alone shows to be wrong with a model declaration. Imports nothing."""
+    found: list[Diagnostic] = []
+    source = model.source
+    for option in model.options:
+        if option.key not in OPTIONS:
+            found.append(
+                Diagnostic(
+                    "X0404",
+                    f"a model has no option `{option.key}`",
+                    option.span,
+                    "unknown",
+                    helps=did_you_mean(option.key, OPTIONS) or (f"options: {', '.join(OPTIONS)}",),
+                )
+            )
+        if option.key == "input" and isinstance(option.value, ast.String):
+            try:
+                parse_input(option.value.value, option.value.span)
+            except NetxformError as error:
+                found += error.diagnostics
+    if isinstance(source, ast.Call | ast.Path):
+        name = source.name if isinstance(source, ast.Call) else source.text
+        space, dot, rest = name.partition(".")
+        if isinstance(source, ast.Call) and name == "shrink":
+            pass
+        elif not dot or space not in MODELS:
+            found.append(
+                Diagnostic(
+                    "X0211",
+                    f"`{name}` is no source of models",
+                    source.span,
+                    "unknown source",
+                    helps=did_you_mean(space, MODELS)
+                    or (f'sources: {", ".join(f"{n}.NAME(…)" for n in MODELS)}, "folder", "file.pt2", "file.py:function"',),
+                )
+            )
+        else:
+            found += _unknown_name(space, rest, source.span)
+    elif not isinstance(source, ast.String):
+        found.append(Diagnostic("X0211", f"`{format_node(source)}` is no source of models", source.span, "not a source"))
+    return found
+
+
+def _unknown_name(space: str, name: str, span: Span) -> list[Diagnostic]:
+    """A name that a source is known not to have, without importing the library behind it."""
+    try:
+        source = MODELS.find(space, span)
+    except NetxformError as error:
+        return list(error.diagnostics)
+    if source.known is None or name in source.known:
+        return []
+    title = source.title or space
+    helps = did_you_mean(name, source.known) or (f"{title}: {', '.join(source.known)}",)
+    return [Diagnostic("X0211", f"{title} has no model `{name}`", span, "unknown model", helps=helps)]
+
+
+def parse_input(text: str, span: Span) -> Shapes:
+    """`1x3x224x224:f32`, several separated by commas. Raises NetxformError X0401."""
+    out: list[tuple[tuple[int, ...], str]] = []
+    for part in text.split(","):
+        found = _INPUT.fullmatch(part.strip())
+        if found is None:
+            raise fail(
+                "X0401",
+                f"`{part.strip()}` is no input shape",
+                span,
+                "cannot be read",
+                helps=('write `input="1x3x224x224:f32"`',),
+            )
+        out.append((tuple(int(n) for n in found.group(1).split("x")), found.group(2) or "f32"))
+    return tuple(out)
+
+
+def load_model(model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[Path], nn.Module] | None = None) -> LoadedModel:
+    """The declared model, on the CPU, with its weights. Fresh weights are drawn under `seed`.
+
+    Raises NetxformError X0211 (unknown), X0807 (missing file), X0808–X0812 (bad weights), X09xx (trust).
+    """
+    import torch
+
+    options = {o.key: o.value for o in model.options}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        loaded = _from_source(model, trust, bundle)
+    module, shapes, provenance = loaded
+    weights = options.get("weights")
+    if weights is not None:
+        path = read_path(str(plain(weights)), trust, weights.span)
+        by_position = plain(options["by_position"]) is True if "by_position" in options else False
+        load_weights(module, path, trust, weights.span, by_position)
+        provenance["weights"] = path.name
+    declared = options.get("input")
+    if declared is not None:
+        shapes = parse_input(str(plain(declared)), declared.span)
+    check_finite(module, model.span)
+    return LoadedModel(module, shapes, format_node(model.source), provenance)
+
+
+def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Module] | None) -> Loaded:
+    source = model.source
+    if isinstance(source, ast.String):
+        return from_file(Asked(source.value, source.span, trust, bundle))
+    call = _call(source)
+    space, _, name = call.name.partition(".")
+    found = MODELS.find(space, call.span, "unknown source")
+    try:
+        return found.load(name, call)
+    except (TypeError, ValueError, AssertionError, KeyError) as error:
+        text = (str(error).strip().splitlines() or [""])[0]
+        raise fail("X0411", f"`{call}` cannot be made: {text}", call.span, "bad arguments") from error
+    except OSError as error:
+        raise fail(
+            "X0813",
+            f"the weights of `{call.name}` could not be fetched: {error}",
+            call.span,
+            "no download",
+            helps=('check the connection, or give a local file: `weights="file.safetensors"`',),
+        ) from error
+
+
+def _call(source: ast.Expr) -> Invocation:
+    if isinstance(source, ast.Path):
+        return Invocation(source.text, span=source.span)
+    assert isinstance(source, ast.Call)
+    positional = tuple(plain(a.value) for a in source.arguments if a.key is None)
+    keywords = {a.key: _value(a.value) for a in source.arguments if a.key is not None}
+    return Invocation(source.name, positional, keywords, source.span)
+
+
+def _value(expression: ast.Expr) -> Any:
+    if isinstance(expression, ast.Path):
+        return CONSTANTS.get(expression.text, expression.text)
+    return plain(expression)
