@@ -23,7 +23,7 @@ from netxform.graph.building import build
 from netxform.graph.layer_spec import Invocation, Layer
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
-from netxform.language.values import Rank
+from netxform.language.rank import Rank
 
 AUTO = ("svd", "svd_in", "spatial", "tucker2", "cp")
 # alternating least squares dearer than this (multiply-accumulates a sweep at full rank) is left out of `auto`

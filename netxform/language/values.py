@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import types
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 from netxform.errors import NOWHERE, Diagnostic, NetxformError, Span, closest, fail
 from netxform.graph.layer_spec import Invocation, Layer
+from netxform.language.rank import Rank
 from netxform.registry import Registry
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
@@ -65,18 +66,6 @@ class Limit:
     def __str__(self) -> str:
         share = f"{100 * self.value:g}%" if self.dimension == "share" else f"{self.value:g}"
         return f"{self.name} {self.op} {share}" + (f" of {self.of}" if self.of else "")
-
-
-class Rank(float):
-    """A number, and whether it was written as a share: `1` is one, `1.0` and `100%` are all."""
-
-    share: bool
-
-    def __new__(cls, value: float, share: bool = False) -> Self:
-        """The number, with the note."""
-        made = super().__new__(cls, value)
-        made.share = share
-        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import netxform as nx
 from netxform.errors import NOWHERE
-from netxform.sources.models import load_weights
 from netxform.sources.positions import not_in_order
 from netxform.sources.trust import Trust
+from netxform.sources.weights import load_weights
 
 
 def deep() -> nn.Module:
