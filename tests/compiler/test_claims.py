@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import netxform as nx
 from netxform import registry
-from netxform.compiler.claims.registry import FAMILIES, Family, family, load
+from netxform.compiler.claims.registry import FAMILIES, Family, family, load, measures
 from netxform.compiler.evidence import Kept, Measured, values_at
 from netxform.compiler.measure import measure
 from netxform.graph.edits import Edit
@@ -51,6 +51,12 @@ class Data:
         stop = len(X) if samples is None else skip + samples
         if skip < len(X):
             yield X[skip:stop], Y[skip:stop]
+
+    def held_out(self, data: str) -> str:
+        return "other training samples"
+
+    def fresh(self, data: str, samples: int, *, skip: int, **more: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from self.batches(data, samples, skip=skip)
 
 
 def small() -> Network:
@@ -371,6 +377,6 @@ def test_a_kind_is_registered_once(outside: Callable[[bool], Any]) -> None:
     with pytest.raises(TypeError, match="twice"):
         __import__("norm_claims")
     with pytest.raises(TypeError, match="no Detail"):
-        registry.measures(c.SameValue, dict, again="never")(lambda claim, case: None)
+        measures(c.SameValue, dict, again="never")(lambda claim, case: None)
     with pytest.raises(TypeError, match="no `kind`"):
-        registry.measures(c.Claim, FAMILIES["taken"].detail, again="never")(lambda claim, case: None)
+        measures(c.Claim, FAMILIES["taken"].detail, again="never")(lambda claim, case: None)
