@@ -278,6 +278,10 @@ def clip(form: Decomposition, g: Geometry, ranks: Sequence[int]) -> Ranks:
     if len(given) != len(full):
         raise ValueError(f"{form.name} takes {len(full)} ranks here, not {len(given)}")
     wanted = [max(1, min(r, f)) for r, f in zip(given, full, strict=True)]
+    # more than the other side carries gives zeros only
+    if form.name == "tucker2":
+        out, into = wanted
+        wanted = [min(out, into * g.taps), min(into, out * g.taps)]
     # the rank behind a core is at most the rank before it times the core's own width, and the other way round
     if form.name == "tt" and g.kind == "Conv":
         sides = (g.columns, *g.kernel, g.rows)

@@ -6,12 +6,12 @@ Network, paths, Wanted ─factorize→ Factorized
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, cast
 
 from torch import Tensor, nn
 
-from netxform.errors import NetxformError, fail
+from netxform.errors import fail
 from netxform.factorization.allocate import Allocation
 from netxform.factorization.factorized_layer import Chain
 from netxform.factorization.latency import seconds, whole_seconds
@@ -22,6 +22,7 @@ from netxform.factorization.rank_selection import (
     Gap,
     Pick,
     Target,
+    Unaffordable,
     assembled,
     cheapest,
     faster,
@@ -39,7 +40,7 @@ from netxform.graph.layer_spec import Layer
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
 from netxform.language.claims import LayerBound
-from netxform.language.material import Material
+from netxform.language.material import HeldOut, Material
 
 Counted: TypeAlias = Literal["params", "macs", "bytes", "latency"]
 
@@ -95,11 +96,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Errors:
-    """The relative error of a layer's kernel, how its factors were found, and the output's error on held-out samples."""
+    """The relative error of a layer's kernel, how its factors were found, and the output's error `on` new samples."""
 
     kernel: float
     method: str
     output: float | None = None
+    on: HeldOut | None = None
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,14 @@ class Factorized:
 
 
 class Unmet(Exception):
-    """No choice meets the budget: the least that is possible, what is allowed, and the selection's share of the cost."""
+    """No choice meets the budget: the least that is possible, what is allowed, and the selection's share of the cost.
 
-    def __init__(self, least: float, allowed: float, share: float | None) -> None:
+    `slower`: what forms that are slower on this machine go down to, where they are kept out and that is less.
+    """
+
+    def __init__(self, least: float, allowed: float, share: float | None, slower: float | None) -> None:
         super().__init__(f"{least} is the least, {allowed} allowed")
-        self.least, self.allowed, self.share = least, allowed, share
+        self.least, self.allowed, self.share, self.slower = least, allowed, share, slower
 
 
 def candidates(network: Network, paths: Sequence[str], wanted: Wanted) -> tuple[list[Target], dict[str, str]]:
@@ -190,8 +195,9 @@ def factorize(
 def _batches(wanted: Wanted, material: Material, held: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """Three quarters of the samples for choosing, the rest for measuring."""
     assert wanted.data is not None
-    skip, count = (wanted.fitted, wanted.samples - wanted.fitted) if held else (0, wanted.fitted)
-    return material.batches(wanted.data, count, skip=skip, shared=True)
+    if held:
+        return material.fresh(wanted.data, wanted.samples - wanted.fitted, skip=wanted.fitted, shared=True)
+    return material.batches(wanted.data, wanted.fitted, shared=True)
 
 
 def _enough(seen: Mapping[str, Seen]) -> None:
@@ -283,11 +289,10 @@ def _under_budget(
 
     try:
         shares = share_out(every, found, weights, measures[name], dense, allowed - rest, wanted.round_to, gate)
-    except NetxformError as error:
-        if error.diagnostics[0].code != "X0604":
-            raise
-        least = rest + cheapest(every, found, measures[name], dense, wanted.round_to)
-        raise Unmet(least, allowed, sum(dense) / now if now else None) from None
+    except Unaffordable as error:
+        least, any_form = rest + error.least, rest + cheapest(every, found, measures[name], dense, wanted.round_to)
+        slower = any_form if wanted.gate and any_form < least else None
+        raise Unmet(least, allowed, sum(dense) / now if now else None, slower) from None
     left = {t.path: "the budget is met without it" for t, p in zip(every, shares.picks, strict=True) if p is None}
     felt = {t.path: w for t, w in zip(every, weights, strict=True)}
     return Chosen(tuple(p for p in shares.picks if p is not None), left, (), shares.allocation, felt)
@@ -332,13 +337,16 @@ def _make(chosen: Chosen, network: Network, seen: Mapping[str, Seen], wanted: Wa
             _correct([pick], now, layers, parts, wanted, material)
             now = perform(network, Edit(tuple(Replace(p, layers[p]) for p in parts), _named(parts)))
     if wanted.data is not None:
+        on = material.held_out(wanted.data)
         if not wanted.sequential:
             _correct(chosen.picks, network, layers, parts, wanted, material)
         for path, gap in _gaps(network, layers, parts, wanted, material, held=True).items():
-            errors[path] = Errors(errors[path].kernel, errors[path].method, gap.relative)
+            errors[path] = replace(errors[path], output=gap.relative, on=on)
     worst = None
     if wanted.radius is not None:
-        worst = worst_case(network, {b.path.partition("::")[0]: b.gain for b in bounds}, wanted.radius)
+        gains = {b.path.partition("::")[0]: b.gain for b in bounds}
+        shifts = {path: _bias_change(network, path, layers[path], held) for path, held in parts.items()}
+        worst = worst_case(network, gains, wanted.radius, shifts)
     return Factorized(chosen, layers, _named(parts), tuple(bounds), errors, worst)
 
 
@@ -378,3 +386,12 @@ def _correct(
         like = next(iter(held.values()))
         held[name] = (held[name].double() + gap.mean_O if name in held else gap.mean_O).to(like.dtype)
         layers[path] = biased
+
+
+def _bias_change(network: Network, path: str, layers: Sequence[Layer], held: Mapping[str, Tensor]) -> float:
+    """‖b − b′‖ of a layer and what takes its place."""
+    old = getattr(network.module.get_submodule(path), "bias", None)
+    new = held.get(f"{layers[-1].name}.bias" if layers[-1].name else "bias")
+    if new is None or isinstance(old, bool):
+        return 0.0
+    return float((new.double() - (cast(Tensor, old).detach().double() if old is not None else 0.0)).norm())

@@ -21,7 +21,8 @@ from netxform.factorization.output_covariance import Seen
 from netxform.factorization.rank_curves import Table, squared_tails
 from netxform.graph.layer_spec import Invocation, Layer
 from netxform.language.claims import LayerBound
-from netxform.linalg.gram import descending, gram, one_thread, signed
+from netxform.linalg.gram import descending, distance, gram, one_thread, signed
+from netxform.linalg.krylov import difference_norm
 from netxform.linalg.operator_norms import Pair, conv_norm, im2col_bound, spectral_norm
 from netxform.linalg.svd import Spectral, rank_by_vbmf, spectral, spectrum, truncate
 from netxform.linalg.tensor import cp, modes_of, tt_matrix
@@ -153,7 +154,8 @@ class Chain:
         stored = _stored_error(g, links, factors, K_GOIk, made) if g.taps > 1 else factors.error
         rounding = _rounding(held.dtype, factors.norm, max(ranks), len(links), max(g.rows, g.columns) * g.taps)
         gain, how = self._gain(g, K_GOIk, links, made, factors)
-        above = factors.bound if math.isfinite(factors.bound) else stored
+        # what a spectrum says beforehand is as good as its rounding
+        above = max(factors.bound, stored) if math.isfinite(factors.bound) else stored
         bound = LayerBound(self.place.path, above + rounding, gain + rounding, how, self.place.size)
         return Made(made, stored, factors.norm, (bound,), factors.method)
 
@@ -165,7 +167,10 @@ class Chain:
             if factors.gain is not None:
                 return factors.gain, "first singular value left out"
             if min(g.outputs, g.inputs) > _SIDE:
-                return factors.error, "Frobenius norm of the error"
+                if not self.whole:
+                    return factors.error, "Frobenius norm of the error"
+                first, second = (k[0] for k in _kernels(links, made))
+                return min(factors.error, difference_norm(K[0], second, first)), "largest singular value of the error"
             rebuilt = compose(g, links, _kernels(links, made))[0]
             return spectral_norm(K[0].double() - rebuilt.double()), "largest singular value of the error"
         E = K.double() - compose(g, links, [k.double() for k in _kernels(links, made)])
@@ -264,11 +269,10 @@ def _on_outputs(g: Geometry, form: Matrix, K_GOIk: Tensor, rank: int, seen: Seen
         W = form.matrix(g, K).double()
         with one_thread():
             basis = signed(descending(C)[1][:, :rank])
-        inner = basis.T @ W
-        errors.append(math.sqrt(max(0.0, float(W.square().sum() - inner.square().sum()))))
-        norms.append(float(W.norm()))
         U.append(basis.to(K.dtype))
-        V.append(inner.to(K.dtype))
+        V.append((basis.T @ W).to(K.dtype))
+        errors.append(distance(W, U[-1], V[-1]))
+        norms.append(float(W.norm()))
     return form.assemble(g, torch.stack(U), torch.stack(V), errors, norms, "output covariance")
 
 

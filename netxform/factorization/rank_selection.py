@@ -23,6 +23,7 @@ from netxform.graph.building import build
 from netxform.graph.layer_spec import Invocation, Layer
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
+from netxform.language.rank import Rank
 
 AUTO = ("svd", "svd_in", "spatial", "tucker2", "cp")
 # alternating least squares dearer than this (multiply-accumulates a sweep at full rank) is left out of `auto`
@@ -158,7 +159,10 @@ def given(target: Target, form: str, ranks: Sequence[float]) -> Pick:
     wanted = list(ranks) * (len(full) if len(ranks) == 1 else 1)
     if len(wanted) != len(full):
         raise ValueError(f"{form} takes {len(full)} ranks at `{target.path}`, not {len(wanted)}")
-    return Pick(target, form, way.clip([int(r) if r >= 1 else max(1, round(r * f)) for r, f in zip(wanted, full, strict=True)]))
+    # 1 is one, 1.0 and 100% are all
+    shares = [r < 1 or (r == 1 and isinstance(r, Rank) and r.share) for r in wanted]
+    ranks = [max(1, round(r * f)) if share else int(r) for r, f, share in zip(wanted, full, shares, strict=True)]
+    return Pick(target, form, way.clip(ranks))
 
 
 def first(target: Target) -> str:
@@ -248,6 +252,14 @@ class Shares:
     allocation: Allocation
 
 
+class Unaffordable(ValueError):
+    """A budget that nothing meets: `least` is the least cost of what may be chosen."""
+
+    def __init__(self, least: float) -> None:
+        super().__init__(f"{least:g} is the least")
+        self.least = least
+
+
 def share_out(
     every: Sequence[Target],
     found: Sequence[Mapping[str, Table]],
@@ -262,7 +274,7 @@ def share_out(
     weight × squared relative error is least: a multiple-choice knapsack. What is chosen must pass the gate; what does not is
     taken out, with all that is larger in its form, and the rest is shared out again.
 
-    Raises NetxformError X0604 where nothing fits.
+    Raises Unaffordable where nothing fits.
     """
     options: list[list[Option]] = []
     for target, one, weight, cost in zip(every, found, weights, dense, strict=True):
@@ -270,6 +282,9 @@ def share_out(
         options.append([Option(cost, 0.0, None), *(Option(measure(p), weight * cast(float, p.error) ** 2, p) for p in picks)])
     passed: set[tuple[str, str, Ranks]] = set()
     while True:
+        least = math.fsum(min(o.cost for o in rows) for rows in options)
+        if least > budget:
+            raise Unaffordable(least)
         allocation = allocate(options, budget)
         chosen = [rows[i].label for rows, i in zip(options, allocation.chosen, strict=True)]
         refused: list[tuple[int, Pick]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from netxform.errors import Span
     from netxform.graph.network import Network
     from netxform.language.work import Training
+
+HeldOut: TypeAlias = Literal["test samples", "validation samples", "other training samples"]
 
 
 class Material(Protocol):
@@ -25,6 +27,18 @@ class Material(Protocol):
 
         The first `skip` samples are left out, so that two calls give samples that are disjoint. With `shared` each of
         several processes is given its share of every batch, and `total` adds up what they found.
+        """
+        ...
+
+    def held_out(self, data: str) -> HeldOut:
+        """What `fresh` gives, in words."""
+        ...
+
+    def fresh(
+        self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of samples that nothing is calibrated on: of the test part, or of the validation part where there is none;
+        of the training part behind the first `skip` where there is neither.
         """
         ...
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 from netxform.graph.layer_spec import AUTO, Invocation, Layer
+from netxform.language.rank import Rank
 from netxform.language.values import CONSTANTS, Count, Layers, Limit, Name, Regularizer, Selection
 from netxform.language.verb import REGISTRY, Slot, Transform, slots_of
 from netxform.syntax import ast
@@ -96,6 +97,8 @@ def _expression(value: object) -> ast.Expr:
         case tuple():
             items = tuple(_expression(v) for v in cast("tuple[object, ...]", value))
             return items[0] if len(items) == 1 and not isinstance(items[0], ast.List) else ast.List(items)
+        case Rank() if value.share:
+            return ast.Number(float(value))
         case float():
             return ast.Number(_whole(value))
         case _:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 from netxform.errors import NOWHERE, Diagnostic, NetxformError, Span, closest, fail
 from netxform.graph.layer_spec import Invocation, Layer
+from netxform.language.rank import Rank
 from netxform.registry import Registry
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
@@ -145,6 +146,9 @@ def _simple(expression: ast.Expr, want: Any) -> Any:
             return int(value)
         case _ if want is float:
             return float(number(expression))
+        case _ if want is Rank:
+            found = number(expression)
+            return Rank(found, isinstance(found, float) or (isinstance(expression, ast.Quantity) and expression.unit == "%"))
         case _ if want is Count:
             return _count(expression)
         case _ if want is Limit:
@@ -297,6 +301,7 @@ def describe(want: Any) -> str:
         Measure: "a quantity",
         int: "a whole number",
         float: "a number",
+        Rank: "a number",
         bool: "true or false",
         str: "a text",
     }

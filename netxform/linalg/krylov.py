@@ -128,6 +128,31 @@ def leading_ritz(W_MN: Tensor, rank: int, norm: float, slack: float, seed: int) 
     return None
 
 
+def difference_norm(W_MN: Tensor, U_MR: Tensor, V_RN: Tensor, seed: int = 0) -> float:
+    """‖W − U V‖₂ is at most this, but for a probability FAILURE; within a per cent, by Lanczos on the difference in float64."""
+    if W_MN.shape[0] < W_MN.shape[1]:
+        return difference_norm(W_MN.mT, V_RN.mT, U_MR.mT, seed)
+    U, V = U_MR.double(), V_RN.double()
+    if W_MN.shape[1] <= PROBES * STEPS:
+        return float(torch.linalg.matrix_norm(W_MN.double() - U @ V, 2))
+    generator = torch.Generator().manual_seed(seed)
+    probe = torch.randn(W_MN.shape[1], PROBES, generator=generator, dtype=torch.float64)
+    reach = asinh(float(probe.norm(dim=0).max()) / _overlap(PROBES))
+    basis, images = torch.linalg.qr(probe)[0], list[Tensor]()
+    last, least = basis, inf
+    for q in range(1, STEPS + 1):
+        image = torch.cat([part.double() @ last for part in W_MN.split(ROWS)]) - U @ (V @ last)
+        images.append(image)
+        if q % 5 == 0:
+            xi = float(torch.linalg.eigvalsh(_gram(torch.cat(images, 1)))[-1].clamp_min(0.0))
+            least = min(least, xi * (1 + sinh(reach / (2 * q - 1)) ** 2))
+            if least <= 1.02 * xi:
+                break
+        last = _next(_back(W_MN, image) - V.mT @ (U.mT @ image), basis)[0]
+        basis = torch.cat([basis, last], 1)
+    return least**0.5
+
+
 @dataclass(frozen=True)
 class _Bound:
     """How far F may exceed Σ θ_j, given c for the ℓ Ritz vectors that are kept."""

@@ -17,6 +17,8 @@ from netxform.linalg.krylov import leading_ritz
 GRAM_FLOOR = 1e-8
 # from this side on, a Krylov space is cheaper than the dense decomposition
 LARGE = 512
+# a bound that is a difference of squares is stated where it is so many times its rounding
+_CLEAR = 1e4
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,13 @@ class Spectral:
     """All singular values of W, and the singular vectors of its shorter side: what every rank is cut from.
 
     `squares` (descending, float64) are σ²; `X` holds the vectors as columns, in the precision of W; `short` says which side
-    of W they belong to (0: rows).
+    of W they belong to (0: rows). `doubt` is what rounding may have made of a sum of them (infinite where it is coarse).
     """
 
     squares: Tensor
     X: Tensor
     short: int
+    doubt: float = math.inf
 
     def cut(self, W_OI: Tensor, rank: int) -> LowRank:
         """The truncation to `rank` of the matrix that this was made of; its error is measured on the factors."""
@@ -54,10 +57,11 @@ class Spectral:
         basis = self.X[:, :rank].to(W.dtype)
         X, Y = (basis, basis.mT @ W) if self.short == 0 else (W @ basis, basis.mT)
         found = _low_rank(W_OI, X, Y, float(self.squares.sum().sqrt()), "exact")
-        # the vectors are rounded to the precision of W: what that adds to the gain is measured in the error's excess
-        best = float(self.squares[rank:].sum().sqrt())
-        tail = float(self.squares[rank].sqrt()) if rank < len(self.squares) else 0.0
-        return replace(found, gain=tail + max(0.0, found.error - best))
+        # the j-th singular value of what is left is at least the (rank + j)-th of W (Weyl): of the squares of the error, the
+        # first may have what the others do not need. Vectors rounded to the precision of W are in that as well
+        tail = float(self.squares[rank]) if rank < len(self.squares) else 0.0
+        first = tail + max(0.0, found.error**2 - float(self.squares[rank:].sum()))
+        return replace(found, gain=math.sqrt(first + self.doubt) if first > _CLEAR * self.doubt else None)
 
 
 def spectral(W_OI: Tensor, *, precise: bool = True, most: int | None = None) -> Spectral:
@@ -69,12 +73,14 @@ def spectral(W_OI: Tensor, *, precise: bool = True, most: int | None = None) -> 
     W = checked("the matrix", W_OI, 2)
     short = 0 if W.shape[0] <= W.shape[1] else 1
     tall = W if short == 0 else W.mT
-    G = gram(tall) if precise or W.dtype == torch.float64 else tall @ tall.mT
+    exact = precise or W.dtype == torch.float64
+    G = gram(tall) if exact else tall @ tall.mT
+    doubt = sum(W.shape) * torch.finfo(torch.float64).eps * float(G.trace()) if exact else math.inf
     with one_thread():
         values, vectors = torch.linalg.eigh(G)
     del G
     kept = vectors[:, -most:] if most is not None else vectors
-    return Spectral(values.flip(0).clamp_min(0.0).double(), kept.to(W.dtype).flip(1), short)
+    return Spectral(values.flip(0).clamp_min(0.0).double(), kept.to(W.dtype).flip(1), short, doubt)
 
 
 def truncate(W_OI: Tensor, rank: int, *, exact: bool = False, seed: int = 0, slack: float = 1.005) -> LowRank:

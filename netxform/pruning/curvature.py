@@ -15,7 +15,7 @@ gives the same in expectation by one backward pass (`draws`), with a standard er
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -32,6 +32,9 @@ from netxform.pruning.loss import Batches, Loss, logits, squared, target_of
 
 _AUTO_CLASSES = 32  # with more, `auto` draws classes instead of going through all of them
 
+# numbers that are kept sample by sample
+EACH = 1 << 25
+
 
 @dataclass(frozen=True)
 class Saliency:
@@ -39,7 +42,8 @@ class Saliency:
 
     `second` s_k, `first` f_k: the loss is predicted to change by f + s when k is removed. `error`: the standard error of s
     (zero where nothing was drawn, but for the samples). `taylor`: E|∂ℓ/∂m_k| over samples. `missing`: the others, and why.
-    `loss`: the mean loss on the `samples`.
+    `loss`: the mean loss on the `samples`. `each`: f + s of every sample (N, size), float32, of this process's samples; empty
+    where the method does not tell samples apart (`exact`), or where they would take more than `EACH` numbers.
     """
 
     second: dict[Atom, Tensor]
@@ -50,6 +54,7 @@ class Saliency:
     samples: int
     loss: float
     method: str
+    each: dict[Atom, Tensor] = field(default_factory=dict[Atom, Tensor])
 
 
 Totals = Callable[..., tuple[Tensor, ...]]
@@ -61,6 +66,7 @@ class _Sums:
     square: Tensor
     first: Tensor
     taylor: Tensor
+    each: list[Tensor] = field(default_factory=list[Tensor], init=False)
 
 
 def saliency(
@@ -101,11 +107,15 @@ def saliency(
         if chosen == "auto":
             chosen = "gauss-newton" if z.shape[1] <= _AUTO_CLASSES else "monte-carlo"
         samples += len(x)
+        few = samples * sum(a.size for a in scored) <= EACH
+        for s in sums.values():
+            s.each = [*s.each, torch.zeros(len(x), s.first.shape[0])] if few else []
         total += _batch(run, z, y, sums, chosen, loss, draws, generator)
     counted, total = (float(t) for t in total_of(torch.tensor(float(samples)).double(), torch.tensor(total).double()))
     samples = int(counted)
     if not samples:
         raise fail("X0823", "there is no sample to score on")
+    each = {a: torch.cat(s.each) for a, s in sums.items() if s.each and a not in run.missing}
     sums = {a: _Sums(*total_of(s.second, s.square, s.first, s.taylor)) for a, s in sums.items()}
     n = float(samples)
     drawn = n * draws if chosen == "monte-carlo" else n
@@ -121,6 +131,7 @@ def saliency(
         samples,
         total / n,
         chosen,
+        each,
     )
 
 
@@ -155,14 +166,18 @@ def _batch(
             else:
                 seedling = torch.randn(z.shape, generator=rng, dtype=torch.float64) * (2 / width) ** 0.5
             for atom, v in run.backward(z, seedling.to(z), True).items():
-                _add(sums[atom], 0.5 * v * v, None)
+                _add(sums[atom], 0.5 * v * v, None, draws)
     if last_is_slope:
         for atom, v in run.backward(z, slope.to(z), False).items():
             _add(sums[atom], None, v)
     return float(each.sum())
 
 
-def _add(sums: _Sums, second: Tensor | None, slope: Tensor | None) -> None:
+def _add(sums: _Sums, second: Tensor | None, slope: Tensor | None, draws: int = 1) -> None:
+    if sums.each:
+        for part in (None if second is None else second / draws, None if slope is None else -slope):
+            if part is not None:
+                sums.each[-1] += part.float()
     if second is not None:
         sums.second += second.sum(0)
         sums.square += (second * second).sum(0)

@@ -30,6 +30,7 @@ from netxform.pruning.gates import gates, unmasked
 from netxform.pruning.ranking import Removed, kept, until
 from netxform.pruning.removal import Sign, Wanted, cost_of, named_maps, ranking
 from netxform.pruning.scores import Request, Scores, activity, known
+from netxform.pruning.spread import standard_error
 
 _SIGNS: dict[Sign, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
@@ -45,9 +46,10 @@ class Pruned:
 
     `score`: how it was made. `biases`: layers that are given one. `mixes`: what is computed over an index set, so that
     the masked twin takes it over the rest. `twin`: whether the masked twin is what the result must compute. `means`: place,
-    axis and tensor of each mean that was folded. `predicted`, `error`: the change of the loss and its standard error, where
-    the score predicts one. `latency`: milliseconds before and after, where a budget asked for them. `tensors`: what a
-    compensation or a recovery computed. `metrics`: what the last training measured. `notes`: what a reader should know.
+    axis and tensor of each mean that was folded. `predicted`, `error`: the change of the loss and its standard error over
+    samples, where the score predicts one and tells samples apart. `latency`: milliseconds before and after, where a budget
+    asked for them. `tensors`: what a compensation or a recovery computed. `metrics`: what the last training measured. `notes`:
+    what a reader should know.
     """
 
     score: str
@@ -73,7 +75,8 @@ class _State:
     network: Network
     held: dict[str, list[int]]
     predicted: float | None = 0.0
-    variance: float = 0.0
+    totals: Tensor | None = None
+    counted: bool = True
     samples: int = 0
     how: str = ""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
@@ -140,7 +143,7 @@ def prune(network: Network, wanted: Wanted, recover: Sequence[Training], stop: S
         tuple(means),
         state.samples or wanted.samples,
         state.predicted,
-        state.variance**0.5 if state.predicted is not None else None,
+        _error(state, material),
         _timed(network, state.network, wanted, material),
         fitted,
         state.metrics,
@@ -229,15 +232,27 @@ def _bound(original: Network, wanted: Wanted, material: Material) -> float:
 
 
 def _predict(state: _State, seen: Scores, removed: Removed) -> None:
-    """The sum of the predictions: what single removals would add up to."""
+    """The sum of the predictions: what single removals would add up to; and the same sum for every sample."""
     if state.predicted is None or not seen.predicted:
         state.predicted = None
         return
     for atom, indices in removed.items():
         index = torch.tensor(indices)
         state.predicted += float(seen.predicted[atom][index].sum())
-        if atom in seen.error:
-            state.variance += float(seen.error[atom][index].square().sum())
+        own = seen.each[atom][:, index].sum(1, dtype=torch.float64) if atom in seen.each else None
+        # rounds see the same samples in the same order
+        state.counted &= own is not None and (state.totals is None or len(state.totals) == len(own))
+        if state.counted and own is not None:
+            state.totals = own if state.totals is None else state.totals + own
+
+
+def _error(state: _State, material: Material) -> float | None:
+    """The standard error over samples of the whole prediction, both orders and all covariances; None where samples are not
+    told apart.
+    """
+    if state.predicted is None or not state.counted:
+        return None
+    return 0.0 if state.totals is None else standard_error(state.totals, material.total)
 
 
 def _held(

@@ -3,7 +3,7 @@
     Network, batches, Request ─score→ Scores
 
 A class is scored as a whole: what all its layers hold (weights), or what all its readers see (activations, gates). Users add
-scores of their own in Python: `
+scores of their own in Python: `@score("mine")` on a function (Network, Request) → Scores; a spec then says `by mine`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Scores:
     """A float64 vector of length `atom.size` for each scored atom; for the others the reason.
 
     `predicted`: the change of the mean loss that the removal of each index alone is predicted to cause, where the score says;
-    `error`: its standard error. `how`: the score and its aggregation over the class, in words.
+    `error`: the standard error of its second order. `each`: the same change sample by sample (N, size), of this process's
+    samples, where that is known. `how`: the score and its aggregation over the class, in words.
     """
 
     values: dict[Atom, Tensor]
@@ -61,6 +62,7 @@ class Scores:
     predicted: dict[Atom, Tensor] = field(default_factory=dict[Atom, Tensor])
     error: dict[Atom, Tensor] = field(default_factory=dict[Atom, Tensor])
     samples: int = 0
+    each: dict[Atom, Tensor] = field(default_factory=dict[Atom, Tensor])
 
 
 Score = Callable[[Network, Request], Scores]
@@ -105,7 +107,7 @@ def obd(network: Network, request: Request) -> Scores:
     total = {a: found.first[a] + s for a, s in found.second.items()}
     both = bool(request.options.get("first", request.iterative))
     how = f"½ ∂²L/∂m² of one gate for the class, {found.method}" + (", plus the first order" if both else "")
-    return Scores(total if both else found.second, found.missing, how, total, found.error, found.samples)
+    return Scores(total if both else found.second, found.missing, how, total, found.error, found.samples, found.each)
 
 
 def taylor(network: Network, request: Request) -> Scores:
@@ -120,7 +122,13 @@ def taylor(network: Network, request: Request) -> Scores:
         output=request.output,
     )
     return Scores(
-        found.taylor, found.missing, "mean over samples of |Σ a ∂L/∂a| over the class", found.first, {}, found.samples
+        found.taylor,
+        found.missing,
+        "mean over samples of |Σ a ∂L/∂a| over the class",
+        found.first,
+        {},
+        found.samples,
+        found.each,
     )
 
 

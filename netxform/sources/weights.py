@@ -20,8 +20,20 @@ def load_weights(module: nn.Module, path: Path, trust: Trust, span: Span, by_pos
     state = read_tensors(path, trust, span)
     wanted = module.state_dict()
     if by_position:
+        from netxform.sources.positions import not_in_order
+
         if len(state) != len(wanted):
             raise fail("X0809", f"{len(state)} tensors in the file, {len(wanted)} in the model", span, "by position")
+        why = not_in_order(state, wanted)
+        if why is not None:
+            raise fail(
+                "X0809",
+                f"`{path.name}` is not in the order of the model: {why}",
+                span,
+                "by position",
+                notes=("tensors of equal shape would change places, and nothing would say so",),
+                helps=("name the tensors in the file as the model does, and leave `by_position` out",),
+            )
         state = dict(zip(wanted, state.values(), strict=True))
     missing = [k for k in wanted if k not in state]
     extra = [k for k in state if k not in wanted]

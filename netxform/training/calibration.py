@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,20 @@ from torch.utils.data import Subset, TensorDataset
 
 from netxform.errors import Span, fail
 from netxform.graph.network import Network
+from netxform.language.material import HeldOut
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
 from netxform.sources.trust import Trust, read_path
-from netxform.training.data import batches, order
+from netxform.training.data import Samples, batches, order
 from netxform.training.fit import History, Progress, fit
 from netxform.training.process import join
+
+
+def _others(data: DataSet) -> tuple[HeldOut, Samples]:
+    """The part that new samples come from, and what they are called."""
+    if len(data.test):
+        return "test samples", data.test
+    return ("validation samples", data.val) if len(data.val) else ("other training samples", data.train)
 
 
 class Calibration:
@@ -69,9 +78,23 @@ class Calibration:
         With `shared` each of several processes is given its share of every batch; sums over the samples are then put
         together by `total`, so that every process goes on with the same numbers.
         """
+        yield from self._of(self._load()[data].train, samples, skip, batch, shared)
+
+    def held_out(self, data: str) -> HeldOut:
+        """What `fresh` gives, in words."""
+        return _others(self._load()[data])[0]
+
+    def fresh(
+        self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of samples that nothing is calibrated on; of the training part they are those behind the first `skip`."""
+        held = self._load()[data]
+        part = _others(held)[1]
+        yield from self._of(part, samples, skip if part is held.train else 0, batch, shared)
+
+    def _of(self, part: Samples, samples: int | None, skip: int, batch: int, shared: bool) -> Iterator[tuple[Tensor, Tensor]]:
         rank, world = (self._processes.rank, self._processes.world) if shared else (0, 1)
-        part = self._load()[data].train
-        chosen = order(len(part), self._seed, 0)[skip : None if samples is None else skip + samples]
+        chosen = order(len(cast(Any, part)), self._seed, 0)[skip : None if samples is None else skip + samples]
         if isinstance(part, TensorDataset):
             yield from batches(TensorDataset(*(t[chosen] for t in part.tensors)), batch, rank=rank, world=world)
         else:

@@ -53,15 +53,15 @@ def steps(
     """The steps of one pass, each in `accumulate` pieces (or fewer, where there are not enough rows).
 
     `shuffle` is (seed, epoch), or None for the order of the data. Each piece is cut into `world` shares, row i to process
-    i mod `world`. `drop_single` leaves out a last batch of one sample, which BatchNorm cannot train on; whether it is left
-    out does not depend on the number of processes.
+    i mod `world`. `drop_single` leaves out a short last batch of one sample, which BatchNorm may not be able to train on;
+    whether it is left out does not depend on the number of processes.
     """
     count = len(cast(Any, samples))
     indices = order(count, *shuffle) if shuffle is not None else torch.arange(count)
     cut = [
         [_share(piece, rank, world) for piece in (chunk.split(-(-len(chunk) // accumulate)) if accumulate > 1 else (chunk,))]
         for chunk in (indices.split(batch) if count else ())
-        if not (len(chunk) == 1 and drop_single and count > 1)
+        if not (len(chunk) == 1 and batch > 1 and drop_single and count > 1)
     ]
     if isinstance(samples, TensorDataset):
         x, y = samples.tensors
@@ -113,8 +113,7 @@ def batches(
             yield only.x, only.y
 
 
-def batch_count(samples: Samples, batch: int) -> int:
+def batch_count(samples: Samples, batch: int, drop_single: bool = True) -> int:
     """The number of steps in an epoch."""
-    count = len(cast(Any, samples))
-    full, rest = divmod(count, batch)
-    return full + (1 if rest > 1 or (rest == 1 and full == 0) else 0)
+    full, rest = divmod(len(cast(Any, samples)), batch)
+    return full + (1 if rest > 1 or (rest == 1 and (full == 0 or not drop_single)) else 0)

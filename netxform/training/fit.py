@@ -43,6 +43,7 @@ from netxform.training.process import (
     unsynced,
     whole,
 )
+from netxform.training.single import left_out, one_value
 from netxform.training.state import Run, load, remember, restore, save
 from netxform.training.taps import Student
 from netxform.training.teachers import Teachers, cache_folder
@@ -120,10 +121,14 @@ def fit(
     device = device_of(work.device)
     asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
     run = _prepare(copied.module.to(device), work, device, processes, len(data.train), asked)
-    per_epoch = batch_count(data.train, work.batch)
+    _modes(run.module, work)
+    single = one_value(network, run.module)
+    per_epoch = batch_count(data.train, work.batch, single)
     epochs = work.length if work.unit == "epochs" else math.ceil(work.length / max(1, per_epoch))
     steps = work.length if work.unit == "steps" else epochs * per_epoch
     warnings: list[str] = []
+    if single and len(data.train) % work.batch == 1 and len(data.train) > work.batch > 1:
+        warnings.append(left_out(len(data.train), work.batch))
     with _seeded(), _deterministic():
         try:
             if not per_epoch:
@@ -137,7 +142,7 @@ def fit(
             progress.step("resumed", int(run.scheduler.last_epoch))
             iteration = len(run.rows) * per_epoch
             while len(run.rows) < epochs and not (work.patience is not None and run.stale >= work.patience):
-                for pieces in _open_epoch(run, data):
+                for pieces in _open_epoch(run, data, single):
                     iteration += 1
                     progress.step(f"loss {_step(run, pieces, data.train, iteration):.3f}")
                     if iteration >= steps:
@@ -170,7 +175,7 @@ def fit(
     )
 
 
-def _open_epoch(run: Run, data: DataSet) -> Iterator[tuple[Batch, ...]]:
+def _open_epoch(run: Run, data: DataSet, drop_single: bool) -> Iterator[tuple[Batch, ...]]:
     """The batches of the next epoch; random numbers and modes as they are at its start."""
     work = run.work
     run.epoch = len(run.rows) + 1
@@ -183,7 +188,7 @@ def _open_epoch(run: Run, data: DataSet) -> Iterator[tuple[Batch, ...]]:
         shuffle=(work.seed, run.epoch),
         rank=run.processes.rank,
         world=run.processes.world,
-        drop_single=True,
+        drop_single=drop_single,
         accumulate=work.accumulate,
     )
 

@@ -15,7 +15,7 @@ from netxform.errors import fail
 from netxform.language.work import Penalty, Term, Training
 from netxform.training.augment import augment, partners
 from netxform.training.data import Batch, Samples, fetch
-from netxform.training.losses import class_rows, loss_of
+from netxform.training.losses import PADDING, class_rows, loss_of
 from netxform.training.soft import ensemble, feature_loss, soft_loss
 from netxform.training.teachers import Teachers
 
@@ -110,13 +110,21 @@ class Objective:
         answers, values = teachers.answers(view.x, batch.places if view.other is None else None)
         total: Tensor | None = None
         if soft.hard < 1:
-            z = full(pick(output, self.work.outputs[0] if self.work.outputs else None))
+            name = self.work.outputs[0] if self.work.outputs else None
+            z = full(pick(output, name))
             if soft.loss == "mse":
                 v = torch.stack([w * full(a) for w, a in zip(soft.mix, answers, strict=True)]).sum(0)
                 found = soft_loss("mse", z, v, 1.0)
             else:
-                rows, target = class_rows(z, view.y if soft.loss == "dkd" else None)
-                v = ensemble([class_rows(full(a))[0] for a in answers], soft.mix, soft.mean, soft.temperature)
+                # the labels tell where the classes are, as they do for the hard loss
+                wanted = column(view.y, next((t.target for t, _ in self.terms if t.output == name), None))
+                target = wanted if wanted.dim() == z.dim() - 1 else None
+                rows, target = class_rows(z, target)
+                v = ensemble([class_rows(full(a), wanted if target is not None else None)[0] for a in answers], soft.mix,
+                             soft.mean, soft.temperature)  # fmt: skip
+                if soft.loss == "dkd" and target is not None and bool((target == PADDING).any()):
+                    kept = target != PADDING
+                    rows, v, target = rows[kept], v[kept], target[kept]
                 found = soft_loss(soft.loss, rows, v, soft.temperature, target)
             total = (1 - soft.hard) * found
         taken = {n: iter(v) for n, v in values.items()}

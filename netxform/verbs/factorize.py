@@ -13,6 +13,7 @@ from netxform.graph.layer_spec import Layer
 from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
 from netxform.language.claims import Claim, LayerBound, LayerErrors, OutputError
 from netxform.language.laws import Contract
+from netxform.language.rank import Rank
 from netxform.language.values import Limit, Name, Selection
 from netxform.language.verb import Material, Scope, key, operand, prep, verb
 from netxform.syntax.quantity import short
@@ -69,10 +70,11 @@ class Factorize:
     `in_modes`, `out_modes`), `auto` (the cheapest of all but tt that is faster on this machine). Embeddings, grouped and
     transposed convolutions too; GRU, LSTM and attention get factor pairs inside.
 
-    Ranks: `rank=256`, `rank=0.25` (of the full rank), `rank=[128, 64]`; `by rel_error <= 2%`, `by energy >= 95%` (of the
-    kernel, or of the output with `over`), `by vbmf`; or `until params <= 40% of base` (`macs`, `flops`, `bytes`, `latency`):
-    one allocation of forms and ranks over all selected layers, by integer programming (latency is timed, and its `base` is
-    the network as the statement finds it). A layer that would not get cheaper is left as it is, and the plan says so.
+    Ranks: `rank=256`, `rank=0.25` (of the full rank; `1` is one, `1.0` and `100%` are all), `rank=[128, 64]`;
+    `by rel_error <= 2%`, `by energy >= 95%` (of the kernel, or of the output with `over`), `by vbmf`; or
+    `until params <= 40% of base` (`macs`, `flops`, `bytes`, `latency`): one allocation of forms and ranks over all selected
+    layers, by integer programming (latency is timed, and its `base` is the network as the statement finds it). A layer that
+    would not get cheaper is left as it is, and the plan says so.
 
     `over DATA` (`samples=512`) truncates so that the expected squared error of the *output* is least, weighs the layers of a
     budget by what the loss feels, corrects the bias by the mean error, and measures on a quarter of the samples held out;
@@ -97,7 +99,7 @@ class Factorize:
     until: Limit | None = prep("until")
     using: tuple[FormName, ...] = prep("using", ("auto",))
     over: Name | None = prep("over")
-    rank: tuple[float, ...] | None = key(None)
+    rank: tuple[Rank, ...] | None = key(None)
     samples: int = key(512)
     sequential: bool = key(False)
     round_to: int = key(8)
@@ -238,7 +240,7 @@ class Factorize:
         try:
             found = factorize(network, v.selected, wanted, v.chosen, material)
         except Unmet as error:
-            raise self._unmet(error, wanted) from None
+            raise self._unmet(error) from None
         except NetxformError as error:
             ranks = self.by.span if isinstance(self.by, Name) else self.selection.span
             data = self.selection.span if self.over is None else self.over.span
@@ -252,15 +254,19 @@ class Factorize:
             values = replace(values, allocation=told, weighted_error=allocation.loss, sensitivity=chosen.felt)
         return choice.settled(values, found.tensors)
 
-    def _unmet(self, error: Unmet, wanted: Wanted) -> NetxformError:
+    def _unmet(self, error: Unmet) -> NetxformError:
         assert self.until is not None
         counted = _COUNTED[self.until.name]
+        write = short if short(error.least) != short(error.allowed) else "{:,.6g}".format
+        more = ""
+        if error.slower is not None:
+            more = f", or let slower forms in: `gate=none` (slower forms go down to {short(error.slower)})"
         return fail(
             "X0604",
-            f"`{self.until}` cannot be met: {short(error.least)} is the least, {short(error.allowed)} the budget",
+            f"`{self.until}` cannot be met: {write(error.least)} is the least, {write(error.allowed)} the budget",
             self.until.span,
             f"the selected layers are {error.share:.0%} of the {counted}" if error.share is not None else "",
-            helps=("select more layers, allow more" + (", or let slower forms in: `gate=none`" if wanted.gate else ""),),
+            helps=(f"select more layers, allow more{more}",),
         )
 
     def rewrite(self, network: Network, choice: Choice[Factors]) -> Edit:
@@ -302,5 +308,5 @@ def _line(pick: Pick) -> str:
 
 
 def _error(found: Errors) -> str:
-    output = "" if found.output is None else f", output error {found.output:.3g} on held-out samples"
+    output = "" if found.output is None else f", output error {found.output:.3g} on {found.on}"
     return f", rel error {found.kernel:.3g} ({found.method}){output}"

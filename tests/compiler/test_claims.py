@@ -52,6 +52,12 @@ class Data:
         if skip < len(X):
             yield X[skip:stop], Y[skip:stop]
 
+    def held_out(self, data: str) -> str:
+        return "other training samples"
+
+    def fresh(self, data: str, samples: int, *, skip: int, **more: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from self.batches(data, samples, skip=skip)
+
 
 def small() -> Network:
     torch.manual_seed(1)

@@ -19,6 +19,7 @@ from netxform.sources.trust import Trust
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 from netxform.syntax.parse import parse
+from netxform.verbs.factorize import Factorize
 from netxform.verbs.prune import Prune
 from tests.strategies import SPECS
 
@@ -33,7 +34,7 @@ STATEMENTS = (
     "distill ** from [t1, t2] for 100steps mix=[0.6, 0.4] mean=geometric { match student.a.b to t1.c via conv1x1 weight=0.5 }",
     "factorize :Linear | conv* - fc using [svd, tucker2] until latency <= 5ms over d",
     "factorize a by vbmf", "factorize a rank=[128, 0.25]", "factorize a until bytes <= 3MiB",
-    "factorize a until params <= 1.5Mparams",
+    "factorize a rank=1.0", "factorize a until params <= 1.5Mparams",
     "factorize a until macs <= 37.3% of base gate=none when_smaller=false worst_case=1.5",
     "features at layer4 pool=none",
     'init embed from word2vec("a b.bin") vocabulary="true"',
@@ -117,3 +118,12 @@ def test_what_is_the_default_is_not_said() -> None:
     assert sentence(Prune(amount=0.3)) == "prune amount=0.3"
     with pytest.raises(KeyError, match="no registered verb"):
         sentence(Limit("a", "<", 1, "number"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("text", "share"), [("1", False), ("1.0", True), ("100%", True), ("8", False), ("0.25", True)])
+def test_a_rank_stays_a_number_or_a_share(text: str, share: bool) -> None:
+    (bound,) = _bound(f"factorize a rank={text} using svd")
+    for one in (bound, _again(bound)):
+        transform = one.transform
+        assert isinstance(transform, Factorize) and transform.rank is not None
+        assert [r.share for r in transform.rank] == [share]

@@ -118,3 +118,81 @@ def test_values_are_measured_as_values() -> None:
     assert rates(count(torch.full((3, 1), 2.0), target))["r2"] == pytest.approx(0.0)
     assert loss_of("huber")(target + 0.5, target).item() == pytest.approx(0.125)
     assert loss_of("mae")(target + 0.5, target).item() == pytest.approx(0.5)
+
+
+# --- where the classes are -------------------------------------------------------------------------------------------
+
+
+class _Teacher:
+    """Teachers whose answer is given."""
+
+    def __init__(self, v: torch.Tensor) -> None:
+        self.v = v
+
+    def answers(self, x: torch.Tensor, places: torch.Tensor | None) -> tuple[list[torch.Tensor], dict[str, list[torch.Tensor]]]:
+        return [self.v], {}
+
+
+def _distilled(name: str, z: torch.Tensor, v: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    from netxform.graph.layer_spec import Invocation
+    from netxform.language.work import Soft, Training
+    from netxform.training.data import Batch
+    from netxform.training.objective import Objective, View
+
+    n = torch.arange(len(z))
+    soft = Soft(("t",), (1.0,), "arithmetic", 3.0, 0.0, name)
+    work = Training(
+        ("w",), (), (), "d", 1, "epochs", Invocation("SGD", (), {}), "cross_entropy", len(z), 0, soft=soft, outputs=("output",)
+    )
+    made = Objective(work, _Teacher(v))  # pyright: ignore[reportArgumentType]
+    return made((z, (), ()), View(z.detach(), y), Batch(z.detach(), y, n, n, n, len(z)))
+
+
+@pytest.mark.parametrize("name", ["kd", "ce", "logit_mse", "dist", "dkd"])
+@pytest.mark.parametrize("last", [False, True])
+@given(seed=st.integers(0, 2**20), classes=st.sampled_from([3, 4, 5]), padded=st.booleans())
+@settings(max_examples=8)
+def test_classes_are_where_the_hard_loss_has_them(name: str, last: bool, seed: int, classes: int, padded: bool) -> None:
+    """(N, C, L) with labels (N, L) as in torch, (N, L, C) as language models have it: per position, by a closed form."""
+    N, L, T = 3, 4, 3.0
+    g = torch.Generator().manual_seed(seed)
+    z, v = (torch.randn(N, L, classes, generator=g, dtype=torch.float64).requires_grad_() for _ in range(2))
+    y = torch.randint(0, classes, (N, L), generator=g)
+    if padded and name == "dkd":
+        y[0, 1] = -100
+    if not last and classes == L:
+        return  # (N, 4, 4) with labels (N, 4) is read as a sequence, by the hard loss as well
+    shown = [t if last else t.transpose(1, 2) for t in (z, v.detach())]
+    found = torch.autograd.grad(_distilled(name, shown[0], shown[1], y), z)[0]
+    kept = [(i, t) for i in range(N) for t in range(L) if name != "dkd" or y[i, t] != -100]
+    total = torch.zeros((), dtype=torch.float64)
+    rows_q, rows_p = [], []
+    for i, t in kept:
+        p, q = (torch.exp(a / T) / torch.exp(a / T).sum() for a in (v.detach()[i, t], z[i, t]))
+        rows_q.append(q)
+        rows_p.append(p)
+        if name == "kd":
+            total = total + T * T * (p * (p.log() - q.log())).sum()
+        elif name == "ce":
+            total = total - T * T * (p * q.log()).sum()
+        elif name == "logit_mse":
+            gap = z[i, t] - v.detach()[i, t]
+            total = total + 0.5 * (gap - gap.mean()).square().mean()
+        elif name == "dkd":
+            k = int(y[i, t])
+            others = [c for c in range(classes) if c != k]
+            pair = p[k] * (p[k] / q[k]).log() + (1 - p[k]) * ((1 - p[k]) / (1 - q[k])).log()
+            a, b = p[others] / p[others].sum(), q[others] / q[others].sum()
+            total = total + T * T * (pair + 8 * (a * (a / b).log()).sum())
+    if name == "dist":
+
+        def unlike(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            a, b = a - a.mean(), b - b.mean()
+            return 1 - (a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt())
+
+        Q, P = torch.stack(rows_q), torch.stack(rows_p)
+        by_row = torch.stack([unlike(a, b) for a, b in zip(Q, P, strict=True)]).mean()
+        by_class = torch.stack([unlike(a, b) for a, b in zip(Q.T, P.T, strict=True)]).mean()
+        total = len(kept) * T * T * (by_row + by_class)
+    wanted = torch.autograd.grad(total / len(kept), z)[0]
+    assert torch.allclose(found, wanted, rtol=1e-6, atol=1e-9)

@@ -18,7 +18,7 @@ from netxform.graph.network import Network
 from netxform.language.certificate import ClaimRecord
 from netxform.language.claims import LayerBound, LayerErrors, OutputError, WithinBound
 from netxform.language.laws import Detail, Evidence, Real
-from netxform.language.verb import Material
+from netxform.language.material import HeldOut, Material
 
 # a bound is compared in float64, where the two sides of an equality differ by rounding
 _ROUNDING = 1e-6
@@ -45,8 +45,9 @@ class LayersDetail(Detail, frozen=True):
 class OutputDetail(Detail, frozen=True):
     """The relative change of the outputs on the probe inputs, and what it may be when it is measured again.
 
-    With `data`: the quantile at `level` and the mean of the change over its samples, how often the largest output is the same,
-    and a lower bound of that at `level`. With a `worst_case`: the bound for inputs of that norm, and what the probe reached.
+    With `data`: the samples that it was `measured_on`, the quantile at `level` and the mean of the change over them, how often
+    the largest output is the same, and a lower bound of that at `level`. With a `worst_case`: the bound for inputs of that
+    norm, and what the probe reached.
     """
 
     on_the_probe: Real
@@ -60,6 +61,7 @@ class OutputDetail(Detail, frozen=True):
     worst_case: Real | None = None
     for_inputs_of_norm: Real | None = None
     reached_on_the_probe: Real | None = None
+    measured_on: HeldOut | None = None
 
     def found(self, measured: float, bound: float) -> str:
         """The change, and how often the class is the same."""
@@ -178,7 +180,9 @@ def output_error(claim: OutputError, case: Case) -> Measured:
             if agree:
                 least = _at_least(sum(agree), count, claim.level)
                 detail = replace(detail, agreement=sum(agree) / count, agreement_at_least=least)
-            name = f"change of the outputs: {claim.level:.0%} of new samples stay below"
+            what = case.material.held_out(claim.data)
+            detail = replace(detail, measured_on=what)
+            name = f"change of the outputs: {claim.level:.0%} of {what} stay below"
     held = math.isfinite(moved)
     if claim.worst is not None:
         reached = _reached(case.before, case.after, case.inputs, claim.radius)
@@ -198,7 +202,7 @@ def _on_data(before: Network, after: Network, claim: OutputError, material: Mate
     errors: list[float] = []
     agree: list[bool] = []
     assert claim.data is not None
-    for x, _ in material.batches(claim.data, claim.samples, skip=claim.skip):
+    for x, _ in material.fresh(claim.data, claim.samples, skip=claim.skip):
         old, new = (results(n, (x,)) for n in (before, after))
         for a, b in zip(old[:1], new[:1], strict=True):
             flat_a, flat_b = a.double().flatten(1), b.double().flatten(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from msgspec.structs import replace
 from torch import Tensor
 
 from netxform.axes.reindex import axes_of
@@ -32,7 +33,10 @@ class TwinDetail(Detail, frozen=True):
 
 
 class LossDetail(Detail, frozen=True):
-    """The mean loss before and after, beside what was predicted of its change, and the loss on the samples that are kept."""
+    """The mean loss before and after, beside what was predicted of its change, and the loss on the samples that are kept.
+
+    `standard_error`: of the prediction, over samples. The change on new samples is under the name of what they are.
+    """
 
     predicted: Real | None
     standard_error: Real | None
@@ -43,8 +47,12 @@ class LossDetail(Detail, frozen=True):
     loss: Literal["cross_entropy", "mse"]
     output: str | None
     loss_on_the_samples_kept: Real
-    change_on_other_samples: Real | None = None
-    other_samples: int | None = None
+    change_on_test_samples: Real | None = None
+    test_samples: int | None = None
+    change_on_validation_samples: Real | None = None
+    validation_samples: int | None = None
+    change_on_other_training_samples: Real | None = None
+    other_training_samples: int | None = None
 
     def found(self, measured: float, bound: float) -> str:
         """The change beside what was predicted."""
@@ -112,15 +120,15 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
     if material is None:
         raise fail("X0823", f"`{claim.data}` is needed to measure the loss")
 
-    def seen(network: Network, skip: int) -> tuple[float, float, int]:
-        return mean_loss(network, material.batches(claim.data, claim.samples, skip=skip), claim.loss, claim.output)
+    def seen(network: Network, new: bool) -> tuple[float, float, int]:
+        give = (
+            material.fresh(claim.data, claim.samples, skip=claim.samples)
+            if new
+            else material.batches(claim.data, claim.samples)
+        )
+        return mean_loss(network, give, claim.loss, claim.output)
 
-    old, new = seen(before, 0), seen(after, 0)
-    change: float | None = None
-    others: int | None = None
-    if next(iter(material.batches(claim.data, 1, skip=claim.samples)), None) is not None:
-        other_before, other_after = seen(before, claim.samples), seen(after, claim.samples)
-        change, others = other_after[0] - other_before[0], other_before[2]
+    old, new = seen(before, False), seen(after, False)
     x, y = _kept(next(iter(material.batches(claim.data, _KEPT))))
     detail = LossDetail(
         predicted=claim.predicted,
@@ -132,9 +140,17 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
         loss=claim.loss,
         output=claim.output,
         loss_on_the_samples_kept=mean_loss(after, [(x, y)], claim.loss, claim.output)[0],
-        change_on_other_samples=change,
-        other_samples=others,
     )
+    if next(iter(material.fresh(claim.data, 1, skip=claim.samples)), None) is not None:
+        others, after_others = seen(before, True), seen(after, True)
+        change, count = after_others[0] - others[0], others[2]
+        match material.held_out(claim.data):
+            case "test samples":
+                detail = replace(detail, change_on_test_samples=change, test_samples=count)
+            case "validation samples":
+                detail = replace(detail, change_on_validation_samples=change, validation_samples=count)
+            case "other training samples":
+                detail = replace(detail, change_on_other_training_samples=change, other_training_samples=count)
     name = f"change of the mean loss on {old[2]} samples of `{claim.data}`"
     evidence = Evidence(name, math.inf, new[0] - old[0], bool(new[0] == new[0]), old[2], 0, "float32", detail)
     return Measured(evidence, reference=(x, y))
