@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from netxform.compiler.conditions import judge
 from netxform.compiler.measure import Measured, measure, probe
 from netxform.compiler.plan import Check, Plan, PlanItem, Step
@@ -59,11 +61,12 @@ class Workers(Protocol):
 class Outcome:
     """The network at the end, what the certificate says of each statement, and the metrics as they stood last.
 
-    `plan` is the plan with every choice final.
+    `plan` is the plan with every choice final; `inputs` are those that everything was measured on.
     """
 
     plan: Plan
     network: Network
+    inputs: tuple[Tensor, ...]
     entries: tuple[Entry, ...]
     measured: tuple[tuple[Measured, ...], ...]
     metrics: dict[str, float]
@@ -101,7 +104,8 @@ def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[st
         done.append(replace(item, edit=replace(item.edit, tensors={}), twin=None))
         workers.finished(item.stage, item.index, state.network)
     final = replace(plan, items=tuple(done))
-    return Outcome(final, state.network, tuple(state.entries), tuple(state.measured), state.metrics, tuple(state.comparisons))
+    entries, measured = tuple(state.entries), tuple(state.measured)
+    return Outcome(final, state.network, inputs, entries, measured, state.metrics, tuple(state.comparisons))
 
 
 def _settled(item: Step, walk: Walk, network: Network, workers: Workers) -> Step:

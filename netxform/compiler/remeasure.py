@@ -18,7 +18,6 @@ from torch import Tensor
 from netxform.compiler.claims.registry import family
 from netxform.compiler.evidence import Kept, Measured, distance, tensor_hash, tensors, values_at
 from netxform.compiler.execute import Outcome
-from netxform.compiler.measure import probe
 from netxform.compiler.plan import Plan
 from netxform.graph.cost import Cost
 from netxform.graph.network import Network
@@ -80,8 +79,7 @@ def certify(
     outcome: Outcome, held_out: HeldOut | None, comparisons: Sequence[ComparisonRecord] = ()
 ) -> tuple[Certificate, Witness]:
     """What was promised and what was measured, statement by statement; which claims are in force, and what these need."""
-    plan, network = outcome.plan, outcome.network
-    inputs = probe(network, plan.spec.seed)
+    plan, network, inputs = outcome.plan, outcome.network, outcome.inputs
     ends = {n.name for n in outputs(network.module).values()}
     now = values_at(network, ends.union(*(m.values for several in outcome.measured for m in several)), inputs)
     wanted, references = set(ends), dict[tuple[int, int], tuple[Tensor, ...]]()

@@ -137,7 +137,7 @@ def test_scores_are_compared_after_they_are_normalised(normalise: str, of: objec
     network = dense()
     one, two = axis_of(network, "one.weight"), axis_of(network, "two.weight")
     scores = {
-        one.atom: torch.tensor([1.0, 2.0, 3.0, 4.0, 90.0]).double(),
+        one.atom: torch.tensor([10.0, 20.0, 30.0, 40.0, 900.0]).double(),
         two.atom: torch.tensor([0.5, 5.0, 6.0, 60.0]).double(),
     }
     removed = Ranking(scores, "global", normalise).lowest(4)  # type: ignore[arg-type]
