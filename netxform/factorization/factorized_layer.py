@@ -25,7 +25,7 @@ from netxform.linalg.gram import descending, distance, gram, one_thread, signed
 from netxform.linalg.krylov import difference_norm
 from netxform.linalg.operator_norms import Pair, conv_norm, im2col_bound, spectral_norm
 from netxform.linalg.svd import Spectral, rank_by_vbmf, spectral, spectrum, truncate
-from netxform.linalg.tensor import cp, modes_of, tt_matrix
+from netxform.linalg.tensor import cp, mode_products, modes_of, tt_matrix
 
 # EVBMF finds a rank near 0 on real networks: at least this share of the full rank is kept
 VBMF_FLOOR = 1 / 16
@@ -284,7 +284,7 @@ def _tucker_energy(g: Geometry, K_GOIk: Tensor) -> Any:
         sides = (k.reshape(g.rows, -1), k.transpose(0, 1).reshape(g.columns, -1))
         with one_thread():
             left, right = (descending(gram(m))[1] for m in sides)
-        core = torch.einsum("oik,oq,ir->qrk", k, left, right).square().sum(-1)
+        core = mode_products(k, [left.mT, right.mT]).square().sum(-1)
         energy[1:, 1:] += core.cumsum(0).cumsum(1)
     return (energy / float(energy[-1, -1] or 1.0)).numpy()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
@@ -380,3 +381,10 @@ def test_a_kind_is_registered_once(outside: Callable[[bool], Any]) -> None:
         measures(c.SameValue, dict, again="never")(lambda claim, case: None)
     with pytest.raises(TypeError, match="no `kind`"):
         measures(c.Claim, FAMILIES["taken"].detail, again="never")(lambda claim, case: None)
+
+
+def test_a_change_of_the_loss_of_format_1_is_read() -> None:
+    keys = ("predicted", "standard error", "loss before", "loss after", "accuracy before", "accuracy after")
+    old = dict.fromkeys(keys, 0.25) | {"loss": "mse", "output": None, "loss on the samples kept": 1.0}
+    made = msgspec.convert(old | {"change on other samples": 0.5, "other samples": 7}, family("loss change").detail)
+    assert made["change on other samples"] == 0.5 and made["other samples"] == 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import tensorly as tl
 import torch
@@ -15,7 +16,19 @@ from torch import Tensor
 from netxform.errors import NetxformError
 from netxform.linalg.cp import _khatri_rao
 from netxform.linalg.svd import spectrum, tails
-from netxform.linalg.tensor import CP, TT, Tucker2, _by_output, cp, hosvd_bounds, modes_of, tt_matrix, tt_svd, tucker2
+from netxform.linalg.tensor import (
+    CP,
+    TT,
+    Tucker2,
+    _by_output,
+    cp,
+    hosvd_bounds,
+    mode_products,
+    modes_of,
+    tt_matrix,
+    tt_svd,
+    tucker2,
+)
 
 seeds = st.integers(0, 1000)
 dims = st.integers(1, 12)
@@ -179,3 +192,11 @@ def test_half_precision_is_lifted(dtype: torch.dtype) -> None:
     ):
         assert found.error == pytest.approx(float((K.double() - rebuilt).norm()), rel=1e-8)
     assert t.U_OQ.dtype == c.factors[0].dtype == s.cores[0].dtype == dtype
+
+
+@given(st.tuples(*[st.integers(1, 5)] * 3), st.integers(0, 1000))
+def test_mode_products_are_contractions(shape: tuple[int, int, int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    t, a, b = rng.normal(size=shape), rng.normal(size=(2, shape[0])), rng.normal(size=(3, shape[1]))
+    found = mode_products(torch.tensor(t), [torch.tensor(a), torch.tensor(b)])
+    assert np.allclose(found.numpy(), np.einsum("ijk,ai,bj->abk", t, a, b), rtol=1e-12, atol=1e-12)

@@ -53,6 +53,9 @@ class LossDetail(Detail, frozen=True):
     validation_samples: int | None = None
     change_on_other_training_samples: Real | None = None
     other_training_samples: int | None = None
+    # what certificates of format 1 called other training samples
+    change_on_other_samples: Real | None = None
+    other_samples: int | None = None
 
     def found(self, measured: float, bound: float) -> str:
         """The change beside what was predicted."""
