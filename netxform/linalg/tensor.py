@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,11 +83,9 @@ def tucker2(K_OIHW: Tensor, ranks: tuple[int, int], *, sweeps: int = 1) -> Tucke
 
 def mode_products(T: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """T with its first modes multiplied by matrices (r × n each): T ×₁ M₁ ×₂ M₂ …, by tensorly, as fast as one contraction."""
-    import tensorly
-    from tensorly.tenalg import multi_mode_dot
-
-    with tensorly.backend_context("pytorch", local_threadsafe=True):
-        return multi_mode_dot(T, list(matrices), modes=list(range(len(matrices))))
+    tl: Any = import_module("tensorly")  # its names depend on the backend, and have no types
+    with tl.backend_context("pytorch", local_threadsafe=True):
+        return tl.tenalg.multi_mode_dot(T, list(matrices), modes=list(range(len(matrices))))
 
 
 def hosvd_bounds(K_OIHW: Tensor) -> tuple[Tensor, Tensor]:
