@@ -21,7 +21,7 @@ from netxform.compiler.measure import measure
 from netxform.graph.edits import Edit
 from netxform.graph.network import Network, detached
 from netxform.language import claims as c
-from netxform.language.certificate import ClaimRecord
+from netxform.language.certificate import ClaimRecord, _number
 from netxform.language.laws import Evidence
 from netxform.training.teachers import Teachers
 from tests.strategies import randomized
@@ -387,5 +387,5 @@ def test_a_change_of_the_loss_of_format_1_is_read() -> None:
     keys = ("predicted", "standard error", "loss before", "loss after", "accuracy before", "accuracy after")
     old = dict.fromkeys(keys, 0.25) | {"loss": "mse", "output": None, "loss on the samples kept": 1.0}
     known = old | {"change on other samples": 0.5, "other samples": 7}
-    made = msgspec.convert(known, family("loss change").detail, dec_hook=lambda kind, value: float(value))
+    made = msgspec.convert(known, family("loss change").detail, dec_hook=_number)
     assert made["change on other samples"] == 0.5 and made["other samples"] == 7
