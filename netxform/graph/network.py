@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.graph.copies import parts, same, structure, tensors_of, weightless
-from netxform.graph.guards import Guard, guards_of
+from netxform.graph.guards import REFUSES, Guard, guards_of
 from netxform.graph.layers import Int8Embedding
-from netxform.graph.meta import annotate
+from netxform.graph.meta import annotate, evaluating
 from netxform.graph.shape_cache import Kernels
 
 
@@ -120,14 +120,29 @@ SAMPLES = 8
 def samples(network: Network, seed: int) -> tuple[Tensor, ...]:
     """Inputs to measure on: `SAMPLES` samples, drawn as `example` draws them, the same for the same seed.
 
-    Where the network holds decisions on its inputs, the inputs that it was captured with.
+    Where the network refuses those, because it holds a decision that they would take otherwise: the inputs that it was captured
+    with.
     """
-    if network.given and network.guards:
-        return network.given
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         batched = [i.shape[0] if i.shape else 1 for i in network.inputs]
-        return example(network, "cpu", SAMPLES if all(b == 1 for b in batched) else None)
+        drawn = example(network, "cpu", SAMPLES if all(b == 1 for b in batched) else None)
+    if network.given and network.guards and not _accepts(network, drawn):
+        return network.given
+    return drawn
+
+
+def _accepts(network: Network, inputs: tuple[Tensor, ...]) -> bool:
+    if any(t.is_meta for t in tensors_of(network.module)):
+        return False
+    try:
+        with torch.no_grad(), evaluating(network.module):
+            network.module.forward(*(t.clone() for t in inputs))
+    except RuntimeError as error:
+        if REFUSES not in str(error):
+            raise
+        return False
+    return True
 
 
 def tokens(network: Network) -> dict[str, int]:
