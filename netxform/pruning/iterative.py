@@ -44,7 +44,7 @@ Stop: TypeAlias = Callable[[Mapping[str, float]], str | None]
 class Pruned:
     """The indices that go, of the `total` that could, and what belongs to them.
 
-    `score`: how it was made. `biases`: layers that are given one. `mixes`: what is computed over an index set, so that
+    `score`: how it was made. `biases`: layers that are given one. `mixes`: what is computed over an axis, so that
     the masked twin takes it over the rest. `twin`: whether the masked twin is what the result must compute. `means`: place,
     axis and tensor of each mean that was folded. `predicted`, `error`: the change of the loss and its standard error over
     samples, where the score predicts one and tells samples apart. `latency`: milliseconds before and after, where a budget

@@ -1,6 +1,6 @@
-"""What may go and what is asked for: the index sets that a `prune` may shrink, and what the twin can say of the result.
+"""What may go and what is asked for: the axes that a `prune` may shrink, and what the twin can say of the result.
 
-Network, selection ─candidates→ index sets        Network, Wanted ─estimate→ sizes on the twin
+Network, selection ─candidates→ axes        Network, Wanted ─estimate→ sizes on the twin
 """
 
 from __future__ import annotations

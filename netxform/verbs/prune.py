@@ -35,7 +35,7 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning(Values):
-    """What every kind of pruning chooses: the indices that go, by index set, and what trains in between."""
+    """What every kind of pruning chooses: the indices that go, by axis, and what trains in between."""
 
     removed: Mapping[str, Sequence[int]] = field(metadata=HIDDEN)
     recover: tuple[Training, ...] = field(metadata=HIDDEN)
@@ -52,7 +52,7 @@ class Open(Pruning):
 
     curvature: str | None = field(default=None, metadata=IF_KNOWN | named("gauss-newton"))
     by: str
-    index_sets: int
+    axes: int
     wanted: Wanted = field(metadata=HIDDEN)
 
 
@@ -63,7 +63,7 @@ class Removal(Pruning):
     curvature: str | None = field(default=None, metadata=IF_KNOWN | named("gauss-newton"))
     by: str
     score: str
-    index_sets: int
+    axes: int
     indices: Part = field(metadata=AS_TEXT)
     biases: tuple[str, ...] = field(metadata=HIDDEN)
     mixes: tuple[str, ...] = field(metadata=HIDDEN)
@@ -112,7 +112,7 @@ class Prune:
     `obd` (default: s = ½ ∂²L/∂m² of a gate m on everything that reads the class; `obd(method=exact)`,
     `obd(method=monte-carlo, draws=4)`), `obd-weights`, `taylor`, `magnitude(norm=2)`, `bn-scale`, `activation`, `random`,
     and those that Python code registers with `netxform.pruning.scores.score`. `obd` uses the Gauss–Newton form; the plan says
-    for how many index sets that is the second derivative itself. It is not on residual streams (read again behind themselves)
+    for how many axes that is the second derivative itself. It is not on residual streams (read again behind themselves)
     and before GELU, SiLU, softmax: there `obd(method=exact)` is, at one Hessian-vector product an index.
 
     How much: a threshold (`saliency < 1e-3`, `where zeros >= 99%`, `where activation < 0.01`), `amount=30%` of all indices,
@@ -196,7 +196,7 @@ class Prune:
         if self.by.name not in SCORES or SCORES.find(self.by.name).single is None:
             helps = ("write `by magnitude` or `by obd-weights`",)
             yield Diagnostic(
-                "X0412", f"`{self.by.name}` scores no single weights", self.by.span, "index sets alone", helps=helps
+                "X0412", f"`{self.by.name}` scores no single weights", self.by.span, "whole axes alone", helps=helps
             )
         plain = Prune()
         names = ("until", "keep", "normalise", "min_channels", "least", "round_to", "compensate")
@@ -204,7 +204,7 @@ class Prune:
         for name in (*names, *more):
             if getattr(self, name) != getattr(plain, name):
                 word = {"below": "a threshold", "until": "`until`", "where": "`where`"}.get(name, f"`{name}`")
-                why = "two of every four go" if name in more else "no index set goes"
+                why = "two of every four go" if name in more else "no axis goes"
                 yield Diagnostic("X0407", f"{word} and `granularity={self.granularity}`: {why}", span, name)
         limit = self.below or self.where
         if limit is not None and not limit.op.startswith("<"):
@@ -215,7 +215,7 @@ class Prune:
             yield Diagnostic("X0412", f"`{limit.name}` is not what single weights are scored by", limit.span, "", helps=helps)
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Open] | Choice[OpenWeights]:
-        """Find the index sets; estimate the sizes by taking the same share of each."""
+        """Find the axes; estimate the sizes by taking the same share of each."""
         from netxform.pruning.removal import Wanted, candidates, estimate, locked
 
         kind = SCORES.find(self.by.name)
@@ -253,9 +253,7 @@ class Prune:
             from netxform.pruning.gates import gates
 
             curvature = described(network, gates(network))
-        values = Open(
-            removed=removed, recover=recover, curvature=curvature, by=str(self.by), index_sets=len(names), wanted=wanted
-        )
+        values = Open(removed=removed, recover=recover, curvature=curvature, by=str(self.by), axes=len(names), wanted=wanted)
         text = "which indices go needs weights" + (f" and {self.samples} samples of `{data}`" if data else "")
         if wanted.threshold is not None:
             text += "; how many as well"
@@ -355,7 +353,7 @@ class Prune:
         times = "{:.3g} ms → {:.3g} ms on this machine, at the captured batch"
         values = Removal(
             removed=found.removed, recover=v.recover, curvature=v.curvature, by=v.by, score=found.score,
-            index_sets=v.index_sets, indices=Part(sum(map(len, found.removed.values())), found.total), biases=found.biases,
+            axes=v.axes, indices=Part(sum(map(len, found.removed.values())), found.total), biases=found.biases,
             mixes=found.mixes, assigned=tuple(n for n in found.tensors if n not in means), twin=found.twin, means=found.means,
             data=v.wanted.data, samples=found.samples, predicted=found.predicted, error=found.error, wanted=v.wanted,
             latency=None if found.latency is None else times.format(*found.latency),

@@ -78,7 +78,7 @@ class Widen:
             yield Diagnostic("X0406", "`widen` makes wider", span, "smaller than it is", helps=("to remove, use `prune`",))
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Wider]:
-        """Choose the index sets, their new sizes and their maps; check every condition of exactness."""
+        """Choose the axes, their new sizes and their maps; check every condition of exactness."""
         from netxform.axes.reindex import axes_of
 
         chosen: dict[Atom, int] = {}
@@ -179,7 +179,7 @@ class Widen:
                         "X0322",
                         f"`{path}` is coupled with another selected layer, and would need another size",
                         self.selection.span,
-                        f"{chosen[atom]} and {int(new)} outputs of one index set",
+                        f"{chosen[atom]} and {int(new)} outputs of one axis",
                         helps=("widen them in one statement by a factor, or one of them alone",),
                     )
                 chosen[atom] = int(new)
@@ -241,7 +241,7 @@ class Widen:
 
 
 def _one_size(network: Network, chosen: dict[Atom, int]) -> None:
-    """A layer that has one attribute for the sizes of several index sets (a recurrent one) gets them all widened."""
+    """A layer that has one attribute for the sizes of several axes (a recurrent one) gets them all widened."""
     from netxform.axes.algebra import Atom, normal
     from netxform.axes.infer import types_of
 
