@@ -38,7 +38,7 @@ class Made:
 
     kind: str
     own: bool
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
 
 
 def class_of(kind: str, own: bool) -> type[nn.Module]:
@@ -81,8 +81,8 @@ def construct(module: nn.Module, path: str) -> Made:
     return Made(cls.__name__, own, arguments)
 
 
-def _arguments(module: nn.Module, cls: type[nn.Module]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _arguments(module: nn.Module, cls: type[nn.Module]) -> dict[str, object]:
+    out: dict[str, object] = {}
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         if name in ("self", *_SKIP):
             continue
@@ -123,7 +123,7 @@ def _same(value: Any, default: Any) -> bool:
     return type(value) is type(default) and value == default
 
 
-def _shape_of(module: nn.Module) -> dict[str, Any]:
+def _shape_of(module: nn.Module) -> dict[str, object]:
     tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     return {n: tuple(t.shape) for n, t in tensors}
 

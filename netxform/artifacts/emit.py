@@ -166,7 +166,7 @@ def _tree(held: dict[str, Any]) -> list[str]:
 def _call(entry: dict[str, Any]) -> str:
     from netxform.artifacts.graph import decode_plain
 
-    arguments: dict[str, Any] = decode_plain(entry["arguments"])
+    arguments: dict[str, object] = decode_plain(entry["arguments"])
     own = bool(entry.get("own"))
     order = list(inspect.signature(class_of(entry["class"], own).__init__).parameters)[1:]
     parts: list[str] = []
@@ -211,7 +211,7 @@ def _plainly(line: str) -> str:
             return f"{start}{function}({', '.join(texts[2:] + named)}) if {texts[0]} else None"
 
 
-def _forward(module: fx.GraphModule) -> tuple[str, dict[str, Any]]:
+def _forward(module: fx.GraphModule) -> tuple[str, dict[str, object]]:
     """The source of `forward` as fx writes it, and the globals that it needs."""
     code = module.graph.python_code("self")
     at = code.src.index("def forward")
@@ -229,7 +229,7 @@ def _forward(module: fx.GraphModule) -> tuple[str, dict[str, Any]]:
     return "\n".join("    " + line if line.strip() else "" for line in source.split("\n")), dict(code.globals)
 
 
-def _imports(needed: dict[str, Any]) -> str:
+def _imports(needed: dict[str, object]) -> str:
     lines: list[str] = []
     for name, value in sorted(needed.items()):
         if value is torch or name in ("torch", "fx_pytree", "pytree", "NoneType"):

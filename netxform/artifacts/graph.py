@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -25,9 +26,9 @@ _ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device",
 
 
 @lru_cache(maxsize=1)
-def _functions() -> dict[str, Any]:
+def _functions() -> dict[str, Callable[..., Any]]:
     """Every function that a stored graph may call, by name."""
-    known: dict[str, Any] = {}
+    known: dict[str, Callable[..., Any]] = {}
     for space, functions in get_overridable_functions().items():
         for function in functions:
             name = resolve_name(function)
@@ -77,7 +78,7 @@ def _methods() -> frozenset[str]:
 def to_json(network: Network) -> dict[str, Any]:
     """The network without its tensors. Raises NetxformError X0820 for what cannot be stored."""
     module = network.module
-    modules: list[dict[str, Any]] = []
+    modules: list[dict[str, object]] = []
     leaves: set[str] = set()
     for path, part in module.named_modules(remove_duplicate=False):
         if not path or any(path.startswith(f"{p}.") and not _open(module, p) for p in leaves):
@@ -85,14 +86,14 @@ def to_json(network: Network) -> dict[str, Any]:
         if is_leaf(part):
             made = construct(part, path)
             leaves.add(path)
-            entry: dict[str, Any] = {"path": path, "class": made.kind, "arguments": _encode(made.arguments)}
+            entry: dict[str, object] = {"path": path, "class": made.kind, "arguments": _encode(made.arguments)}
             modules.append(entry | ({"own": True} if made.own else {}))
         else:
             called = any(n.op == "call_module" and n.target == path for n in module.graph.nodes)
             if called:
                 construct(part, path)
             modules.append({"path": path, "class": None})
-    tensors: list[dict[str, Any]] = []
+    tensors: list[dict[str, object]] = []
     for path, part in module.named_modules(remove_duplicate=False):
         if path in leaves:
             continue
@@ -216,7 +217,7 @@ def _open(module: fx.GraphModule, path: str) -> bool:
     return type(module.get_submodule(path)).__name__.endswith("Act2d")
 
 
-def _tensor(tensor: torch.Tensor, name: str) -> dict[str, Any]:
+def _tensor(tensor: torch.Tensor, name: str) -> dict[str, object]:
     return {"shape": list(tensor.shape), "dtype": _named(tensor.dtype, name)}
 
 
@@ -231,7 +232,7 @@ def _named(dtype: torch.dtype, name: str) -> str:
     return NAMES[dtype]
 
 
-def _node(node: fx.Node) -> dict[str, Any]:
+def _node(node: fx.Node) -> Mapping[str, object]:
     target: Any = node.target
     if node.op == "call_function":
         aten = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"  # pyright: ignore[reportPrivateUsage]

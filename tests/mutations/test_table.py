@@ -24,6 +24,7 @@ def test_names_are_given_once() -> None:
 
 def test_a_defect_that_nothing_notices_survives(tmp_path: Path) -> None:
     (tmp_path / "netxform").mkdir()
+    (tmp_path / "netxform" / "__init__.py").touch()
     (tmp_path / "netxform" / "thing.py").write_text("ANSWER = 42\n")
     (tmp_path / "test_thing.py").write_text(
         "from netxform.thing import ANSWER\n\n\ndef test_it() -> None:\n    assert ANSWER\n"
