@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from netxform.axes.algebra import LOCKS
 from netxform.axes.coupling import drawing, groups
 from netxform.axes.infer import types_of
 from netxform.axes.reindex import axes_of, shown
@@ -67,9 +68,10 @@ def axes(spec: Spec, inputs: Inputs, selection: str) -> tuple[dict[str, Any], st
     ]  # fmt: skip
     locked: dict[str, list[str]] = {}
     for group in near:
-        if group.axis.locked is not None:
+        lock = group.axis.atom.locked
+        if lock is not None:
             places = [f"{n}[{d}]" for n, d in group.axis.sites if n in wanted]
-            locked.setdefault(group.axis.locked.partition(" (")[0], []).extend(places)
+            locked.setdefault(LOCKS[lock.kind], []).extend(places)
     types = {n: shown(network, n) for n in wanted}
     return {"types": types, "free": free, "locked": locked}, drawing(network, spec_title(network))
 
