@@ -20,9 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.mutations.table import DEFECTS
-
 from tests.mutations.defect import ROOT, Defect
+from tests.mutations.table import DEFECTS
 
 LIMIT_S = 600
 
