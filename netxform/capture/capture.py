@@ -29,6 +29,7 @@ from netxform.graph.guards import guards_of
 from netxform.graph.layers import BatchNormAct2d, DropPath
 from netxform.graph.meta import annotate
 from netxform.graph.network import Input, Island, Network
+from netxform.graph.tensors import held
 
 _MAX_ISLANDS = 64
 
@@ -270,7 +271,7 @@ def keep_everything(model: nn.Module, module: fx.GraphModule) -> None:
 
 def _restore_tensors(model: nn.Module, module: fx.GraphModule) -> None:
     """Parameters and buffers that hang on containers and that the graph does not read."""
-    have = {n for n, _ in (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))}
+    have = held(module)
     for name, part in model.named_modules(remove_duplicate=False):
         target = module.get_submodule(name)
         for key, parameter in part._parameters.items():  # pyright: ignore[reportPrivateUsage]

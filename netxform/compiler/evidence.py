@@ -18,6 +18,7 @@ from netxform.axes.reindex import Axis, axes_of, reindex
 from netxform.graph.edits import Edit
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
+from netxform.graph.tensors import held
 from netxform.language.laws import Evidence
 from netxform.language.verb import Material
 from netxform.precision.rounding import in_double
@@ -160,8 +161,7 @@ def distance(found: Tensor | None, wanted: Tensor | None) -> float:
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer by name, further names of tied tensors included."""
-    every = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    return {n: t.detach() for n, t in every}
+    return {n: t.detach() for n, t in held(module).items()}
 
 
 def digest(module: nn.Module, names: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from netxform.factorization.latency import whole_seconds
 from netxform.graph.edits import Assign, Bias, Edit
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
+from netxform.graph.tensors import held
 from netxform.language.material import Material
 from netxform.language.work import Training
 from netxform.pruning.compensate import fold, refit
@@ -313,5 +314,4 @@ def _keep(state: _State, original: Network, after: Network, removed: Removed) ->
 
 def tensors_of(network: Network) -> dict[str, Tensor]:
     """Every parameter and buffer, tied ones once."""
-    every = [*network.module.named_parameters(remove_duplicate=False), *network.module.named_buffers(remove_duplicate=False)]
-    return {n: t for n, t in every if types_of(network).names[n] == n}
+    return {n: t for n, t in held(network.module).items() if types_of(network).names[n] == n}

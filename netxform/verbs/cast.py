@@ -100,8 +100,9 @@ class Cast:
         kept = self._kept(network, scope)
         if self.dtype == "int8":
             return _int8(network, scope, kept)
-        held = dict(network.module.named_parameters(remove_duplicate=False))
-        held |= dict(network.module.named_buffers(remove_duplicate=False))
+        from netxform.graph.tensors import held as held_by
+
+        held = held_by(network.module)
         shared = {id(t) for n, t in held.items() if n.rpartition(".")[0] in kept}
         chosen = [
             n
@@ -154,8 +155,9 @@ class Cast:
         if not names:
             return choice.settled(v)
         dtype = HALF[self.dtype]
-        held = dict(network.module.named_parameters(remove_duplicate=False))
-        held |= dict(network.module.named_buffers(remove_duplicate=False))
+        from netxform.graph.tensors import held as held_by
+
+        held = held_by(network.module)
         every = {id(held[n]): held[n] for n in names}
         counts = rounding(every.values(), dtype)
         if counts.overflow:

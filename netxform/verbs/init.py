@@ -235,10 +235,9 @@ class Init:
             ours = theirs = ""
         named = {self._renamed(_under(s, theirs)): s for s in given}
         pairs = {t: named[_under(t, ours)] for t in targets if _under(t, ours) in named}
-        held = {**dict(network.module.named_parameters(remove_duplicate=False))}
-        held |= dict(network.module.named_buffers(remove_duplicate=False))
-        source = {**dict(other.module.named_parameters(remove_duplicate=False))}
-        source |= dict(other.module.named_buffers(remove_duplicate=False))
+        from netxform.graph.tensors import held as held_by
+
+        held, source = held_by(network.module), held_by(other.module)
         if not pairs:
             notes = (f"`{self.selection}`: {', '.join(targets[:4])} …", f"`{self.source}`: {', '.join(given[:4])} …")
             helps = ("say which name goes where: `{ map THERE to HERE }`",)
@@ -293,7 +292,9 @@ class Init:
             assert call is not None
             return self._settle_vectors(network, choice, v, material, call)
         other = material.model(v.model)
-        source = {**dict(other.named_parameters(remove_duplicate=False)), **dict(other.named_buffers(remove_duplicate=False))}
+        from netxform.graph.tensors import held as held_by
+
+        source = held_by(other)
         return choice.settled(v, {t: source[s].detach().clone() for t, s in v.pairs.items()})
 
     def rewrite(self, network: Network, choice: Choice[Vectors | Pairs]) -> Edit:
