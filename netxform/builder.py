@@ -146,6 +146,8 @@ def expression(value: Any) -> Any:
             return parse_expression(value, "<builder>")
         case list() | tuple():
             return ast.List(tuple(expression(v) for v in cast("list[Any]", value)))
+        case dict():
+            return ast.Mapping(tuple(ast.Pair(str(k), _text(v)) for k, v in cast("dict[Any, Any]", value).items()))
         case _:
             raise TypeError(f"a spec holds numbers, texts, lists and expressions, not {type(value).__name__}")
 
@@ -155,7 +157,11 @@ def _options(options: Mapping[str, Any]) -> tuple[ast.Option, ...]:
 
 
 def _texts(options: Mapping[str, Any]) -> tuple[ast.Option, ...]:
-    return tuple(ast.Option(k, ast.String(v) if isinstance(v, str) else expression(v)) for k, v in options.items())
+    return tuple(ast.Option(k, _text(v)) for k, v in options.items())
+
+
+def _text(value: Any) -> ast.Expr:
+    return ast.String(value) if isinstance(value, str) else expression(value)
 
 
 def _body(block: Any) -> tuple[ast.Statement, ...]:

@@ -64,6 +64,9 @@ def _grow(inner: st.SearchStrategy[ast.Expr]) -> st.SearchStrategy[ast.Expr]:
     return st.one_of(
         st.builds(ast.Call, words, st.lists(st.builds(ast.Argument, st.one_of(st.none(), keys), inner), max_size=3).map(tuple)),
         st.lists(inner, max_size=3).map(tuple).map(ast.List),
+        st.lists(st.builds(ast.Pair, strings.map(lambda s: s.value), inner), min_size=1, max_size=3)
+        .map(tuple)
+        .map(ast.Mapping),
         st.lists(selections.filter(lambda n: not isinstance(n, ast.Union)), min_size=2, max_size=3).map(tuple).map(ast.Union),
         st.lists(selections.filter(lambda n: not isinstance(n, ast.Intersection)), min_size=2, max_size=3)
         .map(tuple)

@@ -85,6 +85,7 @@ def certificate_table(certificate: Certificate) -> Group:
     for found in certificate.comparisons:
         parts.append(_comparison(found))
     before, after = certificate.cost.before, certificate.cost.after
+    parts += [Text(f"warning: {w}", style="yellow") for w in certificate.warnings]
     parts.append(Text(f"params {before.params:,} → {after.params:,}; MACs {before.macs:,} → {after.macs:,}", style="dim"))
     return Group(*parts)
 

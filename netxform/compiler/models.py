@@ -75,6 +75,12 @@ class Models:
             self._open.pop()
         return self._loaded[name]
 
+    def taken(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Notes and warnings on how the weights of the loaded models were taken."""
+        several = [(name, model.taken) for name, model in self._loaded.items()]
+        notes = tuple(f"{name}: {text}" for name, taken in several for text in taken.notes)
+        return notes, tuple(f"{name}: {text}" for name, taken in several for text in taken.warnings)
+
     def _shrunk(self, declared: ast.Model, call: ast.Call) -> LoadedModel:
         """`shrink(teacher, width=50%)`: the same architecture, narrower, with fresh weights."""
         whole = next((a.value for a in call.arguments if a.key is None), None)

@@ -218,6 +218,8 @@ def plain(expression: ast.Expr) -> Any:
             return expression.value
         case ast.List():
             return tuple(plain(item) for item in expression.items)
+        case ast.Mapping():
+            return {item.key: plain(item.value) for item in expression.items}
         case ast.Path():
             return CONSTANTS.get(expression.text, expression.text)
         case ast.Call():

@@ -6,7 +6,7 @@ Spec, Inputs ─prepare→ Prepared: one capture, one planning; all that follows
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,16 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
             sources=models.source,
             trust=inputs.trust,
         )
-        return Prepared(spec, inputs, models, network, planned)
+        return Prepared(spec, inputs, models, network, with_weights(planned, models))
     except NetxformError as error:
         raise with_sources(error, spec) from error
+
+
+def with_weights(planned: Planned, models: Models) -> Planned:
+    """The plan with what was done to take the weights of its models."""
+    notes, warnings = models.taken()
+    plan = planned.plan
+    return replace(planned, plan=replace(plan, notes=(*plan.notes, *notes), warnings=(*plan.warnings, *warnings)))
 
 
 def with_sources(error: NetxformError, spec: Spec) -> NetxformError:

@@ -2,107 +2,151 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from netxform.errors import NOWHERE, Span, fail
-from netxform.graph.shapes import times
 from netxform.sources.trust import Trust
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from netxform.sources.state_dicts import Fit, Stored
 
-def load_weights(module: nn.Module, path: Path, trust: Trust, span: Span, by_position: bool = False) -> None:
-    """Load a file of tensors into the model: all keys must fit, and every misfit is reported at once."""
-    state = read_tensors(path, trust, span)
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a file of weights is to be read: the key that they lie under, other names for its tensors, whether a part of them is
+    enough, and whether they are matched by their order.
+    """
+
+    inside: str | None = None
+    rename: Mapping[str, str] = field(default_factory=dict[str, str])
+    partial: bool = False
+    by_position: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was done to take the weights: `notes` for what is as it should be, `warnings` for what was left out."""
+
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def load_weights(module: nn.Module, path: Path, trust: Trust, span: Span, asked: Asked | None = None) -> Taken:
+    """Load a file of tensors into the model: all keys must fit, and every misfit is reported at once.
+
+    The state dict is found inside what was saved, and a prefix that a wrapper put before the names is taken off where the
+    names fit without it. Raises NetxformError X0808, X0809, X0812, X0903.
+    """
+    from netxform.sources.state_dicts import Stored, fit, read, renamed
+
+    asked = asked or Asked()
+    stored = read(path, trust, span, asked.inside)
+    if asked.rename:
+        stored = Stored(renamed(stored.tensors, asked.rename, span), stored.inside)
     wanted = module.state_dict()
-    if by_position:
-        from netxform.sources.positions import not_in_order
+    found = _by_position(stored.tensors, wanted, path, span) if asked.by_position else fit(stored.tensors, wanted)
+    if not found.whole and not (asked.partial and found.taken):
+        raise _misfit(path, span, found, stored, wanted)
+    module.load_state_dict({own: stored.tensors[theirs] for own, theirs in found.taken.items()}, strict=False)
+    return Taken(_said(path, found, stored, wanted), _left_out(path, found, stored, wanted))
 
-        if len(state) != len(wanted):
-            raise fail("X0809", f"{len(state)} tensors in the file, {len(wanted)} in the model", span, "by position")
-        why = not_in_order(state, wanted)
-        if why is not None:
-            raise fail(
-                "X0809",
-                f"`{path.name}` is not in the order of the model: {why}",
-                span,
-                "by position",
-                notes=("tensors of equal shape would change places, and nothing would say so",),
-                helps=("name the tensors in the file as the model does, and leave `by_position` out",),
-            )
-        state = dict(zip(wanted, state.values(), strict=True))
-    missing = [k for k in wanted if k not in state]
-    extra = [k for k in state if k not in wanted]
-    wrong = [
-        f"{k}: {times(state[k].shape)}, not {times(wanted[k].shape)}"
-        for k in wanted
-        if k in state and state[k].shape != wanted[k].shape
-    ]
-    if missing or extra or wrong:
-        notes = [
-            f"{what}: {_few(names)}"
-            for what, names in (("missing", missing), ("not in the model", extra), ("wrong shape", wrong))
-            if names
-        ]
+
+def _by_position(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, span: Span) -> Fit:
+    from netxform.sources.positions import not_in_order
+    from netxform.sources.state_dicts import Fit
+
+    if len(state) != len(wanted):
+        raise fail("X0809", f"{len(state)} tensors in the file, {len(wanted)} in the model", span, "by position")
+    why = not_in_order(state, wanted)
+    if why is not None:
         raise fail(
             "X0809",
-            f"the weights in `{path.name}` do not fit the model",
+            f"`{path.name}` is not in the order of the model: {why}",
             span,
-            f"{len(missing)} missing, {len(extra)} unknown, {len(wrong)} of wrong shape",
-            notes=tuple(notes),
-            helps=("`by_position=true` matches tensors by their order",) if missing and len(missing) == len(extra) else (),
+            "by position",
+            notes=("tensors of equal shape would change places, and nothing would say so",),
+            helps=("name the tensors in the file as the model does, and leave `by_position` out",),
         )
-    module.load_state_dict(state)
+    pairs = list(zip(wanted, state, strict=True))
+    wrong = tuple((own, theirs) for own, theirs in pairs if wanted[own].shape != state[theirs].shape)
+    return Fit({own: theirs for own, theirs in pairs if (own, theirs) not in wrong}, wrong=wrong)
 
 
-def read_tensors(path: Path, trust: Trust, span: Span) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file or of a state dict in a `.pt` file. Nothing in it is run."""
-    import torch
+def _misfit(path: Path, span: Span, found: Fit, stored: Stored, wanted: Mapping[str, Tensor]) -> Exception:
+    from netxform.sources.state_dicts import misfits
 
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise fail(
-                "X0808",
-                f"`{path.name}` cannot be read: {error}",
-                span,
-                "truncated or damaged",
-                helps=("fetch the file again and compare its size",),
-            ) from error
-    no_bomb(path, span)
-    try:
-        found: Any = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        if not trust.pickle:
-            raise fail(
-                "X0903",
-                f"`{path.name}` holds more than tensors, or is damaged",
-                span,
-                "not loaded",
-                notes=(str(error).strip().splitlines()[0][:160],),
-                helps=("store the weights as safetensors; or, if you trust the file, add `--trust-pickle`",),
-            ) from error
-        found = torch.load(path, weights_only=False, map_location="cpu")
-    if isinstance(found, dict) and "state_dict" in found:
-        found = cast("dict[str, object]", found)["state_dict"]
-    state: Any = cast(Any, found).state_dict() if hasattr(cast(Any, found), "state_dict") else found
-    return {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+    helps: list[str] = []
+    if (head := _other_classes(found, stored.tensors, wanted)) is not None:
+        name, there, here = head
+        helps.append(
+            f"`{name}` has {there} outputs in the file and {here} in the model: declare the model with {there} classes, then "
+            f"`cut before {name}; attach head classes={here}`"
+        )
+    if found.missing and len(found.missing) == len(found.unused):
+        helps.append('other names for the same tensors: `rename={"old.*": "new.*"}`; or `by_position=true`, by their order')
+    if found.taken:
+        helps.append(f"`partial=true` takes the {len(found.taken):,} of {len(wanted):,} tensors that fit, and says so")
+    return fail(
+        "X0809",
+        f"the weights in `{path.name}` do not fit the model",
+        span,
+        f"{len(found.missing)} missing, {len(found.unused)} unknown, {len(found.wrong)} of wrong shape",
+        notes=misfits(found, stored.tensors, wanted),
+        helps=tuple(helps) or ("these are the weights of another model: name the one that they belong to",),
+    )
 
 
-def no_bomb(path: Path, span: Span) -> None:
-    """Raises NetxformError X0812 for a file of torch.save with compressed members."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
-                raise fail("X0812", f"`{path.name}` has compressed members", span, "torch.save never compresses")
+def _other_classes(found: Fit, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[str, int, int] | None:
+    """The layer whose number of outputs is all that differs: its name, and the numbers in the file and in the model."""
+    layers = {own.rpartition(".")[0] for own, _ in found.wrong}
+    if found.missing or found.unused or len(layers) != 1:
+        return None
+    sizes = {(state[b].shape[:1], wanted[a].shape[:1]) for a, b in found.wrong if state[b].shape[1:] == wanted[a].shape[1:]}
+    if len(sizes) != 1 or not all(state[b].dim() and state[b].shape[1:] == wanted[a].shape[1:] for a, b in found.wrong):
+        return None
+    (there, here) = next(iter(sizes))
+    return next(iter(layers)), there[0], here[0]
+
+
+def _said(path: Path, found: Fit, stored: Stored, wanted: Mapping[str, Tensor]) -> tuple[str, ...]:
+    from netxform.sources.state_dicts import few
+
+    out: list[str] = []
+    if stored.inside:
+        out.append(f"the weights lie under `{stored.inside}`")
+    if found.stripped:
+        out.append(f"`{found.stripped}` was taken off the names")
+    if found.added:
+        out.append(f"`{found.added}` was put before the names")
+    casts = {
+        (_named(stored.tensors[b]), _named(wanted[a]))
+        for a, b in found.taken.items()
+        if stored.tensors[b].dtype != wanted[a].dtype
+    }
+    out += [f"{a} became {b}" for a, b in sorted(casts)]
+    if found.implied:
+        out.append(f"not in the file, and not needed: {few(found.implied)}")
+    return tuple(f"`{path.name}`: {text}" for text in out)
+
+
+def _named(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _left_out(path: Path, found: Fit, stored: Stored, wanted: Mapping[str, Tensor]) -> tuple[str, ...]:
+    from netxform.sources.state_dicts import misfits
+
+    if found.whole:
+        return ()
+    left = "; ".join(misfits(found, stored.tensors, wanted))
+    fresh = len(found.missing) + len(found.wrong)
+    kept = f"; {fresh:,} keep the weights that the model was made with" if fresh else ""
+    return (f"`{path.name}` fits in part: {len(found.taken):,} of {len(wanted):,} tensors were taken{kept}. {left}",)
 
 
 def check_finite(module: nn.Module, span: Span = NOWHERE) -> None:

@@ -4,6 +4,8 @@ Spans and comments never take part in equality, so that `parse(format(tree)) == 
 spec says is one of the statements at the end of this file; everything that a statement mentions is an expression.
 """
 
+# Long: every node of the tree, a few lines each.
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -160,6 +162,21 @@ class List(Node):
     items: tuple[Expr, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Pair(Node):
+    """One entry of a mapping: `"old": "new"`."""
+
+    key: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping(Node):
+    """`{"old": "new"}`."""
+
+    items: tuple[Pair, ...]
+
+
 # --- conditions ------------------------------------------------------------------------------------------------------
 
 CompareOp: TypeAlias = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -222,6 +239,7 @@ Expr: TypeAlias = (
     | String
     | Var
     | List
+    | Mapping
     | Compare
 )
 

@@ -111,7 +111,7 @@ def _join(parts: list[str]) -> str:
     return " ".join(parts)
 
 
-def _expression(node: ast.Expr | ast.Condition | ast.Clause | ast.Argument, tight: int = 0) -> str:
+def _expression(node: ast.Expr | ast.Condition | ast.Clause | ast.Argument | ast.Pair, tight: int = 0) -> str:
     """`tight`: 0 whole value, 1 inside `|`, 2 inside `&`, 3 right of `-`, 4 before a suffix."""
     match node:
         case ast.Path():
@@ -151,6 +151,10 @@ def _expression(node: ast.Expr | ast.Condition | ast.Clause | ast.Argument, tigh
             return f"${node.name}"
         case ast.List():
             return f"[{', '.join(_expression(i) for i in node.items)}]"
+        case ast.Mapping():
+            return "{" + ", ".join(_expression(i) for i in node.items) + "}"
+        case ast.Pair():
+            return f"{_string(node.key)}: {_expression(node.value)}"
         case ast.Compare():
             return f"{_expression(node.left)} {node.op} {_expression(node.right)}"
         case ast.Member():

@@ -26,7 +26,8 @@ _TOKEN = re.compile(
       | (?P<rest>[^"\#/`{}()\[\];\n\r\ufeff\f\v]+|.)""",
     re.VERBOSE | re.DOTALL,
 )
-_PAIR = {")": "(", "]": "[", "}": "{"}
+_MAPPING = re.compile(r'\s*"')
+_PAIR = {")": ("(",), "]": ("[",), "}": ("{", "map")}
 
 
 class Places:
@@ -105,16 +106,17 @@ def scan(text: str, places: Places) -> Scanned:
                 if len(brackets) >= DEPTH:
                     faults.append(Diagnostic("X0102", f"nested more than {DEPTH} deep", places.span(at, at + 1), "here"))
                     return Scanned("".join(out), tuple(comments), (), tuple(faults))
-                brackets.append((piece, at))
+                mapping = piece == "{" and _MAPPING.match(text, at + 1) is not None
+                brackets.append(("map" if mapping else piece, at))
                 out.append(piece)
-                if piece == "{":
+                if piece == "{" and not mapping:
                     levels.append([])
                     current.append(_Open(at + 1))
             case "close":
                 out.append(piece)
-                if brackets and brackets[-1][0] == _PAIR[piece]:
-                    _, opened = brackets.pop()
-                    if piece == "}":
+                if brackets and brackets[-1][0] in _PAIR[piece]:
+                    opening, opened = brackets.pop()
+                    if opening == "{":
                         finish(at)
                         current.pop()
                         inner = levels.pop()
@@ -122,7 +124,9 @@ def scan(text: str, places: Places) -> Scanned:
                         current[-1].inner += inner
                 else:
                     labels = (Label(places.span(brackets[-1][1], brackets[-1][1] + 1), "opened here"),) if brackets else ()
-                    message = f"`{piece}` closes nothing" if not brackets else f"`{piece}` does not close `{brackets[-1][0]}`"
+                    message = (
+                        f"`{piece}` closes nothing" if not brackets else f"`{piece}` does not close `{text[brackets[-1][1]]}`"
+                    )
                     faults.append(Diagnostic("X0103", message, places.span(at, at + 1), "here", labels))
                     return Scanned("".join(out), tuple(comments), (), tuple(faults))
             case "sep":
@@ -137,8 +141,8 @@ def scan(text: str, places: Places) -> Scanned:
             case _:
                 out.append(piece)
     if brackets:
-        sign, at = brackets[-1]
-        faults.append(Diagnostic("X0103", f"`{sign}` is never closed", places.span(at, at + 1), "opened here"))
+        at = brackets[-1][1]
+        faults.append(Diagnostic("X0103", f"`{text[at]}` is never closed", places.span(at, at + 1), "opened here"))
         return Scanned("".join(out), tuple(comments), (), tuple(faults))
     finish(len(text))
     return Scanned("".join(out), tuple(comments), tuple(levels[0]), tuple(faults))

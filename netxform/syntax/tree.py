@@ -247,6 +247,14 @@ class _Builder(Transformer[Token, Any]):
         return ast.List(tuple(items), span=self.at(meta))
 
     @_spanned
+    def mapping(self, meta: Meta, items: list[Any]) -> ast.Mapping:
+        return ast.Mapping(tuple(items), span=self.at(meta))
+
+    @_spanned
+    def pair(self, meta: Meta, items: list[Any]) -> ast.Pair:
+        return ast.Pair(_unquote(items[0]), items[1], span=self.at(meta))
+
+    @_spanned
     def number(self, meta: Meta, items: list[Any]) -> ast.Number:
         return ast.Number(_number(str(items[0]), self.at(meta)), span=self.at(meta))
 

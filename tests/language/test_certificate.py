@@ -75,7 +75,19 @@ def certificates(draw: st.DrawFn, kinds: tuple[str, ...]) -> cert.Certificate:
     runs = cert.ComparisonRecord("compare", "m", (0, 1), {"spec": (draw(numbers), draw(numbers))}, draw(tables), draw(tables))
     held_out = draw(st.one_of(st.none(), st.builds(cert.HeldOutRecord, counts, counts)))
     return cert.Certificate(
-        cert.FORMAT, "m", "p", 0, cert.CostRecord(cost, cost), (statement,), draw(tables), (runs,), held_out, {}, {"a": "b"}, {}
+        cert.FORMAT,
+        "m",
+        "p",
+        0,
+        cert.CostRecord(cost, cost),
+        (statement,),
+        draw(tables),
+        (runs,),
+        held_out,
+        {},
+        ("w",),
+        {"a": "b"},
+        {},
     )
 
 

@@ -16,7 +16,7 @@ import netxform as nx
 from netxform.errors import NOWHERE
 from netxform.sources.positions import not_in_order
 from netxform.sources.trust import Trust
-from netxform.sources.weights import load_weights
+from netxform.sources.weights import Asked, load_weights
 
 
 def deep() -> nn.Module:
@@ -40,7 +40,7 @@ def filled(make: Callable[[], nn.Module]) -> nn.Module:
 
 def load(make: Callable[[], nn.Module], path: Path) -> nn.Module:
     made = make()
-    load_weights(made, path, Trust(root=path.parent), NOWHERE, by_position=True)
+    load_weights(made, path, Trust(root=path.parent), NOWHERE, Asked(by_position=True))
     return made
 
 

@@ -8,7 +8,6 @@ from netxform.errors import fail
 from netxform.sources.formats import FORMATS, Asked, Format
 from netxform.sources.loaded import Loaded
 from netxform.sources.trust import need_pickle
-from netxform.sources.weights import no_bomb
 
 
 def _read(asked: Asked) -> Loaded:
@@ -16,6 +15,8 @@ def _read(asked: Asked) -> Loaded:
     need_pickle(asked.text, asked.trust, asked.span)
     import torch
     from torch import nn
+
+    from netxform.sources.state_dicts import no_bomb
 
     no_bomb(path, asked.span)
     found: Any = torch.load(path, weights_only=False, map_location="cpu")

@@ -6,10 +6,10 @@ ast.Model ─load_model→ LoadedModel
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from netxform.errors import Diagnostic, NetxformError, Span, did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
@@ -18,26 +18,37 @@ from netxform.sources.formats import Asked, from_file
 from netxform.sources.loaded import Loaded, Shapes
 from netxform.sources.models.source import MODELS
 from netxform.sources.trust import Trust, read_path
+from netxform.sources.weights import Asked as AskedWeights
+from netxform.sources.weights import Taken, load_weights
 from netxform.sources.weights import check_finite as check_finite
-from netxform.sources.weights import load_weights
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 
 if TYPE_CHECKING:
     from torch import nn
 
-OPTIONS = ("weights", "input", "by_position")
+OPTIONS = ("weights", "input", "inside", "rename", "partial", "by_position")
+_OF_WEIGHTS = OPTIONS[2:]
+_KINDS: dict[str, tuple[type, str]] = {
+    "inside": (str, 'inside="model_state_dict"'),
+    "rename": (dict, 'rename={"old.*": "new.*"}'),
+    "partial": (bool, "partial=true"),
+    "by_position": (bool, "by_position=true"),
+}
 _INPUT = re.compile(r"(\d+(?:x\d+)*)(?::(f16|f32|f64|bf16|i64|i32))?")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model as it came. `shapes`: the shape and dtype name of each input, None where the source does not know."""
+    """A model as it came. `shapes`: the shape and dtype name of each input, None where the source does not know. `taken`: what
+    was done to take its weights.
+    """
 
     module: nn.Module
     shapes: Shapes | None
     description: str
     provenance: dict[str, object]
+    taken: Taken = field(default_factory=Taken)
 
 
 def check_model_source(model: ast.Model) -> list[Diagnostic]:
@@ -53,6 +64,16 @@ def check_model_source(model: ast.Model) -> list[Diagnostic]:
                     option.span,
                     "unknown",
                     helps=did_you_mean(option.key, OPTIONS) or (f"options: {', '.join(OPTIONS)}",),
+                )
+            )
+        if option.key in _OF_WEIGHTS and not any(o.key == "weights" for o in model.options):
+            found.append(
+                Diagnostic(
+                    "X0404",
+                    f"`{option.key}` says how weights are read, and no `weights` are named",
+                    option.span,
+                    "of what?",
+                    helps=('name the file: `weights="file.safetensors"`',),
                 )
             )
         if option.key == "input" and isinstance(option.value, ast.String):
@@ -126,16 +147,30 @@ def load_model(model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[
         loaded = _from_source(model, trust, bundle)
     module, shapes, provenance = loaded
     weights = options.get("weights")
+    taken = Taken()
     if weights is not None:
         path = read_path(str(plain(weights)), trust, weights.span)
-        by_position = plain(options["by_position"]) is True if "by_position" in options else False
-        load_weights(module, path, trust, weights.span, by_position)
+        taken = load_weights(module, path, trust, weights.span, _asked(options))
         provenance["weights"] = path.name
     declared = options.get("input")
     if declared is not None:
         shapes = parse_input(str(plain(declared)), declared.span)
     check_finite(module, model.span)
-    return LoadedModel(module, shapes, format_node(model.source), provenance)
+    return LoadedModel(module, shapes, format_node(model.source), provenance, taken)
+
+
+def _asked(options: Mapping[str, ast.Expr]) -> AskedWeights:
+    """How the weights are to be read. Raises NetxformError X0401 for a value of the wrong kind."""
+    given = {key: plain(options[key]) for key in _OF_WEIGHTS if key in options}
+    for key, value in given.items():
+        kind, example = _KINDS[key]
+        if not isinstance(value, kind) or (isinstance(value, dict) and not _texts(value)):
+            raise fail("X0401", f"`{key}` is not {value!r}", options[key].span, "cannot be read", helps=(f"write `{example}`",))
+    return AskedWeights(**given)
+
+
+def _texts(value: object) -> bool:
+    return all(isinstance(v, str) for v in cast("dict[str, object]", value).values())
 
 
 def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Module] | None) -> Loaded:
