@@ -206,6 +206,9 @@ CODES: dict[str, tuple[str, str]] = {
         "unknown exporter",
         "`netxform explain exporters` lists them; the suffix of the file says which, or `--to NAME`.",
     ),
+    "X0845": ("nothing to adapt", "Adapters stand beside Linear layers, convolutions without groups and embeddings, untied."),
+    "X0846": ("no adapter", "`merge` folds in what `adapt … with lora` put beside layers."),
+    "X0847": ("an adapter that does not fit", "The folder was written for other layers, another rank or another scale."),
     "X0827": (
         "a bundle of another version",
         "The certificate has a later format than this version reads, or holds a claim that nothing here measures. Update\n"

@@ -30,6 +30,7 @@ PROMISES_NOTHING = {
 }
 # every other verb on a generated network, as the last statement
 STATEMENTS = {
+    "adapt": "adapt stem with lora rank=1",
     "attach": "attach extra after stem classes=2",
     "cast": "cast float16",
     "cut": "cut at stem",
@@ -39,6 +40,7 @@ STATEMENTS = {
     "features": "features at stem",
     "freeze": "freeze stem",
     "init": "snapshot t; init stem from t",
+    "merge": "adapt stem with lora rank=1; merge stem",
     "prune": "prune amount=30%",
     "snapshot": "snapshot t",
     "train": "train head for 1epochs",

@@ -23,6 +23,7 @@ VIT = "model net = zoo.vit_small()\n"
 OTHER = 'model other = zoo.smallcnn(classes=3) input="1x1x8x8"\n'
 # what every page refuses, and a spec that asks for it
 REFUSALS: dict[tuple[str, str], str] = {
+    ("adapt", "X0845"): NET + "adapt bn1 with lora rank=2",
     ("attach", "X0304"): NET + "attach fc after layer4 classes=2",
     ("attach", "X0308"): "attach head classes=2",
     ("attach", "X0312"): NET + "cut at layer4; attach head { out = Linear(7, 2) }",
@@ -53,6 +54,7 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("init", "X0328"): NET + 'model other = zoo.smallcnn(width=8) input="1x1x8x8"\ninit conv2 from other',
     ("init", "X0807"): TEXT + 'init embed from glove("nothing.txt") vocabulary="words.txt"',
     ("keep", "X0204"): NET + "stage s { train ** for 1epochs on d; keep best by beauty }",
+    ("merge", "X0846"): NET + "merge fc1",
     ("prune", "X0407"): NET + "prune conv1 by magnitude amount=10% granularity=weight round_to=8",
     ("prune", "X0331"): NET + "prune fc by magnitude amount=10%",
     ("prune", "X0408"): NET + "prune conv1 by magnitude",

@@ -97,6 +97,29 @@ class InsertBlock(Operation):
 
 
 @dataclass(frozen=True, slots=True)
+class Beside(Operation):
+    """Put `layers` in sequence beside the layer `path`, in a new module `name`: they read what it reads, and `scale` times
+    their result is added to its own, wherever it is called.
+
+    The new tensors are drawn by their layers' own initialisation under `seed`, but that of the layer `zeroed` is zero.
+    """
+
+    path: str
+    name: str
+    layers: tuple[Layer, ...]
+    zeroed: str
+    scale: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeAway(Operation):
+    """Take away what `Beside` put there, in the modules of these names: the layers alone are left."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Replace(Operation):
     """Put `layers` in sequence in the place of the layer `path`, as its children, wherever it is called.
 

@@ -1,5 +1,7 @@
 """init: weights carried over from word vectors, or from a part of another model."""
 
+# Long: three sources of weights, each resolved and settled in its own words.
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -71,6 +73,14 @@ class Pairs(Values):
         return tuple(self.pairs)
 
 
+@dataclass(frozen=True)
+class Factors(Values):
+    """The adapters that take the factors of a folder."""
+
+    adapters: int
+    names: tuple[str, ...] = field(metadata=HIDDEN)
+
+
 @verb("init")
 @dataclass(frozen=True)
 class Init:
@@ -81,6 +91,8 @@ class Init:
     or of `vocabulary="WORDS"`, one a line. Words that the file lacks, in capitals too, are counted and listed, and filled:
     `missing=normal` draws them with the mean and deviation of the words that are there, `mean`, `zero`, or `keep` for
     what is there now. The special words (`<pad>`, `<unk>`, …) are kept, unless the file has them.
+
+    From a folder of PEFT: `init ** from peft("FOLDER")` fills the adapters that `adapt … with lora` put in.
 
     From another declared model: tensors are paired by name, counted from the selected module where each side selects one, else
     from the root; a block says more: `{ map encoder.rnn to encoder.gru }`. All shapes must fit. The plan lists what is
@@ -109,6 +121,8 @@ class Init:
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """A source of vectors has one file; a model has no vocabulary."""
         call = self._vectors()
+        if (folder := self._adapters()) is not None and (len(folder.arguments) != 1 or folder.keywords):
+            yield Diagnostic("X0401", "`peft` takes the name of one folder", folder.span, "which?", helps=('`peft("FOLDER")`',))
         if call is None:
             if self.on is not None or self.vocabulary is not None:
                 yield Diagnostic("X0404", "words belong to word vectors, not to a model", span, "a model is the source")
@@ -127,14 +141,20 @@ class Init:
             helps = (f'write `{call.name}("FILE", vocabulary="words.txt")`',)
             yield Diagnostic("X0408", f"`{call.name}` holds a matrix alone", call.span, "whose words?", helps=helps)
 
+    def _adapters(self) -> Invocation | None:
+        expression = self.source.expression
+        return invocation(expression) if isinstance(expression, ast.Call) and expression.name == "peft" else None
+
     def _vectors(self) -> Invocation | None:
         expression = self.source.expression
         if isinstance(expression, ast.Call) and expression.name in KINDS:
             return invocation(expression)
         return None
 
-    def resolve(self, network: Network, scope: Scope) -> Choice[Vectors] | Choice[Pairs]:
+    def resolve(self, network: Network, scope: Scope) -> Choice[Vectors] | Choice[Pairs] | Choice[Factors]:
         """Pair the tensors by name and compare their shapes; of word vectors, the width."""
+        if (folder := self._adapters()) is not None:
+            return self._from_adapters(network, scope, folder)
         call = self._vectors()
         return self._from_vectors(network, scope, call) if call is not None else self._from_model(network, scope)
 
@@ -218,6 +238,21 @@ class Init:
             warnings = (f"{len(lacking)} of {here} words ({share:.0f} %) are not in the file: {names} … ({self.missing})",)
         return choice.settled(values, {v.tensor: table}, warnings=warnings)
 
+    # --- adapters ----------------------------------------------------------------------------------------------------
+
+    def _from_adapters(self, network: Network, scope: Scope, call: Invocation) -> Choice[Factors]:
+        from netxform.graph.adapters import SUFFIX
+        from netxform.sources.peft_files import read, tensors_for
+
+        found = tensors_for(network, read(scope.file(str(call.arguments[0]), call.span), call.span), call.span)
+        asked = {f"{p}{end}" for p in scope.modules_of(self.selection) for end in ("", SUFFIX, f"{SUFFIX}.A", f"{SUFFIX}.B")}
+        names = tuple(n for n in found if n.rpartition(".")[0].rpartition(".")[0].removesuffix(SUFFIX) in asked)
+        if not names:
+            raise fail(
+                "X0328", f"no factor of the folder belongs to `{self.selection}`", self.selection.span, "nothing in common"
+            )
+        return Choice(Factors(len(names) // 2, names), (str(self.selection),))
+
     # --- another model -----------------------------------------------------------------------------------------------
 
     def _from_model(self, network: Network, scope: Scope) -> Choice[Pairs]:
@@ -285,9 +320,19 @@ class Init:
                 return item.to.text + name[len(item.source.text) :]
         return name
 
-    def settle(self, network: Network, choice: Choice[Vectors | Pairs], material: Material) -> Choice[Vectors] | Choice[Pairs]:
-        """Read the vectors, or the other model's weights."""
+    def settle(
+        self, network: Network, choice: Choice[Vectors | Pairs | Factors], material: Material
+    ) -> Choice[Vectors] | Choice[Pairs] | Choice[Factors]:
+        """Read the vectors, the factors, or the other model's weights."""
         v, call = choice.values, self._vectors()
+        if isinstance(v, Factors):
+            from netxform.sources.peft_files import read, tensors_for
+
+            folder = self._adapters()
+            assert folder is not None
+            path = material.file(str(folder.arguments[0]), folder.span)
+            held = tensors_for(network, read(path, folder.span), folder.span)
+            return choice.settled(v, {n: held[n] for n in v.names})
         if isinstance(v, Vectors):
             assert call is not None
             return self._settle_vectors(network, choice, v, material, call)
@@ -297,11 +342,11 @@ class Init:
         source = held_by(other)
         return choice.settled(v, {t: source[s].detach().clone() for t, s in v.pairs.items()})
 
-    def rewrite(self, network: Network, choice: Choice[Vectors | Pairs]) -> Edit:
+    def rewrite(self, network: Network, choice: Choice[Vectors | Pairs | Factors]) -> Edit:
         """Put the tensors in place."""
         return Edit((Assign(choice.values.names),), choice.tensors)
 
-    def law(self, choice: Choice[Vectors | Pairs]) -> tuple[Claim, ...]:
+    def law(self, choice: Choice[Vectors | Pairs | Factors]) -> tuple[Claim, ...]:
         """The source's bits where they were taken, and the old ones elsewhere."""
         names = choice.values.names
         return (Taken(names), Untouched(names))

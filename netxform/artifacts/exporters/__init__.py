@@ -27,16 +27,18 @@ class Exporter:
     """`write`: (network, example inputs, path) writes the file, and whatever it needs beside it under the same stem.
 
     `run`: (path, inputs) → what the written file computes, in the structure of the network's output or as a flat list.
+    `onto`, in the place of `run`: what the network computes with what was written, for files that hold a part of it.
     `suffixes`: of its files, with the dot. `needs`: packages that it imports, and the `extra` of netxform that brings them.
     `slack`: how far the file may be from the network, in units of the rounding step at the largest output.
     """
 
     write: Callable[[Network, tuple[Tensor, ...], Path], None]
-    run: Callable[[Path, tuple[Tensor, ...]], Any]
+    run: Callable[[Path, tuple[Tensor, ...]], Any] | None
     suffixes: tuple[str, ...]
     needs: tuple[str, ...] = ()
     extra: str = "export"
     slack: float = 0.0
+    onto: Callable[[Path, Network, tuple[Tensor, ...]], Any] | None = None
 
 
 EXPORTERS: Registry[Exporter] = Registry("netxform.exporters", "exporter", "X0834", __name__)
@@ -88,7 +90,7 @@ def export(network: Network, inputs: tuple[Tensor, ...], out: Path, to: str | No
             part = Path(folder) / out.name
             try:
                 exporter.write(network, inputs, part)
-                found = exporter.run(part, inputs)
+                found = _run(exporter, part, network, inputs)
             except (NetxformError, OSError):
                 raise
             except Exception as error:
@@ -105,6 +107,13 @@ def export(network: Network, inputs: tuple[Tensor, ...], out: Path, to: str | No
     except OSError as error:
         raise fail("X0819", f"`{out}` cannot be written: {error.strerror or error}") from error
     return Exported(out, name, bound, worst, int(inputs[0].shape[0]) if inputs and inputs[0].dim() else 0)
+
+
+def _run(exporter: Exporter, part: Path, network: Network, inputs: tuple[Tensor, ...]) -> Any:
+    if exporter.onto is not None:
+        return exporter.onto(part, network, inputs)
+    assert exporter.run is not None
+    return exporter.run(part, inputs)
 
 
 def _apart(network: Network, inputs: tuple[Tensor, ...], found: Any, slack: float) -> tuple[float, float]:
