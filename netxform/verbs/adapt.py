@@ -43,10 +43,11 @@ class Adapted(Values):
 class Adapt:
     """Put a low-rank adapter beside each selected Linear, convolution and Embedding, and let nothing else be trained.
 
-    Beside the layer stand two small ones without bias: `A`, down to `rank` numbers, and `B`, up again, zero at first. What
-    comes out is the layer's result plus `alpha / rank` times theirs (`alpha` is the rank, unless it is given). `dropout=0.1`
-    drops values before `A` while training; `scale=sqrt` divides by the root of the rank instead (rank-stabilised). Everything that
-    was there stands still, BatchNorm too; `unfreeze head` lets a head move again, and what is attached later moves anyway.
+    Beside the layer stand two small ones without bias: `A`, down to `rank` numbers, and `B`, up again, zero at first.
+    What comes out is the layer's result plus `alpha / rank` times theirs (`alpha` is the rank, unless it is given).
+    `dropout=0.1` drops values before `A` while training; `scale=sqrt` divides by the root of the rank instead (rank-
+    stabilised). Everything that was there stands still, BatchNorm too; `unfreeze head` lets a head move again, and what
+    is attached later moves anyway.
 
     The adapter of `fc1` is called `fc1_lora`; `merge` folds it into the layer. `netxform export BUNDLE FOLDER --to peft` writes
     the adapters apart, as PEFT reads them, and `init ** from peft("FOLDER")` reads such a folder.
