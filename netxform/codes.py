@@ -208,6 +208,10 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "X0845": ("nothing to adapt", "Adapters stand beside Linear layers, convolutions without groups and embeddings, untied."),
     "X0846": ("no adapter", "`merge` folds in what `adapt … with lora` put beside layers."),
+    "X0848": (
+        "a block that cannot be taken out",
+        "It changes the shape of what passes, or something outside reads its inside.",
+    ),
     "X0847": ("an adapter that does not fit", "The folder was written for other layers, another rank or another scale."),
     "X0827": (
         "a bundle of another version",

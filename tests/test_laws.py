@@ -42,6 +42,7 @@ STATEMENTS = {
     "init": "snapshot t; init stem from t",
     "merge": "adapt stem with lora rank=1; merge stem",
     "prune": "prune amount=30%",
+    "remove": "deepen stem; remove stem_deeper",
     "snapshot": "snapshot t",
     "train": "train head for 1epochs",
     "unfreeze": "freeze stem; unfreeze stem",

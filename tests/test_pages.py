@@ -54,6 +54,8 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("init", "X0328"): NET + 'model other = zoo.smallcnn(width=8) input="1x1x8x8"\ninit conv2 from other',
     ("init", "X0807"): TEXT + 'init embed from glove("nothing.txt") vocabulary="words.txt"',
     ("keep", "X0204"): NET + "stage s { train ** for 1epochs on d; keep best by beauty }",
+    ("remove", "X0406"): NET + "remove layer4.1 over d count=3",
+    ("remove", "X0848"): NET + "remove conv1",
     ("merge", "X0846"): NET + "merge fc1",
     ("prune", "X0407"): NET + "prune conv1 by magnitude amount=10% granularity=weight round_to=8",
     ("prune", "X0331"): NET + "prune fc by magnitude amount=10%",

@@ -120,6 +120,13 @@ class TakeAway(Operation):
 
 
 @dataclass(frozen=True, slots=True)
+class Bypass(Operation):
+    """Take the blocks of these paths out: whoever read what one gave reads what it was given."""
+
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Replace(Operation):
     """Put `layers` in sequence in the place of the layer `path`, as its children, wherever it is called.
 

@@ -165,6 +165,14 @@ class MaskedTwin(Claim):
 
 
 @dataclass(frozen=True, slots=True)
+class Bypassed(Claim):
+    """Claim: the network computes what it did, with these blocks giving what they are given; bit for bit."""
+
+    blocks: tuple[str, ...]
+    kind: ClassVar[str] = "bypassed"
+
+
+@dataclass(frozen=True, slots=True)
 class LossChange(Claim):
     """Claim about the mean loss on calibration data: what was `predicted` of its change stands beside what it is.
 
