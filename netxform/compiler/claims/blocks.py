@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from netxform.compiler.claims.exact import nodes_again
+from netxform.compiler.claims.exact import Nodes, nodes_again
 from netxform.compiler.claims.registry import measures
 from netxform.compiler.evidence import Case, Measured, distance, tensors_in, values_at
 from netxform.graph.bypass import Skipping
 from netxform.graph.meta import evaluating
 from netxform.graph.outputs import outputs
 from netxform.language.claims import Bypassed
-from netxform.language.laws import Detail, Evidence
+from netxform.language.laws import Evidence
 
 
-class BypassedDetail(Detail, frozen=True):
-    """The blocks, and the output values that were compared, by node."""
+class BypassedDetail(Nodes, frozen=True):
+    """The output values that were compared, by node, and the blocks."""
 
     blocks: tuple[str, ...]
-    nodes: tuple[str, ...]
 
 
 @measures(Bypassed, BypassedDetail, again=nodes_again)
@@ -31,6 +30,6 @@ def bypassed(claim: Bypassed, case: Case) -> Measured:
     found = values_at(case.after, names, case.inputs)
     worst = max((distance(a, b) for a, b in zip(found.values(), wanted, strict=True)), default=0.0)
     dtype = str(wanted[0].dtype).removeprefix("torch.") if wanted else "float32"
-    detail = BypassedDetail(claim.blocks, names)
+    detail = BypassedDetail(names, claim.blocks)
     text = "as before without these blocks, bit for bit"
     return Measured(Evidence(text, 0.0, worst, worst == 0.0, case.count, case.seed, dtype, detail), found)
