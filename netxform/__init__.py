@@ -8,6 +8,7 @@ The names below are the public ones. torch is imported when a function first nee
 
 from __future__ import annotations
 
+from dataclasses import replace as _replace
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
@@ -136,6 +137,7 @@ def apply(
     out: str | _Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    keep_class: bool = False,
 ) -> Result:
     """Carry a spec out, and measure what it promises.
 
@@ -148,7 +150,8 @@ def apply(
     `trust_code`: Python that the spec names may run. `trust_pickle`: pickled models may be loaded. `allow_outside`: files
     outside of `root` may be read. `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
     `out`: the folder of the bundle that is written. `overwrite`: replace one that is there. `resume`: go on from the last
-    finished epoch of an interrupted run.
+    finished epoch of an interrupted run. `keep_class`: `.model` is a copy of the model's own class with the same edits
+    (`Result.graft`), where its code can follow them.
 
     Returns a result with `.model`, `.certificate`, `.plan`, `.estimators`. Raises NetxformError; then nothing has changed.
     """
@@ -168,7 +171,8 @@ def apply(
         allow_outside=allow_outside,
     )
     folder = _Path(out) if out is not None else None
-    return api.apply_spec(spec, inputs, out=folder, overwrite=overwrite, resume=resume, progress=progress)
+    result = api.apply_spec(spec, inputs, out=folder, overwrite=overwrite, resume=resume, progress=progress)
+    return _replace(result, model=result.graft()) if keep_class else result
 
 
 def verify(folder: str | _Path) -> Verdict:

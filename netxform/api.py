@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from netxform.artifacts import bundle, picture, trajectory
 from netxform.compiler.check import Spec, check_source
@@ -20,6 +20,7 @@ from netxform.compiler.execute import deepen, run
 from netxform.compiler.plan import Plan
 from netxform.compiler.remeasure import Verdict, certify, held_out_of, verify
 from netxform.errors import NetxformError, fail
+from netxform.graph.network import Network
 from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
 from netxform.pipeline.controls import compared
@@ -27,6 +28,16 @@ from netxform.pipeline.executor import Executor, keep_folder
 from netxform.pipeline.subject import Inputs, Prepared, prepare, with_sources
 from netxform.training.fit import History, Progress, Quiet
 from netxform.training.process import join, wait
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model as it came and its graph, the graph as it is now, and inputs to compare them on."""
+
+    model: nn.Module
+    before: Network
+    after: Network
+    inputs: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,19 @@ class Result:
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     folder: Path | None = None
     trajectories: tuple[Trajectory, ...] = ()
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+
+    def graft(self) -> nn.Module:
+        """The same edits on a copy of the model as it came: its own class, with its methods and its configuration.
+
+        The copy is compared with the graph in eval and in train mode, bit for bit. Raises NetxformError X0849 where the edits
+        cannot be made on the model's own modules.
+        """
+        from netxform.artifacts.graft import graft
+
+        if self.origin is None:
+            raise fail("X0849", "the model as it came is not at hand", helps=("graft the result of `nx.apply`",))
+        return graft(self.origin.model, self.origin.before, self.origin.after, self.origin.inputs)
 
 
 def check_spec(spec: Any, inputs: Inputs | None = None) -> Spec:
@@ -138,7 +162,10 @@ def apply_prepared(
     estimators = {f.name: f.estimator for f in executor.fitted}
     model = copy.deepcopy(outcome.network.module)
     histories = tuple(executor.histories)
-    result = Result(model, record.plain(), record, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways))
+    origin = Origin(prepared.original, prepared.network, outcome.network, outcome.inputs)
+    result = Result(
+        model, record.plain(), record, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways), origin
+    )
     if keep is not None and processes.first:
         shutil.rmtree(keep, ignore_errors=True)
     wait(processes)

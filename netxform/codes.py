@@ -208,6 +208,10 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "X0845": ("nothing to adapt", "Adapters stand beside Linear layers, convolutions without groups and embeddings, untied."),
     "X0846": ("no adapter", "`merge` folds in what `adapt … with lora` put beside layers."),
+    "X0849": (
+        "the model's own class cannot take it",
+        "The graph was rewritten, or sizes are written into the model's code. `result.model` is the changed network.",
+    ),
     "X0848": (
         "a block that cannot be taken out",
         "It changes the shape of what passes, or something outside reads its inside.",

@@ -15,13 +15,27 @@ def block_nodes(module: fx.GraphModule, path: str) -> tuple[list[fx.Node], fx.No
 
     Raises ValueError where it reads several values, reads tensors from outside, or has no single output.
     """
+    inside, entry, end = passed_by(module, path)
+    known = set(inside)
+    others = {s for n in inside for s in n.all_input_nodes if s not in known} - {entry}
+    if others:
+        raise ValueError(f"it reads {len(others) + 1} values and has 1 outputs")
+    return inside, entry, end
+
+
+def passed_by(module: fx.GraphModule, path: str) -> tuple[list[fx.Node], fx.Node, fx.Node]:
+    """The nodes of a block in order, the first value that it is given, and its output; it may read others beside it.
+
+    Raises ValueError where it is called several times or not at all, or has no single output.
+    """
     inside = [n for n in module.graph.nodes if _runs_in(n, path)]
     known = set(inside)
-    entries = dict.fromkeys(s for n in inside for s in n.all_input_nodes if s not in known)
+    read = dict.fromkeys(s for n in inside for s in n.all_input_nodes if s not in known)
+    entries = [n for n in module.graph.nodes if path in n.meta.get("entries", ())] or list(read)
     exits = [n for n in module.graph.nodes if path in n.meta.get("exits", ())]
-    if len(entries) != 1 or len(exits) != 1 or exits[0] not in known:
-        raise ValueError(f"it reads {len(entries)} values and has {len(exits)} outputs")
-    return inside, next(iter(entries)), exits[0]
+    if len(entries) != 1 or len(exits) != 1 or exits[0] not in known or entries[0] in known:
+        raise ValueError(f"it reads {len(read)} values and has {len(exits)} outputs")
+    return inside, entries[0], exits[0]
 
 
 def _runs_in(node: fx.Node, path: str) -> bool:

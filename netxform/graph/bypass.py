@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from netxform.errors import fail
-from netxform.graph.blocks import block_nodes
+from netxform.graph.blocks import passed_by
 from netxform.graph.edits import Bypass
 from netxform.graph.network import Network
 from netxform.graph.outputs import sweep
@@ -20,7 +20,7 @@ def obstacle(network: Network, path: str) -> str | None:
     """Why the block cannot be taken out, in words; None where it can: it reads one value and gives one of the same shape."""
     module = network.module
     try:
-        inside, entry, end = block_nodes(module, path)
+        inside, entry, end = passed_by(module, path)
     except ValueError as error:
         return str(error)
     before, after = (n.meta.get("shape") for n in (entry, end))
@@ -44,7 +44,7 @@ def _bypass(edit: Bypass, network: Network, tensors: Mapping[str, torch.Tensor],
         why = obstacle(network, path)
         if why is not None:
             raise fail("X0848", f"`{path}` cannot be taken out: {why}")
-        inside, entry, end = block_nodes(module, path)
+        inside, entry, end = passed_by(module, path)
         outer = tuple(p for p in end.meta.get("exits", ()) if not (p == path or p.startswith(f"{path}.")))
         entry.meta["exits"] = (*entry.meta.get("exits", ()), *outer)
         entry.meta["entries"] = (
@@ -65,7 +65,7 @@ class Skipping(fx.Interpreter):
         super().__init__(module, garbage_collect_values=False)
         self.skipped: dict[fx.Node, fx.Node | None] = {}
         for path in paths:
-            inside, entry, end = block_nodes(module, path)
+            inside, entry, end = passed_by(module, path)
             self.skipped |= dict.fromkeys(inside)
             self.skipped[end] = entry
 

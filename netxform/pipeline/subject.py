@@ -47,7 +47,7 @@ class Inputs:
 class Prepared:
     """A spec that can be carried out: checked, its subject loaded and captured as `network`, every statement planned.
 
-    `models`: the subject as it came, and further models, loaded when a statement first speaks of them.
+    `original`: the subject as it came. `models`: that, and further models, loaded when a statement first speaks of them.
     """
 
     spec: Spec
@@ -55,6 +55,7 @@ class Prepared:
     models: Models
     network: Network
     planned: Planned
+    original: nn.Module
 
     @property
     def plan(self) -> Plan:
@@ -82,7 +83,7 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
             sources=models.source,
             trust=inputs.trust,
         )
-        return Prepared(spec, inputs, models, network, with_weights(planned, models))
+        return Prepared(spec, inputs, models, network, with_weights(planned, models), loaded.module)
     except NetxformError as error:
         raise with_sources(error, spec) from error
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from netxform.graph.blocks import block_nodes
+from netxform.graph.blocks import passed_by
 from netxform.graph.edits import Bypass, Edit
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
@@ -24,7 +24,7 @@ class _Ends(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule, paths: Sequence[str]) -> None:
         super().__init__(module)
-        self.ends = {p: block_nodes(module, p)[1:] for p in paths}
+        self.ends = {p: passed_by(module, p)[1:] for p in paths}
         self.entries = {entry for entry, _ in self.ends.values()}
         self.given: dict[fx.Node, Tensor] = {}
         self.sums = dict.fromkeys(paths, 0.0)
