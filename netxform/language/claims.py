@@ -168,7 +168,8 @@ class MaskedTwin(Claim):
 class LossChange(Claim):
     """Claim about the mean loss on calibration data: what was `predicted` of its change stands beside what it is.
 
-    `samples` of `data` were scored on; as many others are measured too. Nothing is bounded: the contract is lossy.
+    The first `skip` samples of `data` chose what went; on the next `samples`, which chose nothing, the change was predicted and
+    is measured, and on as many new ones. Nothing is bounded: the contract is lossy.
     """
 
     data: str
@@ -177,6 +178,7 @@ class LossChange(Claim):
     predicted: float | None
     error: float | None = None
     output: str | None = None
+    skip: int = 0
     kind: ClassVar[str] = "loss change"
 
 
