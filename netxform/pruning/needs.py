@@ -18,7 +18,8 @@ class ScoreKind:
     `data`: it asks for samples; `labels`: for their targets too. `normalise`: what the scores of a class are divided by before
     classes are ranked in one list, where the spec says nothing. `single`: the score that ranks single weights under this name,
     None where there is none; it has `weights`: (Network, names, Request) → a number for each element of these tensors.
-    `predicts`: those numbers are changes of the loss.
+    `predicts`: those numbers are changes of the loss. `each`: (Network, masks by tensor, Request) → the change that their removal
+    is predicted to cause, for every sample (N,).
     """
 
     of: Callable[..., Any] | str
@@ -28,6 +29,7 @@ class ScoreKind:
     single: str | None = None
     weights: Callable[..., Any] | str | None = None
     predicts: bool = False
+    each: Callable[..., Any] | str | None = None
 
 
 SCORES: Registry[ScoreKind] = Registry("netxform.scores", "score", "X0412")
@@ -36,7 +38,13 @@ _AT = "netxform.pruning.scores"
 SCORES.register("obd")(ScoreKind(f"{_AT}:obd", labels=True, single="obd-weights"))
 SCORES.register("taylor")(ScoreKind(f"{_AT}:taylor", labels=True))
 SCORES.register("obd-weights")(
-    ScoreKind(f"{_AT}:obd_weights", single="obd-weights", weights=f"{_AT}:half_curvature", predicts=True)
+    ScoreKind(
+        f"{_AT}:obd_weights",
+        single="obd-weights",
+        weights=f"{_AT}:half_curvature",
+        predicts=True,
+        each=f"{_AT}:half_curvature_each",
+    )
 )
 SCORES.register("magnitude")(
     ScoreKind(f"{_AT}:magnitude", data=False, normalise="mean", single="magnitude", weights=f"{_AT}:sizes")

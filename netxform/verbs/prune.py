@@ -71,6 +71,7 @@ class Removal(Pruning):
     twin: bool = field(metadata=HIDDEN)
     means: tuple[tuple[str, int, str], ...] = field(metadata=HIDDEN)
     data: str | None
+    chosen_on: int
     samples: int
     predicted: float | None
     error: float | None
@@ -97,6 +98,7 @@ class Zeros(OpenWeights):
     assigned: tuple[str, ...] = field(metadata=HIDDEN)
     changed: tuple[str, ...]
     sparse: tuple[str, ...]
+    chosen_on: int
     samples: int
     predicted: float | None
     error: float | None
@@ -258,7 +260,24 @@ class Prune:
         if wanted.threshold is not None:
             text += "; how many as well"
         origins = {} if self.normalise is not None else {"normalise": f"{wanted.normalise}, for {self.by.name}"}
+        warnings = (*self._untrained(scope), *warnings)
         return Choice(values, (str(self.selection or "**"),), origins, warnings=warnings, provisional=text)
+
+    def _untrained(self, scope: Scope) -> Iterator[str]:
+        """What a reader must know where the score cannot mean anything: it is taken of weights that nothing has trained."""
+        kind = SCORES.find(self.by.name)
+        if "" in scope.untrained and self.by.name != "random":
+            yield f"nothing has trained this network: `{self.by.name}` scores weights as they were drawn, and means nothing"
+            return
+        heads = [n for n in scope.untrained if n]
+        if heads and (kind.labels or kind.predicts):
+            several = len(heads) > 1
+            names = " and ".join(f"`{n}`" for n in heads)
+            yield (
+                f"nothing has trained {names}: behind {'them' if several else 'it'} the loss is that of guessing, and gradients and "
+                f"curvature say little of what is needed; {'a threshold can take nearly all; ' if self.below or self.where else ''}"
+                f"train {'them' if several else 'it'} first: `train {heads[0]} for 3epochs`"
+            )
 
     def _trainings(self, network: Network, scope: Scope) -> tuple[Training, ...]:
         """What `recover` trains."""
@@ -320,7 +339,7 @@ class Prune:
             wanted=wanted,
         )
         text = "which weights go needs weights" + (f" and {self.samples} samples of `{data}`" if SCORES.find(by).data else "")
-        return Choice(values, (str(self.selection or "**"),), provisional=text)
+        return Choice(values, (str(self.selection or "**"),), warnings=tuple(self._untrained(scope)), provisional=text)
 
     def _other_data(self, scope: Scope) -> str | None:
         """Where the score needs no data: what the change of the loss is measured on, if anything is declared for it."""
@@ -345,7 +364,7 @@ class Prune:
             zeros = Zeros(
                 removed={}, recover=v.recover, by=v.by, tensors=v.tensors, weights=v.weights, data=v.data, wanted=v.wanted,
                 zeros=Part(made.zeros, made.count), assigned=names, changed=names, sparse=made.sparse,
-                samples=v.wanted.samples, predicted=made.predicted, error=None,
+                chosen_on=made.chosen_on, samples=made.samples, predicted=made.predicted, error=made.error,
             )  # fmt: skip
             return choice.settled(zeros, made.tensors, made.metrics, made.notes)
         found = prune(network, v.wanted, v.recover, self._broken, material)
@@ -355,7 +374,7 @@ class Prune:
             removed=found.removed, recover=v.recover, curvature=v.curvature, by=v.by, score=found.score,
             axes=v.axes, indices=Part(sum(map(len, found.removed.values())), found.total), biases=found.biases,
             mixes=found.mixes, assigned=tuple(n for n in found.tensors if n not in means), twin=found.twin, means=found.means,
-            data=v.wanted.data, samples=found.samples, predicted=found.predicted, error=found.error, wanted=v.wanted,
+            data=v.wanted.data, chosen_on=found.chosen_on, samples=found.samples, predicted=found.predicted, error=found.error, wanted=v.wanted,
             latency=None if found.latency is None else times.format(*found.latency),
         )  # fmt: skip
         return choice.settled(values, found.tensors, found.metrics, found.notes)
@@ -394,5 +413,5 @@ class Prune:
             removed = tuple((n, tuple(i)) for n, i in v.removed.items())
             claims.append(MaskedTwin(removed, v.mixes, v.means))
         if isinstance(v, Removal | Zeros) and v.data is not None:
-            claims.append(LossChange(v.data, v.samples, self.loss, v.predicted, v.error, self.output))
+            claims.append(LossChange(v.data, v.samples, self.loss, v.predicted, v.error, self.output, v.chosen_on))
         return tuple(claims)
