@@ -211,7 +211,9 @@ def resolve(
     shadow = twin(network)
     base = cost(shadow)
     resolver = Resolver(spec, Surroundings(subject, base, data, models, sources, trust or Trust()))
-    places = tuple(resolver.onward(State(shadow, base, untrained=() if carried else ("",)), tuple((i, None) for i in spec.items)))
+    places = tuple(
+        resolver.onward(State(shadow, base, untrained=() if carried else ("",)), tuple((i, None) for i in spec.items))
+    )
     items = tuple(p.item for p in places)
     failed = [i for i in items if isinstance(i, Check) and i.held is False]
     if failed:
@@ -222,8 +224,8 @@ def resolve(
 
 
 def _untrained(item: Bound, choice: Choice[Values], present: set[str], state: State) -> tuple[str, ...]:
-    """What is drawn at random and trained by nothing: what was put on the network, until a training reaches it; all of a network
-    that came without weights, until most of its tensors are trained or weights are carried over.
+    """What is drawn at random and trained by nothing: what was put on the network, until a training reaches it; all of a
+    network that came without weights, until most of its tensors are trained or weights are carried over.
     """
     known = list(state.untrained)
     if item.entry.role is Role.BUILDS and choice.work is None:

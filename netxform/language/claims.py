@@ -38,6 +38,15 @@ class SameFunction(Claim):
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingGap(Claim):
+    """Claim: how far the outputs move in train() mode, where new statistics were found on `samples` of `data` (or on none)."""
+
+    data: str | None
+    samples: int
+    kind: ClassVar[str] = "training mode"
+
+
+@dataclass(frozen=True, slots=True)
 class FrozenInTraining(Claim):
     """Claim: in `train()` mode these buffers do not move, and these parameters get no gradient."""
 

@@ -144,7 +144,7 @@ class Scope(Protocol):
 
     @property
     def untrained(self) -> tuple[str, ...]:
-        """Parts of the network that were drawn at random and that nothing has trained, by name; "" for the network as it came."""
+        """Parts of the network that were drawn at random and that nothing has trained, by name; "" for all as it came."""
         ...
 
     def modules(self, selection: Selection) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ _LEARNT = 0.25  # of the entropy of the labels (of the variance of the targets):
 
 def little_learnt(network: Network, batches: Batches, loss: Loss, output: str | None = None) -> str | None:
     """In words, where the network is hardly better than the best constant answer: then derivatives of the loss are those of
-    guessing. The constant answer is the share of each class (the mean of the targets); None where a quarter of its loss is gone.
+    guessing. The constant answer is the share of each class (the mean of the targets); None where a quarter of it is gone.
     """
     held = list(batches)
     if not held:
@@ -88,6 +88,6 @@ def little_learnt(network: Network, batches: Batches, loss: Loss, output: str | 
         return None
     said = f", with {right:.0%} of {count} samples right" if not held[0][1].dtype.is_floating_point else ""
     return (
-        f"the network has hardly learnt these data: its loss is {now:.3g}{said}, and always giving the same answer has {base:.3g}; "
-        "scores by the loss mean little"
+        f"the network has hardly learnt these data: its loss is {now:.3g}{said}, and one answer for all has {base:.3g}; scores by "
+        "the loss mean little"
     )

@@ -15,7 +15,7 @@ from netxform.language.laws import Contract
 from netxform.language.values import Limit, Name, Selection, compare
 from netxform.language.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
 from netxform.language.work import Training
-from netxform.pruning.needs import SCORES
+from netxform.pruning.needs import SCORES, untrained
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
@@ -120,7 +120,8 @@ class Prune:
     How much: a threshold (`saliency < 1e-3`, `where zeros >= 99%`, `where activation < 0.01`), `amount=30%` of all indices,
     or a budget (`until macs <= 50% of base`; params, macs, flops, bytes; `latency <= 5ms` is timed at the captured batch, its
     `base` is the network before the statement, and times are kept: the same spec chooses the same on the same machine).
-    `ranking=global` compares all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes a share of each;
+    `ranking=global` compares all layers (each keeps `least` and `min_channels`: 10 %, and half under a threshold on the score,
+    which does not see how indices stand in for each other), `ranking=layer` takes a share of each;
     `normalise=mean|max|l2` divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]`
     leaves those alone.
     `step=10%` removes in rounds of that share, scoring again in between (`obd` then adds the first order to the rank:
@@ -152,7 +153,7 @@ class Prune:
     ranking: Literal["global", "layer"] = key("global")
     normalise: Literal["none", "mean", "max", "l2"] | None = key(None)
     min_channels: int = key(1)
-    least: float = key(0.1)
+    least: float | None = key(None)
     round_to: int = key(1)
     step: float | None = key(None)
     compensate: Literal["none", "mean", "refit"] = key("none")
@@ -243,7 +244,7 @@ class Prune:
             data = self._other_data(scope)
         wanted = Wanted(
             names, self.by.name, dict(self.by.keywords), self.amount, self._threshold(), limit, self.ranking,
-            self._normalise(), self.min_channels, self.least, self.round_to, self.step, self.compensate, data, self.samples,
+            self._normalise(), self.min_channels, self._least(), self.round_to, self.step, self.compensate, data, self.samples,
             self.loss, self.output, scope.seed if self.seed is None else self.seed,
             self.until is not None and self.until.name == "latency" and self.until.of is not None,
         )  # fmt: skip
@@ -260,24 +261,9 @@ class Prune:
         if wanted.threshold is not None:
             text += "; how many as well"
         origins = {} if self.normalise is not None else {"normalise": f"{wanted.normalise}, for {self.by.name}"}
-        warnings = (*self._untrained(scope), *warnings)
+        origins |= {} if self.least is not None else {"least": f"{wanted.least:.0%} of an axis stays"}
+        warnings = (*untrained(self.by.name, scope.untrained, wanted.threshold is not None), *warnings)
         return Choice(values, (str(self.selection or "**"),), origins, warnings=warnings, provisional=text)
-
-    def _untrained(self, scope: Scope) -> Iterator[str]:
-        """What a reader must know where the score cannot mean anything: it is taken of weights that nothing has trained."""
-        kind = SCORES.find(self.by.name)
-        if "" in scope.untrained and self.by.name != "random":
-            yield f"nothing has trained this network: `{self.by.name}` scores weights as they were drawn, and means nothing"
-            return
-        heads = [n for n in scope.untrained if n]
-        if heads and (kind.labels or kind.predicts):
-            several = len(heads) > 1
-            names = " and ".join(f"`{n}`" for n in heads)
-            yield (
-                f"nothing has trained {names}: behind {'them' if several else 'it'} the loss is that of guessing, and gradients and "
-                f"curvature say little of what is needed; {'a threshold can take nearly all; ' if self.below or self.where else ''}"
-                f"train {'them' if several else 'it'} first: `train {heads[0]} for 3epochs`"
-            )
 
     def _trainings(self, network: Network, scope: Scope) -> tuple[Training, ...]:
         """What `recover` trains."""
@@ -289,6 +275,12 @@ class Prune:
     def _measure(self) -> str:
         limit = self.below or self.where
         return "" if limit is None else limit.name
+
+    def _least(self) -> float:
+        """What stays of an axis at least: half, where a number that is compared with the loss says how much goes."""
+        if self.least is not None:
+            return self.least
+        return 0.5 if self._measure() in ("saliency", "score") else 0.1
 
     def _threshold(self) -> tuple[str, Sign, float] | None:
         limit = self.below or self.where
@@ -329,17 +321,13 @@ class Prune:
         below = None if limit is None else (limit.op, float(limit.value))
         wanted = Sparsity(by, 0.5 if self.amount is None else self.amount, below, self.granularity == "2:4", self.ranking,
                           self.step, data, self.samples, self.loss)  # fmt: skip
+        trains = self._trainings(network, scope)
         values = OpenWeights(
-            removed={},
-            recover=self._trainings(network, scope),
-            by=by,
-            tensors=len(names),
-            weights=names,
-            data=data,
-            wanted=wanted,
-        )
+            removed={}, recover=trains, by=by, tensors=len(names), weights=names, data=data, wanted=wanted
+        )  # fmt: skip
         text = "which weights go needs weights" + (f" and {self.samples} samples of `{data}`" if SCORES.find(by).data else "")
-        return Choice(values, (str(self.selection or "**"),), warnings=tuple(self._untrained(scope)), provisional=text)
+        warnings = untrained(by, scope.untrained, limit is not None)
+        return Choice(values, (str(self.selection or "**"),), warnings=warnings, provisional=text)
 
     def _other_data(self, scope: Scope) -> str | None:
         """Where the score needs no data: what the change of the loss is measured on, if anything is declared for it."""
@@ -374,8 +362,8 @@ class Prune:
             removed=found.removed, recover=v.recover, curvature=v.curvature, by=v.by, score=found.score,
             axes=v.axes, indices=Part(sum(map(len, found.removed.values())), found.total), biases=found.biases,
             mixes=found.mixes, assigned=tuple(n for n in found.tensors if n not in means), twin=found.twin, means=found.means,
-            data=v.wanted.data, chosen_on=found.chosen_on, samples=found.samples, predicted=found.predicted, error=found.error, wanted=v.wanted,
-            latency=None if found.latency is None else times.format(*found.latency),
+            data=v.wanted.data, chosen_on=found.chosen_on, samples=found.samples, predicted=found.predicted,
+            error=found.error, wanted=v.wanted, latency=None if found.latency is None else times.format(*found.latency),
         )  # fmt: skip
         return choice.settled(values, found.tensors, found.metrics, found.notes)
 
@@ -407,8 +395,7 @@ class Prune:
         v = choice.values
         claims: list[Claim] = []
         if isinstance(v, Zeros) and v.sparse:
-            claims.append(Untouched(v.changed))
-            claims.append(Sparse(v.sparse, v.zeros.count, self.granularity == "2:4"))
+            claims += [Untouched(v.changed), Sparse(v.sparse, v.zeros.count, self.granularity == "2:4")]
         if isinstance(v, Removal) and v.twin:
             removed = tuple((n, tuple(i)) for n, i in v.removed.items())
             claims.append(MaskedTwin(removed, v.mixes, v.means))
