@@ -90,11 +90,13 @@ class Course:
     def fell(self, data: str, metrics: Mapping[str, float]) -> tuple[Harm, ...]:
         """One warning for each metric that is worse than the best before: on test data where it was measured there."""
         told: dict[str, Harm] = {}
+        known: set[str] = set()
         for part in ("test", "val"):
             for name, metric in METRICS.items():
                 key = f"{part}_{name}"
-                if name in told or key not in metrics or (data, key) not in self.best:
+                if name in known or key not in metrics or (data, key) not in self.best:
                     continue
+                known.add(name)
                 (was, where), now = self.best[data, key], metrics[key]
                 worse = now > _WORSE * was if metric.least else was - now > POINT
                 if worse:

@@ -123,10 +123,9 @@ class Prune:
     `ranking=global` compares all layers (each keeps `least` and `min_channels`: 10 %, and half under a threshold on the score,
     which does not see how indices stand in for each other), `ranking=layer` takes a share of each;
     `normalise=mean|max|l2` divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]`
-    leaves those alone.
-    `step=10%` removes in rounds of that share, scoring again in between (`obd` then adds the first order to the rank:
-    `obd(first=false)` does not); in a block, `recover { train … }` trains after each,
-    `stop_if val_accuracy < 90%` ends. `compensate=mean` folds the means of what goes into biases, `refit` fits the readers
+    leaves those alone. `step=10%` removes in rounds of that share, scoring again in between (`obd` then adds the first order to
+    the rank: `obd(first=false)` does not); in a block, `recover { train … }` trains after each, `stop_if val_accuracy < 90%`
+    ends. `compensate=mean` folds the means of what goes into biases, `refit` fits the readers
     again by least squares. `granularity=weight` zeroes single weights instead (`by magnitude`, or `obd`: ½ h w²),
     `granularity="2:4"` two of every four along the inputs; zeros are stored as zeros, trainings in `recover` keep them, and
     so does a later `train … zeros=hold`.
@@ -134,12 +133,13 @@ class Prune:
     Example: model net = zoo.smallcnn() input="1x1x8x8"; data d = sklearn.digits();
     train ** for 1epochs on d; prune saliency<1e-4
 
-    Contract: lossy. The predicted change of the loss stands beside the measured one, and the network is compared with its
-    masked twin: the same function, with statistics (LayerNorm, means, softmax) taken over what is left. Refused: nothing free
-    or nothing scored (X0331); an unknown score (X0412); a budget that cannot be met (X0603); no word of how much (X0408); what
-    has no meaning for single weights (X0407).
-    Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork, 1993; Molchanov et al.,
-    2017; Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
+    Contract: lossy. The change of the loss, predicted on samples that chose nothing, stands beside the measured one; what hurts
+    draws a warning. The network is compared with its masked twin: the same function, with statistics (LayerNorm, means, softmax)
+    taken over what is left. Refused: nothing free
+    or nothing scored (X0331); an unknown score (X0412); a budget that cannot be met (X0603); no word of how much (X0408); what has
+    no meaning for single weights (X0407).
+    Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork, 1993; Molchanov et al., 2017; Liu et al.,
+    "Learning efficient convolutional networks through network slimming", 2017.
     """
 
     selection: Selection | None = operand(None)
@@ -237,7 +237,6 @@ class Prune:
                 helps=("`netxform ls SPEC --axes` shows what is free",),
             )
         limit = self._limit(scope)
-        data = None
         if kind.data or self.compensate != "none" or self._measure() in ("zeros", "activation"):
             data = scope.data(None if self.over is None else self.over.text, scope.span).name
         else:
@@ -278,9 +277,8 @@ class Prune:
 
     def _least(self) -> float:
         """What stays of an axis at least: half, where a number that is compared with the loss says how much goes."""
-        if self.least is not None:
-            return self.least
-        return 0.5 if self._measure() in ("saliency", "score") else 0.1
+        default = 0.5 if self._measure() in ("saliency", "score") else 0.1
+        return default if self.least is None else self.least
 
     def _threshold(self) -> tuple[str, Sign, float] | None:
         limit = self.below or self.where
@@ -384,10 +382,8 @@ class Prune:
         v = choice.values
         maps = maps_of(network, v.removed)
         operations: list[Any] = [Reindex(maps)] if maps else []
-        if isinstance(v, Removal) and v.biases:
-            operations.append(Bias(v.biases))
-        if isinstance(v, Removal | Zeros) and v.assigned:
-            operations.append(Assign(v.assigned))
+        operations += [Bias(v.biases)] if isinstance(v, Removal) and v.biases else []
+        operations += [Assign(v.assigned)] if isinstance(v, Removal | Zeros) and v.assigned else []
         return Edit(tuple(operations), choice.tensors)
 
     def law(self, choice: Choice[Pruning]) -> tuple[Claim, ...]:
