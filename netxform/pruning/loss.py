@@ -88,6 +88,6 @@ def little_learnt(network: Network, batches: Batches, loss: Loss, output: str | 
         return None
     said = f", with {right:.0%} of {count} samples right" if not held[0][1].dtype.is_floating_point else ""
     return (
-        f"the network has hardly learnt these data: its loss is {now:.3g}{said}, and one answer for all has {base:.3g}; scores by "
-        "the loss mean little"
+        f"the network has hardly learnt these data: its loss is {now:.3g}{said}, and one answer for all has {base:.3g}; "
+        "scores by the loss mean little"
     )

@@ -134,10 +134,9 @@ class Prune:
     train ** for 1epochs on d; prune saliency<1e-4
 
     Contract: lossy. The change of the loss, predicted on samples that chose nothing, stands beside the measured one; what hurts
-    draws a warning. The network is compared with its masked twin: the same function, with statistics (LayerNorm, means, softmax)
-    taken over what is left. Refused: nothing free
-    or nothing scored (X0331); an unknown score (X0412); a budget that cannot be met (X0603); no word of how much (X0408); what has
-    no meaning for single weights (X0407).
+    draws a warning. The network is compared with its masked twin: the same function, with statistics (LayerNorm, means,
+    softmax) taken over what is left. Refused: nothing free or nothing scored (X0331); an unknown score (X0412); a budget that
+    cannot be met (X0603); no word of how much (X0408); what has no meaning for single weights (X0407).
     Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork, 1993; Molchanov et al., 2017; Liu et al.,
     "Learning efficient convolutional networks through network slimming", 2017.
     """

@@ -1,4 +1,4 @@
-"""What hurts is said: in the plan, in the certificate as figures, in apply's last line; and nothing is said where nothing hurts."""
+"""What hurts is said: in the plan, in the certificate as figures, in apply's last line; where nothing hurts, nothing is said."""
 
 from __future__ import annotations
 

@@ -242,14 +242,14 @@ def test_a_new_norm_begins_near_the_identity_in_training_where_there_are_data() 
         model[1].running_mean.copy_(model[0](x).mean((0, 2, 3)))
         model[1].running_var.copy_(model[0](x).var((0, 2, 3)))
     told: dict[str, float] = {}
-    for name, given in (("calibrated", {"d": (x, y)}), ("not", {})):
-        result = nx.apply('deepen "0"', model=copy.deepcopy(model), example_inputs=x[:2], data=given)
+    for name, held in (("calibrated", {"d": (x, y)}), ("not", {})):
+        result = nx.apply("deepen **:Conv2d", model=copy.deepcopy(model), example_inputs=x[:2], data=held)
         exact, gap_in_training = result.certificate["statements"][0]["claims"]
         assert exact["held"]
         assert gap_in_training["kind"] == "training mode"
         told[name] = gap_in_training["measured"]
         (norm,) = [m for n, m in result.model.named_modules() if n.endswith("deeper.norm")]
-        if given:  # the textbook: mean and variance of the very value, over samples and places
+        if held:  # the textbook: mean and variance of the very value, over samples and places
             with torch.no_grad():
                 value = model.eval()[2](model[1](model[0](x)))
             seen = value.transpose(0, 1).flatten(1)
@@ -263,10 +263,10 @@ def test_a_new_norm_begins_near_the_identity_in_training_where_there_are_data() 
             assert gap(result.model.eval()(x), model.eval()(x)) <= 1e-5
     assert told["calibrated"] < 0.1 < told["not"]
     said = [
-        nx.plan('deepen "0"', model=model, example_inputs=x[:2], data=d).steps[0].choice.warnings[0]
+        nx.plan("deepen **:Conv2d", model=model, example_inputs=x[:2], data=d).steps[0].choice.warnings[0]
         for d in ({"d": (x, y)}, {})
     ]
     assert "is measured on `d`" in said[0]
     assert "no data are named" in said[1]
-    (step,) = nx.plan('deepen "0"', model=model, example_inputs=x[:2], data={"d": (x, y)}, deep=True).steps
+    (step,) = nx.plan("deepen **:Conv2d", model=model, example_inputs=x[:2], data={"d": (x, y)}, deep=True).steps
     assert [e.kind for e in step.measured] == ["same function", "training mode"]
