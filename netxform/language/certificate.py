@@ -139,9 +139,9 @@ class Certificate(_Record, frozen=True):
     comparisons: tuple[ComparisonRecord, ...]
     held_out: HeldOutRecord | None
     versions: dict[str, str]
-    warnings: tuple[WarningRecord, ...] = ()
     files: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     tensors: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    warnings: tuple[WarningRecord, ...] = ()
 
     @property
     def held(self) -> bool:

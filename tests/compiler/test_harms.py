@@ -1,4 +1,4 @@
-"""What hurts is said: in the plan, in the certificate as figures, in apply's last line; where nothing hurts, nothing is said."""
+"""What hurts is said: in the plan, in the certificate as figures, in the last line of apply; nothing hurts, nothing is said."""
 
 from __future__ import annotations
 
