@@ -161,6 +161,12 @@ def loss_change() -> Broken:
     return claim, network, network, [changed(network, "out.bias", add(float("nan")))], Edit()
 
 
+def training_mode() -> Broken:
+    network = small()
+    claim = c.TrainingGap(None, 4)
+    return claim, network, network, [changed(network, "out.bias", add(float("nan")))], Edit()
+
+
 def rounded() -> Broken:
     claim, before, after, edit = applied("cast float16", "rounded")
     return claim, before, after, [changed(after, "fc.weight", add(0.01))], edit
@@ -202,6 +208,7 @@ BROKEN: dict[str, Callable[[], Broken]] = {
     "within bound": within_bound,
     "masked twin": masked_twin,
     "loss change": loss_change,
+    "training mode": training_mode,
     "rounded": rounded,
     "quantized": quantized,
     "taken": taken,

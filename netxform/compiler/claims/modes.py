@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,7 @@ def training_gap(claim: TrainingGap, case: Case) -> Measured:
     gap = relative(_training(case.after, inputs, case.seed), _training(case.before, inputs, case.seed))
     name = f"change of the outputs in train() mode, on a batch of {count} {where}"
     said = None if claim.data is None else f"{claim.samples} samples of {claim.data}"
-    return Measured(Evidence(name, float("inf"), gap, True, count, case.seed, "float32", GapDetail(said, where)))
+    return Measured(Evidence(name, float("inf"), gap, math.isfinite(gap), count, case.seed, "float32", GapDetail(said, where)))
 
 
 def _training(network: Network, inputs: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
