@@ -22,6 +22,12 @@ def environment() -> dict[str, Any]:
     return out
 
 
+def save_table(name: str, table: str) -> None:
+    """Write NAME.md alone: the table of a result that stands there."""
+    (RESULTS / f"{name}.md").write_text(table)
+    print(f"written: {RESULTS / name}.md")
+
+
 def save(name: str, result: dict[str, Any], table: str = "") -> None:
     """Write NAME.json, and NAME.md where there is a table; print both places."""
     RESULTS.mkdir(exist_ok=True)

@@ -2,13 +2,14 @@
 
     python -m benchmarks.specs [NAME …] [--quick]
 
-In a fresh folder; specs that name the bundle of another are run behind it. `--quick` takes the settings of the tests. Specs
+Names put their rows in the place of those that stand in the result. In a fresh folder; specs that name the bundle of another are run behind it. `--quick` takes the settings of the tests. Specs
 whose data was not fetched (`python -m benchmarks.fetch_lite0`, `fetch_text`) or is not installed are listed as such.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import tempfile
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import netxform as nx
-from benchmarks.machine import save
+from benchmarks.machine import RESULTS, save
 
 SPECS = Path(__file__).parent.parent / "specs"
 # small settings of specs that would take long; what a spec needs before it
@@ -75,6 +76,9 @@ def run(name: str, quick: bool) -> dict[str, Any]:
         "claims": dict(kinds),
         "held": all(c["held"] for c in claims),
         "verified": f"{sum(e.held for _, e in verdict.lines)} of {len(verdict.lines)}",
+        "warnings": [
+            f"{w['statement']}: {w['text']}{'; made good' if w['made_good'] else ''}" for w in result.certificate["warnings"]
+        ],
         "metrics": {k: round(v, 4) for k, v in result.metrics.items() if k.startswith(("test", "val"))},
         "cost": result.certificate["cost"],
     }
@@ -103,6 +107,12 @@ def main() -> None:
     for name in options.names or sorted(p.stem for p in SPECS.glob("*.xform")):
         rows.append(run(name, options.quick))
         print(rows[-1], flush=True)
+    held = RESULTS / "specs.json"
+    if options.names and held.exists():
+        old = json.loads(held.read_text())
+        if old["quick"] == options.quick:
+            kept = [r for r in old["rows"] if r["spec"] not in options.names]
+            rows = sorted([*kept, *rows], key=lambda r: r["spec"])
     save("specs", {"quick": options.quick, "rows": rows}, table(rows))
 
 

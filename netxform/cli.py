@@ -223,7 +223,7 @@ def _apply(options: Any) -> int:
     spec = _checked(options)
     from netxform import api
     from netxform.artifacts.plan_file import saved_digest
-    from netxform.artifacts.report import certificate_table, plan_table, show
+    from netxform.artifacts.report import certificate_table, last_line, plan_table, show, show_warning
     from netxform.pipeline.subject import Inputs
     from netxform.training.process import join, leave, require
     from netxform.training.progress import Bar
@@ -254,6 +254,8 @@ def _apply(options: Any) -> int:
     elif not options.quiet:
         show(certificate_table(result.record))
         print(f"written to {out}")
+    if warned := last_line(result.record):
+        show_warning(warned, error=silent)
     return 0
 
 

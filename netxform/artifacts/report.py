@@ -13,7 +13,7 @@ from rich.text import Text
 from netxform.compiler.plan import Check, Plan, Step
 from netxform.compiler.remeasure import Verdict
 from netxform.graph.cost import Cost
-from netxform.language.certificate import Certificate, ClaimRecord, ComparisonRecord
+from netxform.language.certificate import Certificate, ClaimRecord, ComparisonRecord, WarningRecord
 from netxform.syntax.quantity import short
 
 
@@ -43,7 +43,8 @@ def plan_table(plan: Plan) -> Group:
         contract = "" if item.contract.value == "none" else item.contract.value
         table.add_row(str(item.index + 1), escape(item.text), contract, *after)
         for line in details(item):
-            table.add_row("", f"[dim]  {escape(line)}[/dim]", "", "", "", "")
+            colour = "yellow" if line.startswith("warning: ") else "dim"
+            table.add_row("", f"[{colour}]  {escape(line)}[/{colour}]", "", "", "", "")
     parts: list[Any] = [table]
     parts += [Text(f"note: {n}", style="dim") for n in plan.notes]
     parts += [Text(f"warning: {w}", style="yellow") for w in plan.warnings]
@@ -62,6 +63,7 @@ def details(step: Step) -> list[str]:
         lines.append(f"open: {step.choice.provisional}")
     for found in step.measured:
         lines.append(f"measured: {found.claim}: {found.detail.found(found.measured, found.bound)}")
+        lines += [f"warning: {h.text}; to refuse that: `{h.suggestion}`" for h in found.detail.harms(found.measured)]
     lines += [f"warning: {w}" for w in step.choice.warnings]
     return lines
 
@@ -73,21 +75,38 @@ def certificate_table(certificate: Certificate) -> Group:
     table.add_column("contract", no_wrap=True)
     table.add_column("measured")
     for entry in certificate.statements:
-        if not entry.claims and not entry.metrics:
+        harms = [w for w in certificate.warnings if w.index == entry.index]
+        if not entry.claims and not entry.metrics and not harms:
             continue
         rows = [_claim(c) for c in entry.claims]
         wanted = ("teacher_val_accuracy", "val_accuracy", "test_accuracy", "test_mae", "test_r2", "test_loss")
         numbers = [f"{k.replace('_', ' ')} {entry.metrics[k]:.3f}" for k in wanted if k in entry.metrics]
         rows += [", ".join(numbers)] if numbers else []
         rows += [f"[yellow]warning: {escape(w)}[/yellow]" for w in entry.warnings]
+        rows += [f"[{'yellow' if w.made_good else 'bold red'}]warning: {escape(_harm(w))}[/]" for w in harms]
         table.add_row(escape(entry.statement), entry.contract.value, "\n".join(rows))
     parts: list[Any] = [table]
     for found in certificate.comparisons:
         parts.append(_comparison(found))
     before, after = certificate.cost.before, certificate.cost.after
-    parts += [Text(f"warning: {w}", style="yellow") for w in certificate.warnings]
+    parts += [Text(f"warning: {w}", style="yellow") for w in certificate.plan_warnings]
     parts.append(Text(f"params {before.params:,} → {after.params:,}; MACs {before.macs:,} → {after.macs:,}", style="dim"))
     return Group(*parts)
+
+
+def _harm(found: WarningRecord) -> str:
+    return f"{found.text}; made good by a later training" if found.made_good else found.text
+
+
+def last_line(certificate: Certificate) -> str:
+    """What an `apply` must not end without saying: the statement whose cost nothing made good; empty where there is none."""
+    standing = [w for w in certificate.warnings if not w.made_good]
+    if not standing:
+        return ""
+    first = standing[0]
+    more = f" (and {len(standing) - 1} more)" if len(standing) > 1 else ""
+    ask = f"; to refuse that, write behind it: {first.suggestion}" if first.suggestion else ""
+    return f"warning: `{first.statement}`: {first.text}{more}{ask}"
 
 
 def _claim(claim: ClaimRecord) -> str:
@@ -151,6 +170,11 @@ def show(thing: Any, width: int | None = None) -> None:
     if not console.is_terminal and width is None:
         console = Console(highlight=False, width=120)
     console.print(thing)
+
+
+def show_warning(text: str, error: bool = False) -> None:
+    """Print one coloured line, in a pipe without colours, to standard output or (`error`) to standard error."""
+    Console(highlight=False, stderr=error).print(Text(text, style="bold red"), soft_wrap=True)
 
 
 def _cost(cost: Cost) -> tuple[str, str, str]:

@@ -12,13 +12,14 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from netxform.compiler.conditions import judge
+from netxform.compiler.harms import Course, made_good
 from netxform.compiler.measure import Measured, measure, probe
 from netxform.compiler.plan import Check, Plan, PlanItem, Step
 from netxform.compiler.resolve import Planned, Walk
 from netxform.errors import Diagnostic, NetxformError
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
-from netxform.language.laws import Contract, Entry, Evidence
+from netxform.language.laws import Contract, Entry, Evidence, Harm
 from netxform.language.verb import Material, Settles
 from netxform.language.work import Comparison, Fitting, Snapshot, Training
 
@@ -79,6 +80,8 @@ class _Progress:
     entries: list[Entry] = field(default_factory=list[Entry])
     measured: list[tuple[Measured, ...]] = field(default_factory=list["tuple[Measured, ...]"])
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+    seen: dict[str, float] = field(default_factory=dict[str, float])
+    course: Course = field(default_factory=Course)
     comparisons: list[tuple[Step, Comparison]] = field(default_factory=list["tuple[Step, Comparison]"])
 
 
@@ -185,17 +188,46 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     state.network = after
     if item.contract is Contract.LOSSY and item.edit.operations:
         state.metrics.clear()  # they were measured on another function
+    if item.edit.operations or trained is not None:
+        state.seen.clear()
     state.metrics |= metrics
     evidence = tuple(m.evidence for m in measured)
     warnings = trained.warnings if trained is not None else ()
-    entry = Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets, warnings)
+    harms = _harms(item, evidence, metrics, state)
+    entry = Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets, warnings, harms)
     state.entries.append(entry)
     state.measured.append(measured)
 
 
+def _harms(item: Step, evidence: tuple[Evidence, ...], metrics: dict[str, float], state: _Progress) -> tuple[Harm, ...]:
+    """What the statement cost although it holds; a training that costs nothing makes good what was done before it."""
+    found: list[Harm] = []
+    for claim, one in zip(item.claims, evidence, strict=False):
+        harms, data = one.detail.harms(one.measured), getattr(claim, "data", None)
+        state.seen |= one.detail.metrics_after()
+        if data is not None:
+            state.course.note(data, one.detail.metrics_before(), f"what stood before {item.text}")
+            state.course.open += [(len(state.entries), data)] if harms else []
+        found += harms
+    work = item.choice.work
+    if isinstance(work, Training):
+        harms = state.course.fell(work.data, metrics)
+        if not harms and state.course.knows(work.data, metrics):
+            for place, data in state.course.open:
+                if data == work.data:
+                    entry = state.entries[place]
+                    state.entries[place] = replace(entry, harms=made_good(entry.harms))
+            state.course.open = [o for o in state.course.open if o[1] != work.data]
+        elif harms:
+            state.course.open.append((len(state.entries), work.data))
+        state.course.note(work.data, metrics, item.text)
+        found += harms
+    return tuple(found)
+
+
 def _assert(item: Check, plan: Plan, state: _Progress) -> None:
     now = plan.final
-    held, seen = judge(item.condition, now, plan.base, state.metrics)
+    held, seen = judge(item.condition, now, plan.base, state.seen | state.metrics)
     if held is None:
         raise NetxformError(
             [Diagnostic("X0602", "this assert speaks of a metric that nothing measured", item.span, "not known")],

@@ -31,6 +31,7 @@ from netxform.language.certificate import (
     HeldOutRecord,
     StatementRecord,
     Totals,
+    WarningRecord,
     written,
 )
 from netxform.language.laws import Evidence, plain
@@ -111,7 +112,8 @@ def certify(
         comparisons=tuple(comparisons),
         held_out=_score(network, held_out),
         versions=environment(),
-        warnings=plan.warnings,
+        plan_warnings=plan.warnings,
+        warnings=tuple(WarningRecord.of(e.index, e.text, h) for e in outcome.entries for h in e.harms),
     )
     return certificate, Witness(inputs, {n: t for n, t in now.items() if n in wanted}, references, held_out)
 

@@ -24,8 +24,8 @@ from netxform.graph.network import Network, twin
 from netxform.graph.surgery import perform
 from netxform.language.choice import Choice, Values
 from netxform.language.selector import Removed, select
-from netxform.language.verb import DataInfo, ModelInfo
-from netxform.language.work import Snapshot
+from netxform.language.verb import DataInfo, ModelInfo, Role
+from netxform.language.work import Snapshot, Training
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
@@ -131,7 +131,8 @@ class Resolver:
             for name, value in {**state.names, **choice.defines}.items()
         }
         removed = {**state.removed, **{path: Removed(item.text, item.span) for path in choice.removed}}
-        return State(network, step.after, names, removed, snapshots, state.count + 1, step.estimated)
+        untrained = _untrained(item, choice, present, state)
+        return State(network, step.after, names, removed, snapshots, state.count + 1, step.estimated, untrained)
 
     def _snapshot(self, name: str, item: Bound, network: Network, state: State) -> ModelInfo:
         """The network as it is now, for later statements that speak of it as a model."""
@@ -199,16 +200,20 @@ def resolve(
     models: Callable[[str, Span], ModelInfo] | None = None,
     sources: Callable[[str, Span], Network] | None = None,
     trust: Trust | None = None,
+    carried: bool = True,
 ) -> Planned:
     """The plan of `spec` on `network`. Raises NetxformError at the first statement that cannot be done, or with every `assert`
     that does not hold.
 
-    `models` tells of further models by name; `sources` gives them on their own inputs, for weights to be taken from.
+    `models` tells of further models by name; `sources` gives them on their own inputs, for weights to be taken from. `carried`:
+    the network comes with something learnt.
     """
     shadow = twin(network)
     base = cost(shadow)
     resolver = Resolver(spec, Surroundings(subject, base, data, models, sources, trust or Trust()))
-    places = tuple(resolver.onward(State(shadow, base), tuple((i, None) for i in spec.items)))
+    places = tuple(
+        resolver.onward(State(shadow, base, untrained=() if carried else ("",)), tuple((i, None) for i in spec.items))
+    )
     items = tuple(p.item for p in places)
     failed = [i for i in items if isinstance(i, Check) and i.held is False]
     if failed:
@@ -216,6 +221,22 @@ def resolve(
     return Planned(
         Plan(spec, description or subject, network.front_end, items, base, warnings, network.notes), resolver, places
     )
+
+
+def _untrained(item: Bound, choice: Choice[Values], present: set[str], state: State) -> tuple[str, ...]:
+    """What is drawn at random and trained by nothing: what was put on the network, until a training reaches it; all of a
+    network that came without weights, until most of its tensors are trained or weights are carried over.
+    """
+    known = list(state.untrained)
+    if item.entry.role is Role.BUILDS and choice.work is None:
+        known += [t for t in choice.targets if t in present]
+    if item.entry.role is Role.CARRIES:
+        known = [n for n in known if n]
+    work = choice.work
+    if isinstance(work, Training):
+        most = 2 * len(work.parameters) > len(list(state.network.module.parameters()))
+        known = [n for n in known if not (most if not n else any(p.startswith(f"{n}.") for p in work.parameters))]
+    return tuple(n for n in known if not n or n in present)
 
 
 def _fell_short(check: Check) -> Diagnostic:

@@ -43,7 +43,8 @@ class State:
     """What has been settled so far. `network` is the twin after the statements already resolved, `current` its cost.
 
     `names`: selections that statements defined; `removed`: modules that are gone, and by which statement; `snapshots`: the
-    network as it was, by name; `count`: statements so far; `estimated`: a choice so far is provisional.
+    network as it was, by name; `count`: statements so far; `estimated`: a choice so far is provisional. `untrained`: parts that
+    were drawn at random and that nothing has trained, by name ("" for the network as it came).
     """
 
     network: Network
@@ -53,6 +54,7 @@ class State:
     snapshots: Mapping[str, ModelInfo] = field(default_factory=dict[str, ModelInfo])
     count: int = 0
     estimated: bool = False
+    untrained: tuple[str, ...] = ()
 
     def world(self, subject: str) -> World:
         """Where selections are looked up."""
@@ -79,6 +81,11 @@ class ResolveScope:
     def current(self) -> Cost:
         """The cost of the network before this statement."""
         return self.state.current
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Parts that were drawn at random and that nothing has trained."""
+        return self.state.untrained
 
     def _select(self, selection: Selection) -> Selected:
         return select(selection.expression, self.state.world(self.surroundings.subject))

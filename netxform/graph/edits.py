@@ -73,7 +73,8 @@ class Insert(Operation):
     """Put `layers` in sequence behind the value of `node`, in a new module `name`, for all who read it.
 
     `start` says how the new tensors begin: as the identity, or as drawn with the last scale zero (a residual branch,
-    whose result is added to the value).
+    whose result is added to the value). A new BatchNorm begins with the Edit's `running_mean` and `running_var`, where it has
+    some, and undoes itself with those.
     """
 
     name: str

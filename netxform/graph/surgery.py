@@ -172,7 +172,11 @@ def _insert(edit: Insert, network: Network, tensors: Mapping[str, torch.Tensor],
         torch.manual_seed(edit.seed)
         made = [build(layer, device, source.meta.get("dtype")) for layer in edit.layers]
     if edit.start == "identity":
-        for part in made:
+        for layer, part in zip(edit.layers, made, strict=True):
+            for name, buffer in part.named_buffers(recurse=False):
+                given = tensors.get(f"{edit.name}.{layer.name}.{name}")
+                if given is not None:
+                    buffer.copy_(given)
             start_as_identity(part)
     else:
         start_as_nothing([m for m in made if list(m.parameters())][-1])

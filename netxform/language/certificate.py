@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from netxform.errors import fail
-from netxform.language.laws import Contract, Detail, Evidence, Real, plain
+from netxform.language.laws import Contract, Detail, Evidence, Harm, Real, plain
 
 FORMAT = 2
 _NOT_FINITE = ("inf", "-inf", "nan")
@@ -57,7 +57,7 @@ class ClaimRecord(_Record, frozen=True):
 
 
 class StatementRecord(_Record, frozen=True):
-    """One statement. `chosen`: what was settled on weights or data, in words."""
+    """One statement. `chosen`: what was settled on weights or data, in words. `warnings`: what a reader is told."""
 
     index: int
     statement: str
@@ -102,10 +102,32 @@ class HeldOutRecord(_Record, frozen=True):
     right: int
 
 
+class WarningRecord(_Record, frozen=True):
+    """A statement that cost something although its contract holds: what became worse, in words and as figures.
+
+    `suggestion`: an `assert` that would have refused it. `made_good`: a later training on the same data brought its metric
+    back to within a point of what it was.
+    """
+
+    index: int
+    statement: str
+    about: str
+    text: str
+    figures: dict[str, Real]
+    suggestion: str = ""
+    made_good: bool = False
+
+    @classmethod
+    def of(cls, index: int, statement: str, harm: Harm) -> WarningRecord:
+        """The record of a harm."""
+        return cls(index, statement, harm.about, harm.text, harm.figures, harm.suggestion, harm.made_good)
+
+
 class Certificate(_Record, frozen=True):
     """The whole certificate. `plan` is the digest of the plan; `files` and `tensors` are hashes, once it is in a bundle.
 
-    `warnings`: what the plan warned of, such as weights that were taken in part.
+    `warnings`: what became worse although every contract holds. `plan_warnings`: what the plan warned of, such as weights that
+    were taken in part.
     """
 
     format: int
@@ -118,9 +140,10 @@ class Certificate(_Record, frozen=True):
     comparisons: tuple[ComparisonRecord, ...]
     held_out: HeldOutRecord | None
     versions: dict[str, str]
-    warnings: tuple[str, ...] = ()
     files: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     tensors: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    warnings: tuple[WarningRecord, ...] = ()
+    plan_warnings: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:

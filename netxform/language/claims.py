@@ -38,6 +38,15 @@ class SameFunction(Claim):
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingGap(Claim):
+    """Claim: how far the outputs move in train() mode, where new statistics were found on `samples` of `data` (or on none)."""
+
+    data: str | None
+    samples: int
+    kind: ClassVar[str] = "training mode"
+
+
+@dataclass(frozen=True, slots=True)
 class FrozenInTraining(Claim):
     """Claim: in `train()` mode these buffers do not move, and these parameters get no gradient."""
 
@@ -176,7 +185,8 @@ class Bypassed(Claim):
 class LossChange(Claim):
     """Claim about the mean loss on calibration data: what was `predicted` of its change stands beside what it is.
 
-    `samples` of `data` were scored on; as many others are measured too. Nothing is bounded: the contract is lossy.
+    The first `skip` samples of `data` chose what went; on the next `samples`, which chose nothing, the change was predicted and
+    is measured, and on as many new ones. Nothing is bounded: the contract is lossy.
     """
 
     data: str
@@ -185,6 +195,7 @@ class LossChange(Claim):
     predicted: float | None
     error: float | None = None
     output: str | None = None
+    skip: int = 0
     kind: ClassVar[str] = "loss change"
 
 

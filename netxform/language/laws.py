@@ -67,6 +67,32 @@ class Detail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         """The measured number for a reader, beside its bound where there is one."""
         return f"{measured:.3g}" + ("" if bound == float("inf") else f", allowed {bound:.3g}")
 
+    def harms(self, measured: float) -> tuple[Harm, ...]:
+        """What a reader is warned of although the claim holds."""
+        return ()
+
+    def metrics_after(self) -> dict[str, float]:
+        """What was measured on the way of the network as it is now, and an `assert` may ask for, by name."""
+        return {}
+
+    def metrics_before(self) -> dict[str, float]:
+        """Metrics of the network before the statement, under the names that a training gives them (`test_accuracy`)."""
+        return {}
+
+
+class Harm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a statement cost although its contract holds: in words, with the figures that say so.
+
+    `about`: what became worse. `suggestion`: an `assert` that would refuse it. `made_good`: a later training on the same data
+    brought its metric back to within a point of what it was before.
+    """
+
+    about: str
+    text: str
+    figures: dict[str, Real]
+    suggestion: str
+    made_good: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -99,6 +125,7 @@ class Entry:
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     changed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    harms: tuple[Harm, ...] = ()
 
     @property
     def held(self) -> bool:

@@ -30,6 +30,10 @@ class Material(Protocol):
         """
         ...
 
+    def size(self, data: str) -> int:
+        """How many samples `batches` can give."""
+        ...
+
     def held_out(self, data: str) -> HeldOut:
         """What `fresh` gives, in words."""
         ...

@@ -106,9 +106,11 @@ def kept_metrics() -> tuple[str, ...]:
 
 
 def asserted_metrics() -> tuple[str, ...]:
-    """What an `assert` may speak of once something is trained."""
+    """What an `assert` may speak of once something is trained; the last three behind a statement whose cost was measured on
+    data (`prune`, `factorize`): accuracy and loss of what it made, agreement with what was before.
+    """
     named = [f"{part}_{m}" for part in ("val", "test") for m in ("loss", *_measured())]
-    return ("train_loss", *named, "teacher_val_accuracy")
+    return ("train_loss", *named, "teacher_val_accuracy", "accuracy", "loss", "agreement")
 
 
 def less_is_better(metric: str) -> bool:

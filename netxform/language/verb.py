@@ -142,6 +142,11 @@ class Scope(Protocol):
         """What the network costs before this statement."""
         ...
 
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Parts of the network that were drawn at random and that nothing has trained, by name; "" for all as it came."""
+        ...
+
     def modules(self, selection: Selection) -> tuple[str, ...]:
         """The paths of the selected modules, in the order of the network. Raises X02xx, X03xx."""
         ...

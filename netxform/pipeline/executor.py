@@ -16,9 +16,8 @@ from netxform.errors import fail
 from netxform.graph.network import Network, clone
 from netxform.language.trajectory import Trajectory
 from netxform.language.work import Fitting, Snapshot, Training
-from netxform.pipeline.subject import Inputs, Prepared
+from netxform.pipeline.subject import Prepared, carries
 from netxform.sources.data import DataSet, check_python_data, load_data
-from netxform.syntax import ast
 from netxform.training.calibration import Calibration
 from netxform.training.estimators import Fitted, fit_estimator
 from netxform.training.fit import History, Progress, fit
@@ -45,7 +44,7 @@ class Executor:
         self.fitted: list[Fitted] = []
         self.last: DataSet | None = None
         self.trajectories: list[Trajectory] = []
-        self.carried = variant in AS_WRITTEN and carries(prepared.plan, prepared.inputs)
+        self.carried = variant in AS_WRITTEN and carries(prepared.spec, prepared.inputs)
 
     @cached_property
     def data(self) -> dict[str, DataSet]:
@@ -112,16 +111,6 @@ def load_all(prepared: Prepared) -> dict[str, DataSet]:
         if name not in data:
             data[name] = load_data(declared, inputs.trust, spec.seed)
     return data
-
-
-def carries(plan: Plan, inputs: Inputs) -> bool:
-    """Whether the subject comes with something learnt: weights of its own, a bundle, or a model handed in from Python."""
-    if inputs.model is not None or not plan.spec.models:
-        return True
-    declared = next(iter(plan.spec.models.values()))
-    arguments = declared.source.arguments if isinstance(declared.source, ast.Call) else ()
-    named = {o.key for o in declared.options} | {a.key for a in arguments}
-    return isinstance(declared.source, ast.String) or bool(named & {"weights", "pretrained"})
 
 
 def keep_folder(out: Path | None, plan: Plan, resume: bool, processes: Processes) -> Path | None:

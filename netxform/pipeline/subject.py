@@ -26,6 +26,7 @@ from netxform.language.verb import DataInfo
 from netxform.sources.data import DataSet, check_python_data, describe
 from netxform.sources.models import LoadedModel, check_finite
 from netxform.sources.trust import Trust
+from netxform.syntax import ast
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
             models=models.info,
             sources=models.source,
             trust=inputs.trust,
+            carried=carries(spec, inputs),
         )
         return Prepared(spec, inputs, models, network, with_weights(planned, models), loaded.module)
     except NetxformError as error:
@@ -156,6 +158,17 @@ def example_of(loaded: LoadedModel, inputs: Inputs) -> tuple[Tensor, ...]:
             dtype = DTYPES[name]
             made.append(torch.randn(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype))
         return tuple(made)
+
+
+def carries(spec: Spec, inputs: Inputs) -> bool:
+    """Whether the subject comes with something learnt: weights of its own, a bundle, or a model handed in from Python."""
+    if inputs.model is not None or not spec.models:
+        return True
+    declared = next(iter(spec.models.values()))
+    arguments = declared.source.arguments if isinstance(declared.source, ast.Call) else ()
+    named = {o.key for o in declared.options} | {a.key for a in arguments}
+    library = isinstance(declared.source, ast.Call) and declared.source.name.startswith("hf.")  # always with weights
+    return isinstance(declared.source, ast.String) or library or bool(named & {"weights", "pretrained"})
 
 
 def infos_of(spec: Spec, inputs: Inputs) -> dict[str, DataInfo]:

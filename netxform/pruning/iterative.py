@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -28,6 +28,9 @@ from netxform.language.material import Material
 from netxform.language.work import Training
 from netxform.pruning.compensate import fold, refit
 from netxform.pruning.gates import gates, unmasked
+from netxform.pruning.halves import Halves, halves
+from netxform.pruning.loss import little_learnt
+from netxform.pruning.needs import SCORES
 from netxform.pruning.ranking import Removed, kept, until
 from netxform.pruning.removal import Sign, Wanted, cost_of, named_maps, ranking
 from netxform.pruning.scores import Request, Scores, activity, known
@@ -47,8 +50,9 @@ class Pruned:
 
     `score`: how it was made. `biases`: layers that are given one. `mixes`: what is computed over an axis, so that
     the masked twin takes it over the rest. `twin`: whether the masked twin is what the result must compute. `means`: place,
-    axis and tensor of each mean that was folded. `predicted`, `error`: the change of the loss and its standard error over
-    samples, where the score predicts one and tells samples apart. `latency`: milliseconds before and after, where a budget
+    axis and tensor of each mean that was folded. `chosen_on`: how many samples chose; on the `samples` behind them `predicted`,
+    `error` were found: the change of the loss and its standard error over samples, where the score predicts one and tells
+    samples apart. `latency`: milliseconds before and after, where a budget
     asked for them. `tensors`: what a compensation or a recovery computed. `metrics`: what the last training measured. `notes`:
     what a reader should know.
     """
@@ -60,6 +64,7 @@ class Pruned:
     mixes: tuple[str, ...]
     twin: bool
     means: tuple[tuple[str, int, str], ...]
+    chosen_on: int
     samples: int
     predicted: float | None
     error: float | None
@@ -78,7 +83,6 @@ class _State:
     predicted: float | None = 0.0
     totals: Tensor | None = None
     counted: bool = True
-    samples: int = 0
     how: str = ""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -93,13 +97,20 @@ def prune(network: Network, wanted: Wanted, recover: Sequence[Training], stop: S
     skipped: dict[str, str] = {}
     fitted: dict[str, Tensor] = {}
     means: list[tuple[str, int, str]] = []
+    kind = SCORES.find(wanted.by)
+    asks = kind.data or wanted.compensate != "none" or (wanted.threshold or ("",))[0] in ("zeros", "activation")
+    parts = halves(material, wanted.data, wanted.samples, asks)
     notes: list[str] = []
+    if wanted.data is not None and (kind.labels or kind.predicts):
+        seen = little_learnt(network, material.batches(wanted.data, parts.choose), wanted.loss, wanted.output)
+        notes += [seen] if seen else []
+    wanted = replace(wanted, samples=parts.choose or wanted.samples)
     padded: dict[str, None] = {}
     material.start("prune", rounds)
     try:
         for number in range(rounds):
             goal = None if wanted.amount is None else round(total * min(wanted.amount, (number + 1) * (wanted.step or 1.0)))
-            removed, reached = _round(state, network, material, wanted, goal, number, rounds > 1)
+            removed, reached = _round(state, network, material, wanted, goal, number, rounds > 1, parts)
             before = state.network
             edit: list[Any] = [Reindex(named_maps(before, removed))] if removed else []
             tensors: dict[str, Tensor] = {}
@@ -142,7 +153,8 @@ def prune(network: Network, wanted: Wanted, recover: Sequence[Training], stop: S
         (*mixes, *padded),
         twin_claim,
         tuple(means),
-        state.samples or wanted.samples,
+        parts.choose if parts.judge else 0,
+        parts.judge or parts.choose,
         state.predicted,
         _error(state, material),
         _timed(network, state.network, wanted, material),
@@ -169,13 +181,20 @@ def _gated(network: Network, wanted: set[Atom]) -> bool:
 
 
 def _round(
-    state: _State, original: Network, material: Material, wanted: Wanted, goal: int | None, number: int, several: bool
+    state: _State,
+    original: Network,
+    material: Material,
+    wanted: Wanted,
+    goal: int | None,
+    number: int,
+    several: bool,
+    parts: Halves,
 ) -> tuple[Removed, bool]:
     """What goes in this round, and whether a budget is reached with it."""
     network = state.network
     now = _now(original, network, wanted.names)
     seen = known(wanted.by)(network, _request(wanted, material, number, several))
-    state.samples, state.how = max(state.samples, seen.samples), seen.how
+    state.how = seen.how
     scores = {a.atom: seen.values[a.atom] for a in now.values() if a.atom in seen.values}
     if not scores:
         reasons = dict.fromkeys(seen.missing.get(a.atom, "") for a in now.values())
@@ -204,7 +223,12 @@ def _round(
         assert goal is not None
         already = sum(_sizes(original, wanted.names).values()) - sum(map(len, state.held.values()))
         removed = rank.lowest(max(0, goal - already))
-    _predict(state, seen, removed)
+    if seen.predicted and parts.judge:
+        judges = _request(replace(wanted, samples=parts.judge), material, number, several, skip=parts.choose)
+        seen = known(wanted.by)(network, judges)
+        _predict(state, seen, removed)
+    else:
+        state.predicted = None
     return removed, reached
 
 
@@ -233,9 +257,10 @@ def _bound(original: Network, wanted: Wanted, material: Material) -> float:
 
 
 def _predict(state: _State, seen: Scores, removed: Removed) -> None:
-    """The sum of the predictions: what single removals would add up to; and the same sum for every sample."""
-    if state.predicted is None or not seen.predicted:
-        state.predicted = None
+    """The sum of the predictions: what single removals would add up to; and the same sum for every sample. `seen`: on samples
+    that chose nothing.
+    """
+    if state.predicted is None:
         return
     for atom, indices in removed.items():
         index = torch.tensor(indices)
@@ -270,11 +295,11 @@ def _held(
     return {a: [_SIGNS[op](v, bound) for v in values[a].tolist()] if a in values else [False] * a.size for a in scores}
 
 
-def _request(wanted: Wanted, material: Material, number: int = 0, several: bool = False) -> Request:
+def _request(wanted: Wanted, material: Material, number: int = 0, several: bool = False, skip: int = 0) -> Request:
     def source(shared: bool = False) -> Any:
         if wanted.data is None:
             raise fail("X0302", "this score needs data, and none is named", helps=("write `over NAME`",))
-        return material.batches(wanted.data, wanted.samples, shared=shared)
+        return material.batches(wanted.data, wanted.samples, skip=skip, shared=shared)
 
     seed = wanted.seed + number
     shares = lambda: source(shared=True)  # noqa: E731

@@ -62,3 +62,32 @@ def mean_loss(network: Network, batches: Batches, loss: Loss, output: str | None
     if not count:
         raise fail("X0823", "there is no sample to measure the loss on")
     return total / count, right / count, count
+
+
+_LEARNT = 0.25  # of the entropy of the labels (of the variance of the targets): below it, little has been learnt
+
+
+def little_learnt(network: Network, batches: Batches, loss: Loss, output: str | None = None) -> str | None:
+    """In words, where the network is hardly better than the best constant answer: then derivatives of the loss are those of
+    guessing. The constant answer is the share of each class (the mean of the targets); None where a quarter of it is gone.
+    """
+    held = list(batches)
+    if not held:
+        return None
+    now, right, count = mean_loss(network, held, loss, output)
+    with torch.no_grad(), evaluating(network.module):
+        z = logits(network.module(held[0][0]), output)
+    target = torch.cat([target_of(y, z.new_empty(len(y), z.shape[1]), loss) for _, y in held])
+    if loss == "cross_entropy":
+        shares = torch.bincount(target).double() / count
+        shares = shares[shares > 0]
+        base = float(-(shares * shares.log()).sum())
+    else:
+        base = float((target.double() - target.double().mean(0)).square().mean())
+    if now <= (1 - _LEARNT) * base:
+        return None
+    said = f", with {right:.0%} of {count} samples right" if not held[0][1].dtype.is_floating_point else ""
+    return (
+        f"the network has hardly learnt these data: its loss is {now:.3g}{said}, and one answer for all has {base:.3g}; "
+        "scores by the loss mean little"
+    )

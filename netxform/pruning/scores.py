@@ -143,13 +143,35 @@ def obd_weights(network: Network, request: Request) -> Scores:
 
 def fisher(network: Network, request: Request) -> tuple[dict[str, Tensor], int]:
     """The diagonal of the Fisher matrix of the parameters, one label drawn from the network's own p for each sample; and the
-    number of samples. Per-sample gradients are computed in batches (`torch.func`).
+    number of samples.
+    """
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for slopes, size in _slopes(network, request):
+        for name, slope in slopes.items():
+            found = slope.detach().double().square().sum(0)
+            sums[name] = sums[name] + found if name in sums else found
+        count += size
+    if not count:
+        sums = {n: torch.zeros(p.shape, dtype=torch.float64) for n, p in _first(network).items()}
+    return {n: s / max(count, 1) for n, s in sums.items()}, count
+
+
+def _first(network: Network) -> dict[str, Tensor]:
+    """Every parameter, tied ones once."""
+    names = types_of(network).names
+    return {n: p.detach() for n, p in network.module.named_parameters(remove_duplicate=False) if names[n] == n}
+
+
+def _slopes(network: Network, request: Request) -> Iterator[tuple[dict[str, Tensor], int]]:
+    """Batch by batch the gradients of every sample's loss at a label drawn from p, by parameter, computed together
+    (`torch.func`); and how many samples they are.
     """
     module = network.module
     module.eval()
     names = types_of(network).names
+    params = _first(network)
     every = dict(module.named_parameters(remove_duplicate=False))
-    params = {n: p.detach() for n, p in every.items() if names[n] == n}
     ties = {n: names[n] for n in every if names[n] != n}
     buffers = dict(module.named_buffers(remove_duplicate=False))
     rng = torch.Generator().manual_seed(request.seed)
@@ -159,23 +181,29 @@ def fisher(network: Network, request: Request) -> tuple[dict[str, Tensor], int]:
         z = logits(torch.func.functional_call(module, state, (x[None],), tie_weights=False), request.output)
         return F.cross_entropy(z, y[None])
 
-    sums = {n: torch.zeros(p.shape, dtype=torch.float64) for n, p in params.items()}
-    count = 0
     slopes = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0), chunk_size=32)
     for x, _ in request.batches():
         with torch.no_grad():
             chance = logits(module(x), request.output).double().softmax(1)
         label = torch.multinomial(chance, 1, generator=rng)[:, 0]
-        for name, slope in slopes(params, x, label).items():
-            sums[name] += slope.detach().double().square().sum(0)
-        count += len(x)
-    return {n: s / max(count, 1) for n, s in sums.items()}, count
+        yield slopes(params, x, label), len(x)
 
 
 def half_curvature(network: Network, names: Sequence[str], request: Request) -> dict[str, Tensor]:
     """½ h w² of every element of these tensors: the change of the loss that its removal is predicted to cause."""
     diagonal, _ = fisher(network, request)
     return {n: 0.5 * diagonal[n] * w.square() for n, w in sizes(network, names, request).items()}
+
+
+def half_curvature_each(network: Network, gone: Mapping[str, Tensor], request: Request) -> Tensor:
+    """½ Σ g² w² over the elements that are masked True, for every sample (N,): its mean is their ½ h w²."""
+    held = dict(network.module.named_parameters(remove_duplicate=False))
+    weight = {n: 0.5 * held[n].detach().double().square() * m for n, m in gone.items()}
+    out: list[Tensor] = []
+    for slopes, size in _slopes(network, request):
+        parts = [(slopes[n].detach().double().square() * w).reshape(size, -1).sum(1) for n, w in weight.items()]
+        out.append(torch.stack(parts).sum(0) if parts else torch.zeros(size, dtype=torch.float64))
+    return torch.cat(out) if out else torch.zeros(0, dtype=torch.float64)
 
 
 # --- by the weights --------------------------------------------------------------------------------------------------

@@ -16,10 +16,13 @@ from netxform.graph.network import Network
 from netxform.graph.surgery import perform
 from netxform.language.material import Material
 from netxform.language.work import Training
+from netxform.pruning.halves import Halves, halves
 from netxform.pruning.iterative import Stop, recovered, tensors_of
+from netxform.pruning.loss import little_learnt
 from netxform.pruning.needs import SCORES
 from netxform.pruning.removal import Sign
 from netxform.pruning.scores import Request
+from netxform.pruning.spread import standard_error
 from netxform.registry import called
 
 
@@ -56,7 +59,8 @@ class Sparsity:
 class Zeroed:
     """The new tensors by name, those of them that are `sparse`, and how many of their `count` elements are zero.
 
-    `predicted`: the change of the loss, where the score predicts one. `metrics`: what the last training measured. `notes`: why
+    `chosen_on`: how many samples chose; on the `samples` behind them the change of the loss was `predicted`, with its standard
+    `error` over samples, where the score predicts one. `metrics`: what the last training measured. `notes`: why
     the rounds ended early.
     """
 
@@ -64,7 +68,10 @@ class Zeroed:
     sparse: tuple[str, ...]
     zeros: int
     count: int
+    chosen_on: int
+    samples: int
     predicted: float | None
+    error: float | None
     metrics: Mapping[str, float]
     notes: tuple[str, ...]
 
@@ -75,7 +82,14 @@ def zero_weights(
     """The lowest weights set to zero, in rounds where `step` says so; trainings in between keep the zeros."""
     trainings = [replace(w, held=tuple(dict.fromkeys((*w.held, *(n for n in names if n in w.parameters))))) for w in recover]
     rounds = 1 if wanted.step is None else max(1, math.ceil(wanted.amount / wanted.step - 1e-9))
-    predicted, notes, metrics = (0.0 if SCORES.find(wanted.by).predicts else None), list[str](), dict[str, float]()
+    kind = SCORES.find(wanted.by)
+    parts = halves(material, wanted.data, wanted.samples, kind.data)
+    judged: _Judged | None = _Judged() if kind.predicts and parts.judge else None
+    notes, metrics = list[str](), dict[str, float]()
+    if kind.predicts and wanted.data is not None:
+        told = little_learnt(network, material.batches(wanted.data, parts.choose), wanted.loss)
+        notes += [told] if told else []
+    wanted = replace(wanted, samples=parts.choose or wanted.samples)
     done: dict[str, Tensor] = {}
     material.start("prune", rounds)
     try:
@@ -84,8 +98,8 @@ def zero_weights(
             scores = _scores(network, names, wanted, material)
             held = dict(network.module.named_parameters(remove_duplicate=False))
             gone = _chosen(scores, wanted, share)
-            if predicted is not None:
-                predicted += sum(float(scores[n][m].sum()) for n, m in gone.items())
+            if judged is not None:
+                judged = judged.with_round(network, gone, wanted, parts, material)
             tensors = {n: held[n].detach().masked_fill(m.to(held[n].device), 0.0) for n, m in gone.items()}
             after = perform(network, Edit((Assign(tuple(tensors)),), tensors))
             after, found, broken = recovered(after, trainings, stop, material, number)
@@ -100,7 +114,37 @@ def zero_weights(
     done = {n: t.detach() for n, t in done.items()}
     sparse = [n for n in names if n in done]
     zeros, count = sum(int((done[n] == 0).sum()) for n in sparse), sum(done[n].numel() for n in sparse)
-    return Zeroed(done, tuple(sparse), zeros, count, predicted, metrics, tuple(notes))
+    predicted, error = (None, None) if judged is None else (judged.predicted, judged.error)
+    chosen, samples = (parts.choose, parts.judge) if parts.judge else (0, parts.choose)
+    return Zeroed(done, tuple(sparse), zeros, count, chosen, samples, predicted, error, metrics, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The prediction so far, and the same sum for every sample (N,) where the score tells them apart."""
+
+    predicted: float = 0.0
+    totals_N: Tensor | None = None
+    counted: bool = True
+
+    @property
+    def error(self) -> float | None:
+        return standard_error(self.totals_N) if self.counted and self.totals_N is not None else None
+
+    def with_round(
+        self, network: Network, gone: Mapping[str, Tensor], wanted: Sparsity, parts: Halves, material: Material
+    ) -> _Judged:
+        """What this round's weights are predicted to cost, on samples that chose nothing. Those that were zero cost nothing."""
+        kind, data = SCORES.find(wanted.by), wanted.data
+        assert data is not None
+        request = Request(lambda: material.batches(data, parts.judge, skip=parts.choose), wanted.loss)
+        if kind.each is None:
+            assert kind.weights is not None
+            found = called(kind.weights)(network, tuple(gone), request)
+            return _Judged(self.predicted + sum(float(found[n][m].sum()) for n, m in gone.items()), None, False)
+        each = called(kind.each)(network, gone, request)
+        own = each if self.totals_N is None else self.totals_N + each
+        return _Judged(self.predicted + float(each.mean()), own, self.counted)
 
 
 def _scores(network: Network, names: Sequence[str], wanted: Sparsity, material: Material) -> dict[str, Tensor]:

@@ -80,6 +80,10 @@ class Calibration:
         """
         yield from self._of(self._load()[data].train, samples, skip, batch, shared)
 
+    def size(self, data: str) -> int:
+        """How many samples the training part has."""
+        return len(cast(Any, self._load()[data].train))
+
     def held_out(self, data: str) -> HeldOut:
         """What `fresh` gives, in words."""
         return _others(self._load()[data])[0]

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from netxform.errors import Diagnostic, Span, fail
+from netxform.errors import Diagnostic, NetxformError, Span, fail
 from netxform.graph.edits import Edit, Insert, InsertBlock
 from netxform.graph.layer_spec import Invocation, Layer
-from netxform.language.choice import HIDDEN, Choice, Values
-from netxform.language.claims import Claim, SameFunction
+from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
+from netxform.language.claims import Claim, SameFunction, TrainingGap
 from netxform.language.laws import Contract
 from netxform.language.values import Layers, Name, Selection
-from netxform.language.verb import Scope, key, layers, operand, verb
+from netxform.language.verb import DataInfo, Material, Scope, key, layers, operand, prep, verb
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -44,12 +44,18 @@ class NewBlock:
 
 @dataclass(frozen=True)
 class Deeper(Values):
-    """What is put in, in words too; `start` names the ways in which the parts begin."""
+    """What is put in, in words too; `start` names the ways in which the parts begin.
+
+    `norms`: for every new BatchNorm that begins as the identity its node and its name; `calibrated_on`: the data that its
+    statistics are found on.
+    """
 
     inserts: tuple[New | NewBlock, ...] = field(metadata=HIDDEN)
     new: tuple[str, ...]
     start: tuple[str, ...]
     seed: int = field(metadata=HIDDEN)
+    norms: tuple[tuple[str, str], ...] = field(default=(), metadata=HIDDEN)
+    calibrated_on: str | None = field(default=None, metadata=IF_KNOWN)
 
 
 @verb("deepen")
@@ -61,12 +67,14 @@ class Deepen:
     if the layer has one behind it, and the layer's activation again if doing it twice is doing it once (ReLU, ReLU6,
     Hardtanh). `start=branch`: two layers with the activation between, added to the value, the last scale zero: for
     GELU, SiLU and LeakyReLU. `start=block`: behind each selected residual or transformer block a fresh one of its form, the
-    last scale of each branch zero. A block in braces is taken as written, and must be the identity at birth.
+    last scale of each branch zero. A block in braces is taken as written, and must be the identity at birth. A new BatchNorm
+    has the mean and the variance of the value that it stands behind, over `samples` of the data (`over NAME`; the only data set
+    is taken by itself), so that it begins near the identity in training mode too.
 
     Example: model net = zoo.smallcnn(); deepen conv3
 
-    Contract: exact in eval mode, measured in float64. In training mode a new BatchNorm uses batch statistics, as all do;
-    `start=branch` is exact there too.
+    Contract: exact in eval mode, measured in float64. In training mode a new BatchNorm uses batch statistics, as all do: what
+    that changes is measured and stated. `start=branch` is exact there too.
     Refused: a block that does not fit (X0312), or is not the identity at birth (X0322); an even kernel (X0406).
     Paper: Chen, Goodfellow, Shlens, "Net2Net: accelerating learning via knowledge transfer", ICLR 2016.
     """
@@ -75,6 +83,8 @@ class Deepen:
     start: Literal["identity", "branch", "block"] | None = key(None)
     kernel: int | None = key(None)
     name: Name | None = key(None)
+    over: Name | None = prep("over")
+    samples: int = key(512)
     block: Layers | None = layers(None)
     contract: ClassVar[Contract] = Contract.EXACT
 
@@ -82,6 +92,8 @@ class Deepen:
         """A kernel with a middle."""
         if self.kernel is not None and self.kernel % 2 == 0:
             yield Diagnostic("X0406", "`kernel` must be odd", span, "an even kernel has no middle")
+        if self.samples < 1:
+            yield Diagnostic("X0406", f"`samples` is at least 1, not {self.samples}", span, "samples")
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Deeper]:
         """For each selected layer: behind which node, and which layers."""
@@ -111,16 +123,29 @@ class Deepen:
             name = _free(self.name.text if self.name is not None else f"{path}_deeper", taken)
             taken.add(name)
             inserts.append(New(name, node.name, settled, start))
-        return Choice(
-            Deeper(
-                tuple(inserts),
-                tuple(f"{i.name} ({', '.join(s.make.name for s in i.layers)})" for i in inserts),
-                tuple(sorted({i.start for i in inserts})),
-                scope.seed + scope.index,
-            ),
-            targets=(str(self.selection),),
-            origins={} if self.start is not None else {"start": "the activation allows it"},
+        origins = {} if self.start is not None else {"start": "the activation allows it"}
+        norms = tuple((i.node, f"{i.name}.{s.name}") for i in inserts if i.start == "identity" for s in i.layers if _norm(s))
+        info = self._data(scope) if norms or self.over is not None else None
+        if norms and info is not None:
+            origins |= {"calibrated on": "the only data set"} if self.over is None else {}
+        deeper = Deeper(
+            tuple(inserts),
+            tuple(f"{i.name} ({', '.join(s.make.name for s in i.layers)})" for i in inserts),
+            tuple(sorted({i.start for i in inserts})),
+            scope.seed + scope.index,
+            norms,
+            info.name if norms and info is not None else None,
         )
+        return Choice(deeper, (str(self.selection),), origins, warnings=_said(norms, deeper.calibrated_on))
+
+    def _data(self, scope: Scope) -> DataInfo | None:
+        """What new statistics are found on: the named data set, or the only one. Raises NetxformError X0302."""
+        if self.over is not None:
+            return scope.data(self.over.text, self.over.span)
+        try:
+            return scope.data(None, scope.span)
+        except NetxformError:
+            return None
 
     def _blocks(self, network: Network, scope: Scope, modules: Mapping[str, nn.Module]) -> Choice[Deeper]:
         """For each selected block: which tensors of its copy begin at zero."""
@@ -238,6 +263,19 @@ class Deepen:
                     helps=("write `start=branch`: the block is added to the value, its last scale zero",),
                 )
 
+    def settle(self, network: Network, choice: Choice[Deeper], material: Material) -> Choice[Deeper]:
+        """The statistics of every new BatchNorm: mean and variance of the value that it stands behind."""
+        from netxform.graph.channels import channel_moments
+
+        v = choice.values
+        if not v.norms or v.calibrated_on is None:
+            return choice
+        given = (x for x, _ in material.batches(v.calibrated_on, self.samples))
+        found = channel_moments(network, {n for n, _ in v.norms}, given)
+        parts = [(f"{name}.running_mean", f"{name}.running_var", *found[node]) for node, name in v.norms]
+        tensors = {n: t.float() for mean, var, m, s in parts for n, t in ((mean, m), (var, s))}
+        return choice.settled(v, tensors)
+
     def rewrite(self, network: Network, choice: Choice[Deeper]) -> Edit:
         """One insertion for each layer."""
         made: list[Insert | InsertBlock] = []
@@ -247,11 +285,29 @@ class Deepen:
                     made.append(Insert(one.name, one.node, one.layers, one.start, seed))
                 case NewBlock():
                     made.append(InsertBlock(one.name, one.path, one.zeroed, seed))
-        return Edit(tuple(made))
+        return Edit(tuple(made), choice.tensors)
 
     def law(self, choice: Choice[Deeper]) -> tuple[Claim, ...]:
-        """The same function."""
-        return (SameFunction(),)
+        """The same function; with a new BatchNorm, what it is in training mode."""
+        if not choice.values.norms:
+            return (SameFunction(),)
+        return (SameFunction(), TrainingGap(choice.values.calibrated_on, self.samples))
+
+
+def _norm(layer: Layer) -> bool:
+    return layer.make.name in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
+
+
+def _said(norms: tuple[tuple[str, str], ...], data: str | None) -> tuple[str, ...]:
+    """What a reader of the plan must know of training mode."""
+    if not norms:
+        return ()
+    if data is not None:
+        return (f"in train() mode a new BatchNorm uses the statistics of the batch: what that changes is measured on `{data}`",)
+    return (
+        "a new BatchNorm has mean 0 and variance 1, for no data are named (`over NAME`): in train() mode, where it uses the "
+        "statistics of the batch, it changes what passes through it",
+    )
 
 
 def _tail(

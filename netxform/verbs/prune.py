@@ -15,7 +15,7 @@ from netxform.language.laws import Contract
 from netxform.language.values import Limit, Name, Selection, compare
 from netxform.language.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
 from netxform.language.work import Training
-from netxform.pruning.needs import SCORES
+from netxform.pruning.needs import SCORES, untrained
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
@@ -71,6 +71,7 @@ class Removal(Pruning):
     twin: bool = field(metadata=HIDDEN)
     means: tuple[tuple[str, int, str], ...] = field(metadata=HIDDEN)
     data: str | None
+    chosen_on: int
     samples: int
     predicted: float | None
     error: float | None
@@ -97,6 +98,7 @@ class Zeros(OpenWeights):
     assigned: tuple[str, ...] = field(metadata=HIDDEN)
     changed: tuple[str, ...]
     sparse: tuple[str, ...]
+    chosen_on: int
     samples: int
     predicted: float | None
     error: float | None
@@ -118,12 +120,12 @@ class Prune:
     How much: a threshold (`saliency < 1e-3`, `where zeros >= 99%`, `where activation < 0.01`), `amount=30%` of all indices,
     or a budget (`until macs <= 50% of base`; params, macs, flops, bytes; `latency <= 5ms` is timed at the captured batch, its
     `base` is the network before the statement, and times are kept: the same spec chooses the same on the same machine).
-    `ranking=global` compares all layers (each keeps `least`, 10 %, and `min_channels`), `ranking=layer` takes a share of each;
+    `ranking=global` compares all layers (each keeps `least` and `min_channels`: 10 %, and half under a threshold on the score,
+    which does not see how indices stand in for each other), `ranking=layer` takes a share of each;
     `normalise=mean|max|l2` divides scores by that of their class first. `round_to=8` rounds what is left up; `keep [a, b]`
-    leaves those alone.
-    `step=10%` removes in rounds of that share, scoring again in between (`obd` then adds the first order to the rank:
-    `obd(first=false)` does not); in a block, `recover { train … }` trains after each,
-    `stop_if val_accuracy < 90%` ends. `compensate=mean` folds the means of what goes into biases, `refit` fits the readers
+    leaves those alone. `step=10%` removes in rounds of that share, scoring again in between (`obd` then adds the first order to
+    the rank: `obd(first=false)` does not); in a block, `recover { train … }` trains after each, `stop_if val_accuracy < 90%`
+    ends. `compensate=mean` folds the means of what goes into biases, `refit` fits the readers
     again by least squares. `granularity=weight` zeroes single weights instead (`by magnitude`, or `obd`: ½ h w²),
     `granularity="2:4"` two of every four along the inputs; zeros are stored as zeros, trainings in `recover` keep them, and
     so does a later `train … zeros=hold`.
@@ -131,12 +133,12 @@ class Prune:
     Example: model net = zoo.smallcnn() input="1x1x8x8"; data d = sklearn.digits();
     train ** for 1epochs on d; prune saliency<1e-4
 
-    Contract: lossy. The predicted change of the loss stands beside the measured one, and the network is compared with its
-    masked twin: the same function, with statistics (LayerNorm, means, softmax) taken over what is left. Refused: nothing free
-    or nothing scored (X0331); an unknown score (X0412); a budget that cannot be met (X0603); no word of how much (X0408); what
-    has no meaning for single weights (X0407).
-    Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork, 1993; Molchanov et al.,
-    2017; Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
+    Contract: lossy. The change of the loss, predicted on samples that chose nothing, stands beside the measured one; what hurts
+    draws a warning. The network is compared with its masked twin: the same function, with statistics (LayerNorm, means,
+    softmax) taken over what is left. Refused: nothing free or nothing scored (X0331); an unknown score (X0412); a budget that
+    cannot be met (X0603); no word of how much (X0408); what has no meaning for single weights (X0407).
+    Papers: LeCun, Denker, Solla, "Optimal brain damage", 1990; Hassibi, Stork, 1993; Molchanov et al., 2017; Liu et al.,
+    "Learning efficient convolutional networks through network slimming", 2017.
     """
 
     selection: Selection | None = operand(None)
@@ -150,7 +152,7 @@ class Prune:
     ranking: Literal["global", "layer"] = key("global")
     normalise: Literal["none", "mean", "max", "l2"] | None = key(None)
     min_channels: int = key(1)
-    least: float = key(0.1)
+    least: float | None = key(None)
     round_to: int = key(1)
     step: float | None = key(None)
     compensate: Literal["none", "mean", "refit"] = key("none")
@@ -234,14 +236,13 @@ class Prune:
                 helps=("`netxform ls SPEC --axes` shows what is free",),
             )
         limit = self._limit(scope)
-        data = None
         if kind.data or self.compensate != "none" or self._measure() in ("zeros", "activation"):
             data = scope.data(None if self.over is None else self.over.text, scope.span).name
         else:
             data = self._other_data(scope)
         wanted = Wanted(
             names, self.by.name, dict(self.by.keywords), self.amount, self._threshold(), limit, self.ranking,
-            self._normalise(), self.min_channels, self.least, self.round_to, self.step, self.compensate, data, self.samples,
+            self._normalise(), self.min_channels, self._least(), self.round_to, self.step, self.compensate, data, self.samples,
             self.loss, self.output, scope.seed if self.seed is None else self.seed,
             self.until is not None and self.until.name == "latency" and self.until.of is not None,
         )  # fmt: skip
@@ -258,6 +259,8 @@ class Prune:
         if wanted.threshold is not None:
             text += "; how many as well"
         origins = {} if self.normalise is not None else {"normalise": f"{wanted.normalise}, for {self.by.name}"}
+        origins |= {} if self.least is not None else {"least": f"{wanted.least:.0%} of an axis stays"}
+        warnings = (*untrained(self.by.name, scope.untrained, wanted.threshold is not None), *warnings)
         return Choice(values, (str(self.selection or "**"),), origins, warnings=warnings, provisional=text)
 
     def _trainings(self, network: Network, scope: Scope) -> tuple[Training, ...]:
@@ -270,6 +273,11 @@ class Prune:
     def _measure(self) -> str:
         limit = self.below or self.where
         return "" if limit is None else limit.name
+
+    def _least(self) -> float:
+        """What stays of an axis at least: half, where a number that is compared with the loss says how much goes."""
+        default = 0.5 if self._measure() in ("saliency", "score") else 0.1
+        return default if self.least is None else self.least
 
     def _threshold(self) -> tuple[str, Sign, float] | None:
         limit = self.below or self.where
@@ -310,17 +318,13 @@ class Prune:
         below = None if limit is None else (limit.op, float(limit.value))
         wanted = Sparsity(by, 0.5 if self.amount is None else self.amount, below, self.granularity == "2:4", self.ranking,
                           self.step, data, self.samples, self.loss)  # fmt: skip
+        trains = self._trainings(network, scope)
         values = OpenWeights(
-            removed={},
-            recover=self._trainings(network, scope),
-            by=by,
-            tensors=len(names),
-            weights=names,
-            data=data,
-            wanted=wanted,
-        )
+            removed={}, recover=trains, by=by, tensors=len(names), weights=names, data=data, wanted=wanted
+        )  # fmt: skip
         text = "which weights go needs weights" + (f" and {self.samples} samples of `{data}`" if SCORES.find(by).data else "")
-        return Choice(values, (str(self.selection or "**"),), provisional=text)
+        warnings = untrained(by, scope.untrained, limit is not None)
+        return Choice(values, (str(self.selection or "**"),), warnings=warnings, provisional=text)
 
     def _other_data(self, scope: Scope) -> str | None:
         """Where the score needs no data: what the change of the loss is measured on, if anything is declared for it."""
@@ -345,7 +349,7 @@ class Prune:
             zeros = Zeros(
                 removed={}, recover=v.recover, by=v.by, tensors=v.tensors, weights=v.weights, data=v.data, wanted=v.wanted,
                 zeros=Part(made.zeros, made.count), assigned=names, changed=names, sparse=made.sparse,
-                samples=v.wanted.samples, predicted=made.predicted, error=None,
+                chosen_on=made.chosen_on, samples=made.samples, predicted=made.predicted, error=made.error,
             )  # fmt: skip
             return choice.settled(zeros, made.tensors, made.metrics, made.notes)
         found = prune(network, v.wanted, v.recover, self._broken, material)
@@ -355,8 +359,8 @@ class Prune:
             removed=found.removed, recover=v.recover, curvature=v.curvature, by=v.by, score=found.score,
             axes=v.axes, indices=Part(sum(map(len, found.removed.values())), found.total), biases=found.biases,
             mixes=found.mixes, assigned=tuple(n for n in found.tensors if n not in means), twin=found.twin, means=found.means,
-            data=v.wanted.data, samples=found.samples, predicted=found.predicted, error=found.error, wanted=v.wanted,
-            latency=None if found.latency is None else times.format(*found.latency),
+            data=v.wanted.data, chosen_on=found.chosen_on, samples=found.samples, predicted=found.predicted,
+            error=found.error, wanted=v.wanted, latency=None if found.latency is None else times.format(*found.latency),
         )  # fmt: skip
         return choice.settled(values, found.tensors, found.metrics, found.notes)
 
@@ -377,10 +381,8 @@ class Prune:
         v = choice.values
         maps = maps_of(network, v.removed)
         operations: list[Any] = [Reindex(maps)] if maps else []
-        if isinstance(v, Removal) and v.biases:
-            operations.append(Bias(v.biases))
-        if isinstance(v, Removal | Zeros) and v.assigned:
-            operations.append(Assign(v.assigned))
+        operations += [Bias(v.biases)] if isinstance(v, Removal) and v.biases else []
+        operations += [Assign(v.assigned)] if isinstance(v, Removal | Zeros) and v.assigned else []
         return Edit(tuple(operations), choice.tensors)
 
     def law(self, choice: Choice[Pruning]) -> tuple[Claim, ...]:
@@ -388,11 +390,10 @@ class Prune:
         v = choice.values
         claims: list[Claim] = []
         if isinstance(v, Zeros) and v.sparse:
-            claims.append(Untouched(v.changed))
-            claims.append(Sparse(v.sparse, v.zeros.count, self.granularity == "2:4"))
+            claims += [Untouched(v.changed), Sparse(v.sparse, v.zeros.count, self.granularity == "2:4")]
         if isinstance(v, Removal) and v.twin:
             removed = tuple((n, tuple(i)) for n, i in v.removed.items())
             claims.append(MaskedTwin(removed, v.mixes, v.means))
         if isinstance(v, Removal | Zeros) and v.data is not None:
-            claims.append(LossChange(v.data, v.samples, self.loss, v.predicted, v.error, self.output))
+            claims.append(LossChange(v.data, v.samples, self.loss, v.predicted, v.error, self.output, v.chosen_on))
         return tuple(claims)

@@ -42,8 +42,8 @@ class SmallCNN(nn.Module):
 
 
 class Sentence(nn.Module):
-    """The model of the one-line spec: `fc1` (512 → 512, applied at every position) lies before `layer4`, so that cutting at
-    `layer4` leaves conv1 … conv3, fc1 and layer4 to be factorized, pruned and widened.
+    """The model of the one-line spec: `fc1` (2048 → 512) lies before `layer4`, so that cutting at `layer4` leaves conv1 to
+    conv3, fc1 and layer4 to be factorized, pruned and widened; rank 256 is less than `fc1` has.
     """
 
     def __init__(self, classes: int = 10, channels: int = 1) -> None:
@@ -52,8 +52,8 @@ class Sentence(nn.Module):
         self.conv2 = nn.Conv2d(32, 64, 3, stride=2, padding=1)
         self.conv3 = nn.Conv2d(64, 128, 3, stride=2, padding=1)
         self.relu = nn.ReLU()
-        self.pool = nn.AdaptiveAvgPool2d(2)
-        self.fc1 = nn.Linear(512, 512)
+        self.pool = nn.AdaptiveAvgPool2d(4)
+        self.fc1 = nn.Linear(2048, 512)
         self.layer4 = nn.Sequential(nn.Linear(512, 128), nn.ReLU())
         self.fc = nn.Linear(128, classes)
 

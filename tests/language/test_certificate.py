@@ -34,6 +34,8 @@ def of(wanted: Any) -> st.SearchStrategy[Any]:
         return numbers
     if wanted is str:
         return texts
+    if wanted is bool:
+        return st.booleans()
     if wanted is int:
         return counts
     if wanted is type(None):
@@ -85,7 +87,6 @@ def certificates(draw: st.DrawFn, kinds: tuple[str, ...]) -> cert.Certificate:
         (runs,),
         held_out,
         {},
-        ("w",),
         {"a": "b"},
         {},
     )

@@ -155,7 +155,7 @@ def test_the_spec_says_it_and_the_certificate_tells(tmp_path: Path, monkeypatch:
     result = nx.apply(spec.format("names.pt", f'rename={{"other.*": "{last}.*"}}'))
     assert all(torch.equal(result.model.state_dict()[n], t) for n, t in state.items())
     partial = nx.apply(spec.format("names.pt", "partial=true"))
-    assert "fits in part" in partial.certificate["warnings"][0]
+    assert "fits in part" in partial.certificate["plan_warnings"][0]
     for wrong, said in (('rename="x"', "rename="), ("partial=3", "partial=true"), ('rename={"a": 3}', "rename=")):
         with pytest.raises(NetxformError, match=said):
             nx.apply(spec.format("names.pt", wrong))

@@ -232,3 +232,41 @@ def test_listing_axes_and_coupled_selections(tmp_path: Path, capsys: pytest.Capt
     assert '"layer2.1"' in capsys.readouterr().out
     assert main(["explain", "locks"]) == 0
     assert "kernel" in capsys.readouterr().out
+
+
+def test_a_new_norm_begins_near_the_identity_in_training_where_there_are_data() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = 2 * torch.randn(600, 2, 5, 5, generator=g) + 1, torch.randint(0, 5, (600,), generator=g)
+    model = chain(nn.ReLU, True, 1).float()
+    with torch.no_grad():  # running statistics that are those of the data, as after training
+        model[1].running_mean.copy_(model[0](x).mean((0, 2, 3)))
+        model[1].running_var.copy_(model[0](x).var((0, 2, 3)))
+    told: dict[str, float] = {}
+    for name, held in (("calibrated", {"d": (x, y)}), ("not", {})):
+        result = nx.apply("deepen **:Conv2d", model=copy.deepcopy(model), example_inputs=x[:2], data=held)
+        exact, gap_in_training = result.certificate["statements"][0]["claims"]
+        assert exact["held"]
+        assert gap_in_training["kind"] == "training mode"
+        told[name] = gap_in_training["measured"]
+        (norm,) = [m for n, m in result.model.named_modules() if n.endswith("deeper.norm")]
+        if held:  # the textbook: mean and variance of the very value, over samples and places
+            with torch.no_grad():
+                value = model.eval()[2](model[1](model[0](x)))
+            seen = value.transpose(0, 1).flatten(1)
+            part = 1e-1 * seen.std(1).max()  # 512 of the 480 training samples and the others differ by sampling alone
+            assert float((norm.running_mean - seen.mean(1)).abs().max()) < part
+            assert float((norm.running_var - seen.var(1, correction=0)).abs().max()) < 2e-1 * float(seen.var(1).max())
+            torch.testing.assert_close(norm.weight, (norm.running_var + norm.eps).sqrt())
+        else:
+            assert float(norm.running_mean.abs().max()) == 0.0
+        with torch.no_grad():
+            assert gap(result.model.eval()(x), model.eval()(x)) <= 1e-5
+    assert told["calibrated"] < 0.1 < told["not"]
+    said = [
+        nx.plan("deepen **:Conv2d", model=model, example_inputs=x[:2], data=d).steps[0].choice.warnings[0]
+        for d in ({"d": (x, y)}, {})
+    ]
+    assert "is measured on `d`" in said[0]
+    assert "no data are named" in said[1]
+    (step,) = nx.plan("deepen **:Conv2d", model=model, example_inputs=x[:2], data={"d": (x, y)}, deep=True).steps
+    assert [e.kind for e in step.measured] == ["same function", "training mode"]

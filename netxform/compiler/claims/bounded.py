@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from netxform.compiler.claims.registry import measures
 from netxform.compiler.evidence import Case, Kept, Measured, doubled, relative, results
+from netxform.compiler.harms import accuracy_fell, class_changed
 from netxform.errors import NetxformError
 from netxform.factorization.difference import kernel_error, linear_part, links_of, matrix_of, matrix_worst, table_part, worst
 from netxform.graph.network import Network
 from netxform.language.certificate import ClaimRecord
 from netxform.language.claims import LayerBound, LayerErrors, OutputError, WithinBound
-from netxform.language.laws import Detail, Evidence, Real
+from netxform.language.laws import Detail, Evidence, Harm, Real
 from netxform.language.material import HeldOut, Material
 
 # a bound is compared in float64, where the two sides of an equality differ by rounding
@@ -62,6 +63,26 @@ class OutputDetail(Detail, frozen=True):
     for_inputs_of_norm: Real | None = None
     reached_on_the_probe: Real | None = None
     measured_on: HeldOut | None = None
+    samples: int | None = None
+    accuracy_before: Real | None = None
+    accuracy_after: Real | None = None
+
+    def harms(self, measured: float) -> tuple[Harm, ...]:
+        """Accuracy that fell by more than a point; where no labels say so, classes that changed."""
+        where = self.measured_on or "samples"
+        if self.accuracy_before is not None and self.accuracy_after is not None:
+            return accuracy_fell(self.accuracy_before, self.accuracy_after, self.samples or 0, where)
+        return () if self.agreement is None else class_changed(self.agreement, self.samples or 0, where)
+
+    def metrics_after(self) -> dict[str, float]:
+        """`accuracy` and `agreement` with the network before, on held-out samples."""
+        known = {"accuracy": self.accuracy_after, "agreement": self.agreement}
+        return {n: v for n, v in known.items() if v is not None}
+
+    def metrics_before(self) -> dict[str, float]:
+        """The accuracy on test or validation samples."""
+        part = {"test samples": "test", "validation samples": "val"}.get(self.measured_on or "")
+        return {f"{part}_accuracy": self.accuracy_before} if part and self.accuracy_before is not None else {}
 
     def found(self, measured: float, bound: float) -> str:
         """The change, and how often the class is the same."""
@@ -173,13 +194,16 @@ def output_error(claim: OutputError, case: Case) -> Measured:
     detail = OutputDetail(moved, moved + 1e-5 * (1 + moved))
     count, name, measured = case.count, "change of the outputs, probe inputs", moved
     if claim.data is not None and case.material is not None:
-        errors, agree = _on_data(case.before, case.after, claim, case.material)
+        errors, agree, right = _on_data(case.before, case.after, claim, case.material)
         if errors:
             measured, count = _quantile(errors, claim.level), len(errors)
             detail = replace(detail, data=claim.data, level=claim.level, quantile=measured, mean=sum(errors) / count)
             if agree:
                 least = _at_least(sum(agree), count, claim.level)
-                detail = replace(detail, agreement=sum(agree) / count, agreement_at_least=least)
+                detail = replace(detail, agreement=sum(agree) / count, agreement_at_least=least, samples=count)
+            if right:
+                was, now = (sum(r[i] for r in right) / count for i in (0, 1))
+                detail = replace(detail, accuracy_before=was, accuracy_after=now)
             what = case.material.held_out(claim.data)
             detail = replace(detail, measured_on=what)
             name = f"change of the outputs: {claim.level:.0%} of {what} stay below"
@@ -198,18 +222,24 @@ def _reached(before: Network, after: Network, inputs: tuple[Tensor, ...], radius
     return max(float((a.double() - b.double()).flatten(1).norm(dim=1).max()) for a, b in pairs)
 
 
-def _on_data(before: Network, after: Network, claim: OutputError, material: Material) -> tuple[list[float], list[bool]]:
+def _on_data(
+    before: Network, after: Network, claim: OutputError, material: Material
+) -> tuple[list[float], list[bool], list[tuple[bool, bool]]]:
+    """Sample by sample: the relative change, whether the class is the same, and whether it is right before and after."""
     errors: list[float] = []
     agree: list[bool] = []
+    right: list[tuple[bool, bool]] = []
     assert claim.data is not None
-    for x, _ in material.fresh(claim.data, claim.samples, skip=claim.skip):
+    for x, y in material.fresh(claim.data, claim.samples, skip=claim.skip):
         old, new = (results(n, (x,)) for n in (before, after))
         for a, b in zip(old[:1], new[:1], strict=True):
             flat_a, flat_b = a.double().flatten(1), b.double().flatten(1)
             errors += ((flat_a - flat_b).norm(dim=1) / flat_a.norm(dim=1).clamp_min(1e-300)).tolist()
             if a.dim() == 2:
                 agree += (a.argmax(1) == b.argmax(1)).tolist()
-    return errors, agree
+                if not y.dtype.is_floating_point and y.shape == a.shape[:1]:
+                    right += zip((a.argmax(1) == y).tolist(), (b.argmax(1) == y).tolist(), strict=True)
+    return errors, agree, right
 
 
 def _quantile(errors: list[float], level: float) -> float:

@@ -11,12 +11,13 @@ from torch import Tensor
 from netxform.axes.reindex import axes_of
 from netxform.compiler.claims.registry import measures
 from netxform.compiler.evidence import EXACT, Case, Kept, Measured, doubled, relative, results, rounding, tensors_in
+from netxform.compiler.harms import accuracy_fell, beyond_prediction, loss_rose
 from netxform.errors import fail
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
 from netxform.language.certificate import ClaimRecord
 from netxform.language.claims import LossChange, MaskedTwin
-from netxform.language.laws import Detail, Evidence, Real
+from netxform.language.laws import Detail, Evidence, Harm, Real
 from netxform.pruning.gates import gates, masked
 from netxform.pruning.loss import mean_loss
 
@@ -35,7 +36,8 @@ class TwinDetail(Detail, frozen=True):
 class LossDetail(Detail, frozen=True):
     """The mean loss before and after, beside what was predicted of its change, and the loss on the samples that are kept.
 
-    `standard_error`: of the prediction, over samples. The change on new samples is under the name of what they are.
+    `standard_error`: of the prediction, over samples. `chosen_on`: how many other samples the choice was made on. The change
+    on new samples, that nothing was chosen on, is under the name of what they are; so is the accuracy there.
     """
 
     predicted: Real | None
@@ -56,13 +58,60 @@ class LossDetail(Detail, frozen=True):
     # what certificates of format 1 called other training samples
     change_on_other_samples: Real | None = None
     other_samples: int | None = None
+    samples: int | None = None
+    chosen_on: int | None = None
+    accuracy_before_on_new_samples: Real | None = None
+    accuracy_after_on_new_samples: Real | None = None
+    classes: bool = True
 
     def found(self, measured: float, bound: float) -> str:
         """The change beside what was predicted."""
         beside = "nothing predicted"
         if self.predicted is not None:
             beside = f"predicted {self.predicted:+.3g}" + (f" ± {self.standard_error:.1g}" if self.standard_error else "")
+        if not self.classes:
+            return f"{measured:+.3g} ({beside})"
         return f"{measured:+.3g} ({beside}), accuracy {self.accuracy_before:.3f} → {self.accuracy_after:.3f}"
+
+    def _new(self) -> tuple[str, int] | None:
+        """What the new samples are, and how many."""
+        for what, count in (
+            ("test", self.test_samples),
+            ("validation", self.validation_samples),
+            ("other training", self.other_training_samples),
+        ):
+            if count is not None:
+                return f"{what} samples", count
+        return None
+
+    def harms(self, measured: float) -> tuple[Harm, ...]:
+        """Accuracy that fell by more than a point, on new samples where there are some; a loss far above the prediction."""
+        new, count = self._new() or ("samples", self.samples or 0)
+        found: tuple[Harm, ...] = ()
+        if self.classes:
+            before, after = self.accuracy_before, self.accuracy_after
+            if self.accuracy_before_on_new_samples is not None and self.accuracy_after_on_new_samples is not None:
+                before, after = self.accuracy_before_on_new_samples, self.accuracy_after_on_new_samples
+            found = accuracy_fell(before, after, count, new)
+        else:
+            found = loss_rose(self.loss_before, self.loss_after, self.samples or 0, "samples")
+        if self.predicted is None:
+            return found
+        shares = self.loss == "cross_entropy"
+        given = (self.predicted, self.standard_error, self.loss_before, self.loss_after, self.samples or 0, shares)
+        return found + beyond_prediction(*given)
+
+    def metrics_after(self) -> dict[str, float]:
+        """`accuracy`, on new samples where there are some, and `loss`, on those that the change was measured on."""
+        accuracy = self.accuracy_after_on_new_samples
+        found = {"accuracy": self.accuracy_after if accuracy is None else accuracy} if self.classes else {}
+        return found | {"loss": self.loss_after}
+
+    def metrics_before(self) -> dict[str, float]:
+        """The accuracy on test or validation samples."""
+        part = "test" if self.test_samples else "val" if self.validation_samples else None
+        accuracy = self.accuracy_before_on_new_samples
+        return {} if part is None or accuracy is None or not self.classes else {f"{part}_accuracy": accuracy}
 
 
 def twin_again(detail: TwinDetail, record: ClaimRecord, kept: Kept) -> Evidence:
@@ -115,7 +164,7 @@ def masked_twin(claim: MaskedTwin, case: Case) -> Measured:
 
 @measures(LossChange, LossDetail, again=loss_again)
 def loss_change(claim: LossChange, case: Case) -> Measured:
-    """The mean loss before and after, on the samples that were scored on and on as many others.
+    """The mean loss before and after: on the samples that it was predicted on, which chose nothing, and on new ones.
 
     Raises NetxformError X0823 where there is no data.
     """
@@ -125,14 +174,14 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
 
     def seen(network: Network, new: bool) -> tuple[float, float, int]:
         give = (
-            material.fresh(claim.data, claim.samples, skip=claim.samples)
+            material.fresh(claim.data, claim.samples, skip=claim.skip + claim.samples)
             if new
-            else material.batches(claim.data, claim.samples)
+            else material.batches(claim.data, claim.samples, skip=claim.skip)
         )
         return mean_loss(network, give, claim.loss, claim.output)
 
     old, new = seen(before, False), seen(after, False)
-    x, y = _kept(next(iter(material.batches(claim.data, _KEPT))))
+    x, y = _kept(next(iter(material.batches(claim.data, _KEPT, skip=claim.skip))))
     detail = LossDetail(
         predicted=claim.predicted,
         standard_error=claim.error,
@@ -143,9 +192,14 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
         loss=claim.loss,
         output=claim.output,
         loss_on_the_samples_kept=mean_loss(after, [(x, y)], claim.loss, claim.output)[0],
+        samples=old[2],
+        chosen_on=claim.skip or None,
+        classes=not y.dtype.is_floating_point,
     )
-    if next(iter(material.fresh(claim.data, 1, skip=claim.samples)), None) is not None:
+    if next(iter(material.fresh(claim.data, 1, skip=claim.skip + claim.samples)), None) is not None:
         others, after_others = seen(before, True), seen(after, True)
+        fields = {"accuracy_before_on_new_samples": others[1], "accuracy_after_on_new_samples": after_others[1]}
+        detail = replace(detail, **fields)
         change, count = after_others[0] - others[0], others[2]
         match material.held_out(claim.data):
             case "test samples":
