@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from netxform.compiler.execute import NOTHING
 from netxform.compiler.plan import Check, Plan, Step
 from netxform.compiler.remeasure import Verdict
 from netxform.graph.cost import Cost
@@ -63,6 +64,8 @@ def details(step: Step) -> list[str]:
     for found in step.measured:
         lines.append(f"measured: {found.claim}: {found.detail.found(found.measured, found.bound)}")
     lines += [f"warning: {w}" for w in step.choice.warnings]
+    if step.idle:
+        lines.append(f"warning: {NOTHING}")
     return lines
 
 
@@ -73,7 +76,7 @@ def certificate_table(certificate: Certificate) -> Group:
     table.add_column("contract", no_wrap=True)
     table.add_column("measured")
     for entry in certificate.statements:
-        if not entry.claims and not entry.metrics:
+        if not entry.claims and not entry.metrics and not entry.warnings:
             continue
         rows = [_claim(c) for c in entry.claims]
         wanted = ("teacher_val_accuracy", "val_accuracy", "test_accuracy", "test_mae", "test_r2", "test_loss")
@@ -90,7 +93,15 @@ def certificate_table(certificate: Certificate) -> Group:
 
 
 def _claim(claim: ClaimRecord) -> str:
-    """A claim with its verdict; where nothing bounds it, with what was measured."""
+    """A claim with its verdict; where nothing bounds it, with what was measured; where a later statement superseded it, with
+    what it was and what it is on what is shipped.
+    """
+    if claim.superseded_by is not None:
+        by = f"superseded by statement {claim.superseded_by + 1}"
+        if claim.made is None:
+            return f"{claim.claim}: {'held' if claim.held else 'BROKEN'}, {by}"
+        size = "" if claim.bound == float("inf") else f", allowed {claim.bound:.2g}"
+        return f"{claim.claim}: {claim.made.measured:.2g}{size}, {by}; shipped {claim.measured:.2g}"
     if not claim.held:
         return f"{claim.claim}: BROKEN"
     if claim.bound == float("inf"):
@@ -133,15 +144,19 @@ def _names(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
 
 
-def verdict_table(verdict: Verdict) -> Table:
-    """Every claim that was measured again."""
+def verdict_table(verdict: Verdict) -> Group:
+    """Every claim, and how it ended."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "what", "claim", "allowed", "measured"):
-        table.add_column(name)
-    for what, evidence in verdict.lines:
-        mark = "[green]held[/green]" if evidence.held else "[red]BROKEN[/red]"
-        table.add_row(mark, escape(what), evidence.claim, f"{evidence.bound:.3g}", f"{evidence.measured:.3g}")
-    return table
+    for name in ("", "what", "claim", "allowed", "measured", "how"):
+        table.add_column(name, overflow="fold")
+    for found in verdict.claims:
+        evidence = found.evidence
+        good = "[dim]superseded[/dim]" if found.state == "superseded" else "[green]held[/green]"
+        mark = good if found.held else "[red]BROKEN[/red]"
+        how = found.state + (f": {found.why}" if found.why and found.state != "superseded" else f" {found.why}" if found.why else "")
+        row = (escape(found.what), escape(evidence.claim), f"{evidence.bound:.3g}", f"{evidence.measured:.3g}", escape(how))
+        table.add_row(mark, *row)
+    return Group(table, *(Text(f"note: {n}", style="dim") for n in verdict.notes))
 
 
 def show(thing: Any, width: int | None = None) -> None:

@@ -5,9 +5,12 @@ Outcome ─certify→ Certificate, Witness        Network, Certificate, Witness 
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -16,90 +19,91 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from netxform.compiler.claims.registry import family
-from netxform.compiler.evidence import Kept, Measured, distance, tensor_hash, tensors, values_at
+from netxform.compiler.conditions import judge
+from netxform.compiler.evidence import Kept, Measured, Unmeasurable, distance, ends, size_of, tensor_hash, tensors, tolerance, values_at
 from netxform.compiler.execute import Outcome
 from netxform.compiler.plan import Plan
-from netxform.graph.cost import Cost
+from netxform.compiler.scores import CLOSE, HeldOut, score, scores
+from netxform.compiler.standing import Hashes, digest_of, stands
+from netxform.compiler.verdict import Found as Found
+from netxform.compiler.verdict import State
+from netxform.compiler.verdict import Verdict as Verdict
+from netxform.compiler.verdict import close, differences
+from netxform.errors import NetxformError
+from netxform.graph.cost import Cost, cost
 from netxform.graph.network import Network
-from netxform.graph.outputs import outputs
 from netxform.language.certificate import (
     FORMAT,
+    AssertRecord,
     Certificate,
     ClaimRecord,
     ComparisonRecord,
     CostRecord,
-    HeldOutRecord,
+    Earlier,
+    MadeRecord,
+    ScoreRecord,
     StatementRecord,
     Totals,
-    written,
 )
 from netxform.language.laws import Evidence, plain
+from netxform.syntax import ast
+from netxform.syntax.parse import parse
 
-_HELD_OUT_BYTES = 8_000_000
+Place = tuple[int, int]
 
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Test samples that travel with the bundle, so that its accuracy can be measured again."""
-
-    x: Tensor
-    y: Tensor
+# A value that a later statement changed is kept up to this size, to say what it is on what is shipped.
+_SUPERSEDED_BYTES = 1_000_000
+# On the same machine numbers come out the same, up to the order in which a library adds them up.
+_SAME, _OTHER = 1e-9, 1e-3
 
 
 @dataclass(frozen=True)
 class Witness:
-    """What claims are measured again on: the probe inputs, values by node, and what a claim keeps beside them.
+    """What claims are measured again on: the probe inputs, the outputs on them, and what each claim keeps beside them.
 
-    `references`: by the place of the claim, (statement, claim).
+    `values` (by node) and `references`: by the place of the claim, (statement, claim). `plan`: the plan as plain data;
+    `certificate`: the digest of the certificate that all this was written with.
     """
 
     inputs: tuple[Tensor, ...]
-    values: Mapping[str, Tensor]
-    references: Mapping[tuple[int, int], tuple[Tensor, ...]]
+    outputs: Mapping[str, Tensor]
+    values: Mapping[Place, Mapping[str, Tensor]]
+    references: Mapping[Place, tuple[Tensor, ...]]
     held_out: HeldOut | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What `verify` found: one line a claim, and whether all held."""
-
-    lines: tuple[tuple[str, Evidence], ...]
-
-    @property
-    def held(self) -> bool:
-        """Whether every claim held."""
-        return all(e.held for _, e in self.lines)
-
-    def dump(self) -> str:
-        """The lines as strict JSON."""
-        return written([{"what": what, **plain(evidence)} for what, evidence in self.lines])
+    plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    certificate: str = ""
 
 
 def certify(
     outcome: Outcome, held_out: HeldOut | None, comparisons: Sequence[ComparisonRecord] = ()
 ) -> tuple[Certificate, Witness]:
-    """What was promised and what was measured, statement by statement; which claims are in force, and what these need."""
+    """What was promised and what was measured, statement by statement. What a later statement has superseded is measured once
+    more on the network as it is now, where that can be.
+    """
     plan, network, inputs = outcome.plan, outcome.network, outcome.inputs
-    ends = {n.name for n in outputs(network.module).values()}
-    now = values_at(network, ends.union(*(m.values for several in outcome.measured for m in several)), inputs)
-    wanted, references = set(ends), dict[tuple[int, int], tuple[Tensor, ...]]()
+    data = plan.to_dict()
+    items: Any = data["items"]
+    now = values_at(network, {*ends(network), *(n for several in outcome.measured for m in several for n in m.values)}, inputs)
+    values, references = dict[Place, Mapping[str, Tensor]](), dict[Place, tuple[Tensor, ...]]()
     chosen = _chosen(plan)
     statements: list[StatementRecord] = []
     for i, (entry, measured) in enumerate(zip(outcome.entries, outcome.measured, strict=True)):
         claims: list[ClaimRecord] = []
+        stated = _Stated(items[entry.index])
         for j, one in enumerate(measured):
-            record = ClaimRecord.of(one.evidence, one.tensors)
-            if not _in_force(record, one, Kept(network, inputs, one.values, now, one.reference)):
-                record = replace(record, in_force=False, tensors=())
+            life = outcome.lives.claims[i, j]
+            record = ClaimRecord.of(one.evidence, one.tensors, one.nodes, life.digest)
+            large = size_of((*one.values.values(), *one.reference)) > _SUPERSEDED_BYTES
+            if life.superseded_by is not None:
+                kept = Kept(network, inputs, one.values, now, one.reference, 0.0, False, stated.of(record.kind))
+                record = _superseded(record, life.superseded_by, one, kept, large and not _kernels(one))
             else:
-                wanted |= set(one.values)
-                if one.reference:
-                    references[i, j] = one.reference
+                stated.of(record.kind)
+            if not record.unmeasured:
+                values[i, j], references[i, j] = one.values, one.reference
             claims.append(record)
-        said = (entry.index, entry.text, entry.verb, entry.contract)
-        statements.append(
-            StatementRecord(*said, tuple(claims), entry.metrics, chosen.get(entry.index, ()), tuple(entry.warnings))
-        )
+        said = (entry.index, entry.text, entry.verb, entry.contract, tuple(claims), entry.metrics)
+        statements.append(StatementRecord(*said, chosen.get(entry.index, ()), tuple(entry.warnings), entry.nothing))
     certificate = Certificate(
         format=FORMAT,
         subject=plan.subject,
@@ -109,10 +113,48 @@ def certify(
         statements=tuple(statements),
         metrics=outcome.metrics,
         comparisons=tuple(comparisons),
-        held_out=_score(network, held_out),
+        scores=scores(network, held_out, outcome.metrics, outcome.lives, items),
+        asserts=tuple(AssertRecord(c.index, c.text, c.seen) for c in plan.checks),
         versions=environment(),
     )
-    return certificate, Witness(inputs, {n: t for n, t in now.items() if n in wanted}, references, held_out)
+    outputs = {n: now[n] for n in ends(network) if n in now}
+    return certificate, Witness(inputs, outputs, values, references, held_out, data, certificate.digest())
+
+
+def _superseded(record: ClaimRecord, by: int, one: Measured, kept: Kept, large: bool) -> ClaimRecord:
+    """The record of a claim that a later statement superseded: what it comes to on the network as it is now."""
+    record = replace(record, in_force=False, superseded_by=by)
+    known = family(record.kind).again
+    try:
+        if isinstance(known, str):
+            raise Unmeasurable(known)
+        if large:
+            raise Unmeasurable("the values before are too large to keep for it")
+        found = known(record.detail, record, kept)
+    except Unmeasurable as error:
+        return replace(record, unmeasured=error.why)
+    except (NetxformError, RuntimeError, ValueError, IndexError) as error:
+        return replace(record, unmeasured=f"what it speaks of cannot be computed any more ({type(error).__name__})")
+    made = MadeRecord(record.measured, record.held)
+    return replace(record, measured=found.measured, held=found.held, bound=found.bound, detail=found.detail, made=made)
+
+
+def _kernels(one: Measured) -> bool:
+    return one.evidence.kind == "layer errors"
+
+
+class _Stated:
+    """The claims of a statement as the plan states them, given one after the other by their kind."""
+
+    def __init__(self, item: Mapping[str, Any]) -> None:
+        self.left = list(item.get("claims", ()))
+
+    def of(self, kind: str) -> Mapping[str, Any]:
+        """The next claim of that kind; empty where the plan states none."""
+        found = next((c for c in self.left if c.get("kind") == kind), None)
+        if found is not None:
+            self.left.remove(found)
+        return found or {}
 
 
 def _chosen(plan: Plan) -> dict[int, tuple[str, ...]]:
@@ -120,83 +162,279 @@ def _chosen(plan: Plan) -> dict[int, tuple[str, ...]]:
     return {s.index: tuple(s.choice.values.recorded) for s in plan.steps}
 
 
-def _totals(cost: Cost) -> Totals:
-    return Totals(**cost.totals())
-
-
-def _in_force(record: ClaimRecord, one: Measured, kept: Kept) -> bool:
-    """Whether the claim speaks of the network as it is now. A claim of which nothing was kept does not."""
-    known = family(record.kind)
-    if isinstance(known.again, str):
-        return False
-    if known.stands is not None:
-        return known.stands(record.detail, kept.network)
-    return bool(one.values or one.reference or one.tensors) and known.again(record.detail, record, kept).held
+def _totals(of: Cost) -> Totals:
+    return Totals(**of.totals())
 
 
 def environment() -> dict[str, str]:
     """Versions and the kind of machine."""
     names = ("netxform", "torch", "numpy", "scikit-learn", "safetensors")
     out = {n: version(n) for n in names}
-    return out | {"python": platform.python_version(), "machine": platform.machine(), "threads": str(torch.get_num_threads())}
+    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return out | {"python": platform.python_version(), "machine": machine, "threads": str(torch.get_num_threads())}
 
 
-def held_out_of(network: Network, data: Any) -> HeldOut | None:
-    """Up to 256 test samples of the data that was trained on last, as many as fit into 8 MB."""
-    if data is None or not len(data.test):
-        return None
-    x0, y0 = data.test[0]
-    if torch.as_tensor(y0).dim():
-        return None
-    count = min(256, len(data.test), max(1, _HELD_OUT_BYTES // max(1, x0.numel() * x0.element_size())))
-    pairs = [data.test[i] for i in range(count)]
-    return HeldOut(torch.stack([p[0] for p in pairs]), torch.stack([torch.as_tensor(p[1]) for p in pairs]))
+# --- verify ----------------------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def _score(network: Network, held: HeldOut | None) -> HeldOutRecord | None:
-    if held is None:
-        return None
-    result: Any = network.module.eval()(held.x)
-    if not isinstance(result, Tensor) or result.dim() != 2 or held.y.dim() != 1 or held.y.dtype.is_floating_point:
-        return None
-    return HeldOutRecord(len(held.y), int((result.argmax(1) == held.y).sum()))
+@dataclass(frozen=True)
+class _Look:
+    """What every claim is looked at with. `relative`: by how much of itself a number may be another."""
+
+    network: Network
+    certificate: Certificate
+    witness: Witness
+    now: Mapping[str, Tensor]
+    hashes: Mapping[str, str]
+    slack: float
+    relative: float
+    items: list[dict[str, Any]]
 
 
 def verify(network: Network, certificate: Certificate, witness: Witness) -> Verdict:
-    """Measure every claim that is in force again."""
-    stored, inputs = witness.values, witness.inputs
-    ends = [n.name for n in outputs(network.module).values()]
-    now = values_at(network, stored, inputs)
-    current = tensors(network.module)
-    hashes = certificate.tensors or {}
+    """Look at every claim again: each is measured, compared by digest, superseded, or said not to be measurable and why."""
+    asked = {*witness.outputs, *(n for several in witness.values.values() for n in several)}
+    now = values_at(network, asked, witness.inputs)
+    same = certificate.versions == environment()
+    scale = max((float(t.abs().max()) for t in witness.outputs.values() if t.numel() and not t.is_complex()), default=1.0)
+    allowed = 0.0 if same else tolerance(network, witness.inputs, certificate.seed).allowed
+    slack, relative = (0.0, _SAME) if same else (allowed * max(scale, 1.0), _OTHER)
+    items = list(witness.plan.get("items", ()))
+    look = _Look(network, certificate, witness, now, Hashes().of(network), slack, relative, items)
+    lines = [_weights(look), _outputs(look)]
+    notes = ["the same machine and versions as when it was made: equal bits are asked for"]
+    if not same:
+        notes = [f"another machine or versions than when it was made: outputs may differ by {slack:.2g}, from rounding"]
+    if certificate.format < FORMAT:
+        why = f"a certificate of format {certificate.format} does not say what its claims are about; apply the spec again"
+        for s in certificate.statements:
+            lines += [Found(s.statement, "not measurable", _as_written(c), why) for c in s.claims]
+        return Verdict(tuple(lines), tuple(notes))
+    lines += [f for i, s in enumerate(certificate.statements) for f in _statement(look, i, s)]
+    lines += [_cost(look), *(_score(look, s) for s in certificate.scores), *(_assert(look, a) for a in certificate.asserts)]
+    lines += [_plan(look), _whole(look)]
+    for c in certificate.comparisons:
+        evidence = Evidence(f"{c.metric} of {len(c.seeds)} seeds", math.inf, 0.0, True)
+        lines.append(Found(c.statement, "not measurable", evidence, "the runs beside this one are not in the folder"))
+    return Verdict(tuple(lines), tuple(notes))
+
+
+def _weights(look: _Look) -> Found:
+    """Every tensor has the certified bits, none is missing, none too many, and none holds NaN."""
+    current = tensors(look.network.module)
+    hashes = look.certificate.tensors or {}
     wrong = [n for n, h in hashes.items() if n not in current or tensor_hash(current[n]) != h]
-    lines = [("weights", Evidence("every tensor has the certified bits", 0.0, float(len(wrong)), not wrong))]
-    worst = max((distance(now.get(n), stored.get(n)) for n in ends), default=0.0)
-    count = inputs[0].shape[0] if inputs else 0
-    # another machine may round differently: the outputs are compared within float32 rounding of the certified ones
-    scale = max((float(stored[n].abs().max()) for n in ends if n in stored), default=1.0)
-    slack = 0.0 if certificate.versions == environment() else 1e-5 * max(scale, 1.0)
-    lines.append(("outputs", Evidence("outputs on the probe inputs", slack, worst, worst <= slack, count)))
-    for i, statement in enumerate(certificate.statements):
-        for j, claim in enumerate(statement.claims):
-            if claim.in_force:
-                kept = Kept(network, inputs, stored, now, witness.references.get((i, j), ()), slack)
-                lines.append((statement.statement, _again(claim, kept)))
-    if certificate.held_out is not None and witness.held_out is not None:
-        lines.append(("accuracy", _held_out(certificate.held_out, _score(network, witness.held_out), slack)))
-    return Verdict(tuple(lines))
+    known = {look.hashes[n] for n in hashes if n in look.hashes}
+    wrong += [n for n, h in look.hashes.items() if n not in hashes and h not in known]
+    absent = [n for n, t in current.items() if t.is_floating_point() and bool(t.isnan().any())]
+    why = f"holds NaN: {', '.join(absent[:4])}" if absent else f"other bits: {', '.join(wrong[:4])}" if wrong else ""
+    count = float(len({*wrong, *absent}))
+    return Found("weights", "compared by digest", Evidence("every tensor has the certified bits", 0.0, count, not count), why)
 
 
-def _again(claim: ClaimRecord, kept: Kept) -> Evidence:
-    known = family(claim.kind)
-    if isinstance(known.again, str):  # no apply says that such a claim is in force
-        return Evidence(f"{claim.claim}: {known.again}", 0.0, float("inf"), False, kind=claim.kind)
-    return known.again(claim.detail, claim, kept)
+def _outputs(look: _Look) -> Found:
+    """The outputs on the probe inputs are those that were kept."""
+    names, stored = ends(look.network), look.witness.outputs
+    worst = max((distance(look.now.get(n), stored.get(n)) for n in names), default=math.inf)
+    inputs = look.witness.inputs
+    count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
+    evidence = Evidence("outputs on the probe inputs", look.slack, worst, worst <= look.slack, count)
+    return Found("outputs", "measured again", evidence)
 
 
-def _held_out(then: HeldOutRecord, now: HeldOutRecord | None, slack: float) -> Evidence:
-    gap = abs((now.right if now is not None else 0) - then.right)
-    allowed = 0.0 if slack == 0.0 else 0.01 * then.samples
-    text = f"held-out samples right: {then.right} of {then.samples}"
-    return Evidence(text, allowed, float(gap), gap <= allowed, then.samples)
+def _statement(look: _Look, i: int, statement: StatementRecord) -> list[Found]:
+    item = look.items[statement.index] if 0 <= statement.index < len(look.items) else {}
+    stated = _Stated(item)
+    out = [_claim(look, (i, j), statement, c, stated.of(c.kind)) for j, c in enumerate(statement.claims)]
+    said = {"statement": statement.statement, "verb": statement.verb, "contract": statement.contract.value}
+    wrong = differences(said, {k: item.get(k) for k in said}, 0.0, 0.0)
+    missing = [c["kind"] for c in stated.left if c["kind"] not in statement.nothing]
+    wrong += [f"the claim `{k}` of the plan is not in the certificate" for k in missing]
+    if wrong:
+        evidence = Evidence("the statement is that of the plan", 0.0, float(len(wrong)), False)
+        out.append(Found(statement.statement, "compared by digest", evidence, "; ".join(wrong)))
+    return out
+
+
+def _claim(look: _Look, place: Place, statement: StatementRecord, record: ClaimRecord, stated: Mapping[str, Any]) -> Found:
+    """One claim, in one of the four states; broken where what is written is not what is found."""
+    witness, known = look.witness, family(record.kind)
+    says = stands(record.kind, record.detail, look.network)
+    if says is None:
+        says = digest_of(look.network, record.nodes, record.tensors, look.hashes) == record.digest
+    wrong = _life(record, statement, says, len(look.items))
+    if record.kind not in ("as stored", "teacher") and not stated and look.items:
+        wrong.append("the plan states no such claim")
+    values, reference = witness.values.get(place, {}), witness.references.get(place, ())
+    kept = Kept(look.network, witness.inputs, values, look.now, reference, look.slack, record.in_force, stated)
+    state: State = "compared by digest" if known.by_digest else "measured again"
+    why, found = "", _as_written(record)
+    try:
+        if isinstance(known.again, str):
+            raise Unmeasurable(known.again)
+        if record.unmeasured:
+            raise Unmeasurable(record.unmeasured)
+        found = known.again(record.detail, record, kept)
+    except Unmeasurable as error:
+        why, state = error.why, "not measurable"
+        found = error.evidence or found
+    except (NetxformError, RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+        wrong.append(f"it cannot be measured: {type(error).__name__}")
+    wrong += differences(_figures(record), _figures(found), look.relative, _least(record, look))
+    if record.in_force:
+        wrong += [] if found.held and record.held else ["it does not hold"]
+    if record.in_force and math.isfinite(record.bound) and record.held != (record.measured <= record.bound):
+        wrong.append("its verdict is not what its numbers say")
+    if not record.in_force:
+        state = "superseded"
+        why = f"by statement {(record.superseded_by or 0) + 1}" + (f"; {why}" if why else "")
+    good = not wrong
+    evidence = Evidence(record.claim, found.bound, found.measured, good, found.samples, found.seed, found.dtype, found.detail)
+    evidence = _named(evidence, record.kind)
+    return Found(statement.statement, state, evidence, why if good else "; ".join(wrong), record.superseded_by)
+
+
+def _named(evidence: Evidence, kind: str) -> Evidence:
+    said = (evidence.claim, evidence.bound, evidence.measured, evidence.held, evidence.samples, evidence.seed, evidence.dtype)
+    return Evidence(*said, evidence.detail, kind)
+
+
+def _life(record: ClaimRecord, statement: StatementRecord, standing: bool, count: int) -> list[str]:
+    """What is wrong with what the record says of its state."""
+    wrong: list[str] = []
+    if record.in_force and not standing:
+        wrong.append("what it speaks of has other bits now")
+    if not record.in_force and standing:
+        wrong.append("it is called superseded, and what it speaks of is as it was")
+    by = record.superseded_by
+    if record.in_force != (by is None) or (by is not None and not statement.index < by < count):
+        wrong.append("it does not say what superseded it")
+    if not record.in_force and (record.made is None) != bool(record.unmeasured):
+        wrong.append("it does not say what became of it")
+    return wrong
+
+
+def _least(record: ClaimRecord, look: _Look) -> float:
+    """Below this, numbers are equal: nothing on the same machine, else what rounding is allowed to be."""
+    return look.slack if look.slack == 0.0 or math.isinf(record.bound) else max(look.slack, 1e-5)
+
+
+def _figures(of: ClaimRecord | Evidence) -> dict[str, Any]:
+    """What is compared of a claim."""
+    names = ("claim", "bound", "measured", "held", "samples", "seed", "dtype")
+    return {n: getattr(of, n) for n in names} | {"detail": plain(of.detail)}
+
+
+def _as_written(record: ClaimRecord) -> Evidence:
+    said = (record.claim, record.bound, record.measured, record.held, record.samples, record.seed, record.dtype)
+    return Evidence(*said, record.detail if not isinstance(record.detail, Earlier) else Earlier({}), record.kind)
+
+
+def _cost(look: _Look) -> Found:
+    """Parameters, multiply-adds and bytes counted again; what they were before is compared with the plan."""
+    found = Totals(**cost(look.network).totals())
+    wrong = differences(plain(look.certificate.cost.after), plain(found), 0.0, 0.0, "after")
+    wrong += differences(plain(look.certificate.cost.before), look.witness.plan.get("base"), 0.0, 0.0, "before")
+    text = f"{found.params:,} parameters, {found.macs:,} MACs, {found.bytes:,} bytes"
+    return Found("cost", "measured again", Evidence(text, 0.0, float(len(wrong)), not wrong), "; ".join(wrong))
+
+
+def _score(look: _Look, record: ScoreRecord) -> Found:
+    """A metric on the samples that are kept."""
+    item = look.items[record.statement] if 0 <= record.statement < len(look.items) else {}
+    found = score(look.network, look.witness.held_out, record.metric, item)
+    wrong: list[str] = []
+    by_index = {s.index: s for s in look.certificate.statements}
+    own = by_index[record.statement].metrics.get(record.metric) if record.statement in by_index else None
+    if own != record.value or look.certificate.metrics.get(record.metric) != record.value:
+        wrong.append("the statement, the metrics and this line do not say the same number")
+    state: State = "measured again"
+    why, measured = "", record.value
+    if record.kept is not None and not isinstance(found, str):
+        measured = found
+        if not close(record.kept, found, look.relative, CLOSE):
+            wrong.append(f"on the {record.samples:,} samples kept: written {record.kept:.6g}, found {found:.6g}")
+        part = look.witness.held_out.parts[record.metric.partition("_")[0]] if look.witness.held_out is not None else None
+        if part is None or (record.samples, record.of) != (len(part.y), part.of):
+            wrong.append("it does not speak of the samples that are kept")
+        if record.superseded_by is None:
+            wrong += _agrees(record, found)
+            if record.samples < record.of:
+                state, why = "not measurable", f"{record.samples:,} of {record.of:,} samples are in the folder; on these {found:.4g}"
+    else:
+        state, why = "not measurable", record.unmeasured or (found if isinstance(found, str) else "")
+        if record.kept is not None or not record.unmeasured:
+            wrong.append("the samples that it speaks of are not there")
+    if record.superseded_by is not None:
+        state, why = "superseded", f"by statement {record.superseded_by + 1}" + (f"; {why}" if why else "")
+    evidence = Evidence(f"{record.metric.replace('_', ' ')} {record.value:.4g}", math.inf, measured, not wrong, record.samples)
+    return Found("metric", state, evidence, "; ".join(wrong) or why, record.superseded_by)
+
+
+def _agrees(record: ScoreRecord, found: float) -> list[str]:
+    """Whether the value can be that of all samples when it is `found` on those that are kept."""
+    if record.samples == record.of:
+        fine = close(record.value, found, 0.0, CLOSE * max(1.0, abs(found)))
+        return [] if fine else [f"written {record.value:.6g}, found {found:.6g}"]
+    if not record.metric.endswith("accuracy"):
+        return []
+    right, left = found * record.samples, record.of - record.samples
+    low, high = right / record.of, (right + left) / record.of
+    fine = low - CLOSE <= record.value <= high + CLOSE
+    return [] if fine else [f"written {record.value:.6g}, and it can only be from {low:.4g} to {high:.4g}"]
+
+
+def _assert(look: _Look, record: AssertRecord) -> Found:
+    """An assert judged again, on what was counted and measured again."""
+    items, certificate = look.items, look.certificate
+    mine = items[record.index] if 0 <= record.index < len(items) else {}
+    wrong = [] if mine.get("assert") == record.text and mine.get("held") else ["the plan has no such assert that held"]
+    base, now = Cost(**plain(certificate.cost.before)), cost(look.network)
+    costs = [i["after"] for i in items[: record.index] if "after" in i]
+    there = costs[-1] if costs else now.totals()
+    later = next((k for k, i in enumerate(items) if k > record.index and i.get("after", there) != there), None)
+    again = {s.metric: s for s in certificate.scores}
+    metrics = {n: s.value for n, s in again.items() if s.kept is not None and s.samples == s.of and s.superseded_by is None}
+    state: State = "measured again"
+    why, held = "", None
+    try:
+        (statement,) = parse(record.text).statements
+        assert isinstance(statement, ast.Assert)
+        held, _ = judge(statement.condition, now, base, metrics)
+        if held is None:
+            held, _ = judge(statement.condition, now, base, certificate.metrics)
+            missing = [s for n, s in again.items() if n not in metrics and n.partition("_")[2] and n in record.text.replace("top1", "accuracy")]
+            reason = next((s.unmeasured or "not all of its samples are in the folder" for s in missing), "")
+            state, why = "not measurable", reason or "what it speaks of stood so in the middle of the spec"
+            held = True if held is None else held
+    except (NetxformError, ValueError, AssertionError):
+        wrong.append("it is no assert")
+    if later is not None:
+        state, why = "superseded", f"by statement {later + 1}; it {'holds' if held else 'does not hold'} of what is shipped"
+    elif held is False:
+        wrong.append("it does not hold of what is shipped")
+    evidence = Evidence(record.seen or record.text, 0.0, float(len(wrong)), not wrong)
+    return Found(record.text, state, evidence, "; ".join(wrong) or why, later)
+
+
+def _plan(look: _Look) -> Found:
+    """The plan in the folder is the one that the certificate speaks of, and lists the same statements and asserts."""
+    certificate, plan = look.certificate, look.witness.plan
+    text = json.dumps(plan, sort_keys=True)
+    wrong = [] if hashlib.sha256(text.encode()).hexdigest() == certificate.plan else ["its digest is another one"]
+    wrong += differences({"subject": certificate.subject, "seed": certificate.seed}, {k: plan.get(k) for k in ("subject", "seed")}, 0, 0)
+    steps = [k for k, i in enumerate(look.items) if "statement" in i]
+    checks = [k for k, i in enumerate(look.items) if "assert" in i]
+    if [s.index for s in certificate.statements] != steps or [a.index for a in certificate.asserts] != checks:
+        wrong.append("the certificate does not list its statements and asserts")
+    if {s.metric for s in certificate.scores} != set(certificate.metrics):
+        wrong.append("the certificate does not list its metrics")
+    evidence = Evidence("the plan is the certified one", 0.0, float(len(wrong)), not wrong)
+    return Found("plan", "compared by digest", evidence, "; ".join(wrong))
+
+
+def _whole(look: _Look) -> Found:
+    """The certificate is the one that the evidence was written with."""
+    same = look.certificate.digest() == look.witness.certificate
+    evidence = Evidence("the certificate is the one that the evidence belongs to", 0.0, 0.0 if same else 1.0, same)
+    return Found("certificate", "compared by digest", evidence, "" if same else "it was changed after it was written")

@@ -89,7 +89,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of one statement when it is done."""
+    """What is known of one statement when it is done. `nothing`: kinds of claims that would have spoken of nothing."""
 
     index: int
     text: str
@@ -99,6 +99,7 @@ class Entry:
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     changed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    nothing: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:
