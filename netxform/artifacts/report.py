@@ -100,8 +100,10 @@ def _claim(claim: ClaimRecord) -> str:
         by = f"superseded by statement {claim.superseded_by + 1}"
         if claim.made is None:
             return f"{claim.claim}: {'held' if claim.held else 'BROKEN'}, {by}"
-        size = "" if claim.bound == float("inf") else f", allowed {claim.bound:.2g}"
-        return f"{claim.claim}: {claim.made.measured:.2g}{size}, {by}; shipped {claim.measured:.2g}"
+        if claim.bound == float("inf"):
+            return f"{claim.claim}: {claim.made.measured:.4g}, {by}; {claim.measured:.4g} of what is shipped"
+        above = " (above it)" if claim.measured > claim.bound else ""
+        return f"{claim.claim}: {claim.made.measured:.4g} ≤ {claim.bound:.4g}, {by}; {claim.measured:.4g}{above} of what is shipped"
     if not claim.held:
         return f"{claim.claim}: BROKEN"
     if claim.bound == float("inf"):
@@ -154,7 +156,7 @@ def verdict_table(verdict: Verdict) -> Group:
         good = "[dim]superseded[/dim]" if found.state == "superseded" else "[green]held[/green]"
         mark = good if found.held else "[red]BROKEN[/red]"
         how = found.state + (f": {found.why}" if found.why and found.state != "superseded" else f" {found.why}" if found.why else "")
-        row = (escape(found.what), escape(evidence.claim), f"{evidence.bound:.3g}", f"{evidence.measured:.3g}", escape(how))
+        row = (escape(found.what), escape(evidence.claim), f"{evidence.bound:.4g}", f"{evidence.measured:.4g}", escape(how))
         table.add_row(mark, *row)
     return Group(table, *(Text(f"note: {n}", style="dim") for n in verdict.notes))
 

@@ -49,8 +49,14 @@ class FunctionDetail(Detail, frozen=True):
 
 def nodes_again(detail: Nodes, record: ClaimRecord, kept: Kept) -> Evidence:
     """The values at the nodes against those that were kept."""
-    whole = set(detail.nodes) == set(kept.values)
-    worst = max((distance(kept.now.get(n), kept.values.get(n)) for n in detail.nodes), default=math.inf) if whole else math.inf
+    if set(detail.nodes) != set(kept.values) or not detail.nodes:
+        raise ValueError("the values are not those that were kept")
+    pairs = [(kept.now.get(n), kept.values[n]) for n in detail.nodes]
+    if not kept.in_force and any(a is None for a, _ in pairs):
+        raise Unmeasurable("its value is not computed any more")
+    if not kept.in_force:  # whatever its precision is now
+        pairs = [(None if a is None else a.to(b.dtype), b) for a, b in pairs]
+    worst = max(distance(a, b) for a, b in pairs)
     held, dtype = worst <= kept.slack, dtype_of([kept.values[n] for n in detail.nodes if n in kept.values])
     return Evidence(record.claim, 0.0, 0.0 if held else worst, held, kept.count, record.seed, dtype, detail)
 
