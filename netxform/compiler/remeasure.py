@@ -283,7 +283,7 @@ def _claim(look: _Look, place: Place, statement: StatementRecord, record: ClaimR
     told, seen = _figures(record), _figures(found)
     if type(found.detail) is Detail:  # of a claim that measures its number again and nothing beside it
         del told["detail"], seen["detail"]
-    wrong += differences(told, seen, look.relative, _least(record, look))
+    wrong += differences(told, seen, max(look.relative, known.repeats), _least(record, look))
     if record.in_force:
         wrong += [] if found.held and record.held else ["it does not hold"]
     if record.in_force and math.isfinite(record.bound) and record.held != (record.measured <= record.bound):

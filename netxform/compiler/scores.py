@@ -97,11 +97,15 @@ def score(network: Network, held: HeldOut | None, metric: str, item: Mapping[str
         return f"the {'test' if where == 'test' else 'validation'} samples are not in the folder"
     if work.get("terms"):
         return "the network has several heads"
-    if "loss" not in work:
+    if work and "loss" not in work:
         return "what was fitted beside the network is not run here"
+    # a statement that trains on the way to its values names its loss in what it claims
+    loss = work.get("loss") or next((c["loss"] for c in item.get("claims", ()) if "loss" in c), None)
+    if what == "loss" and loss is None:
+        return "the plan does not say which loss it was"
     part = parts_of(held)[where]
     try:
-        return _measured(network, part, what, str(work["loss"]))
+        return _measured(network, part, what, str(loss))
     except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
         return f"the outputs are not scored here ({type(error).__name__})"
 

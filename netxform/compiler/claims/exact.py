@@ -31,7 +31,7 @@ from netxform.language.claims import AsStored, SameFunction, SameOutputs, SameVa
 from netxform.language.laws import Detail, Evidence, Real
 from netxform.precision.rounding import HALF
 
-TWIN = "the float64 copy that it was measured on is not in the folder; what is stored is measured on a line of its own"
+TWIN = "the float64 copy is not in the folder; the network as it is stored has a line of its own"
 
 
 class Nodes(Detail, frozen=True):

@@ -32,7 +32,8 @@ class Family:
     """A kind of claim. `measure` and `again` are functions, or the reason why there is none.
 
     `stands`: whether the claim still speaks of a network, where that is not for the hash of tensors to say. `by_digest`: what is
-    looked at again are hashes, for the old values are not kept.
+    looked at again are hashes, for the old values are not kept. `repeats`: by how much of itself a number may come out otherwise
+    when it is measured once more on the same machine.
     """
 
     claim: type[Claim]
@@ -41,6 +42,7 @@ class Family:
     again: Callable[[Any, ClaimRecord, Kept], Evidence] | str
     stands: Callable[[Any, Network], bool] | None = None
     by_digest: bool = False
+    repeats: float = 0.0
 
 
 FAMILIES: dict[str, Family] = {}
@@ -53,6 +55,7 @@ def measures(
     again: Callable[[D, ClaimRecord, Kept], Evidence] | str,
     stands: Callable[[D, Network], bool] | None = None,
     by_digest: bool = False,
+    repeats: float = 0.0,
 ) -> Callable[[Callable[[C, Case], Measured]], Callable[[C, Case], Measured]]:
     """Register the function as what measures this kind of claim. Its evidence has a `detail` of that very class.
 
@@ -62,7 +65,7 @@ def measures(
     """
 
     def register(function: Callable[[C, Case], Measured]) -> Callable[[C, Case], Measured]:
-        _add(Family(claim, detail, function, again, stands, by_digest))
+        _add(Family(claim, detail, function, again, stands, by_digest, repeats))
         return function
 
     return register
