@@ -18,8 +18,10 @@ from netxform.artifacts import bundle, picture, trajectory
 from netxform.compiler.check import Spec, check_source
 from netxform.compiler.execute import deepen, run
 from netxform.compiler.plan import Plan
-from netxform.compiler.remeasure import Verdict, certify, verify
+from netxform.compiler.remeasure import certify
 from netxform.compiler.scores import held_out_of
+from netxform.compiler.verdict import Verdict
+from netxform.compiler.verify import verify
 from netxform.errors import NetxformError, fail
 from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from netxform.compiler.execute import NOTHING
 from netxform.compiler.plan import Check, Plan, Step
-from netxform.compiler.remeasure import Verdict
+from netxform.compiler.verdict import Verdict
 from netxform.graph.cost import Cost
 from netxform.language.certificate import Certificate, ClaimRecord, ComparisonRecord
 from netxform.syntax.quantity import short
@@ -103,7 +103,8 @@ def _claim(claim: ClaimRecord) -> str:
         if claim.bound == float("inf"):
             return f"{claim.claim}: {claim.made.measured:.4g}, {by}; {claim.measured:.4g} of what is shipped"
         above = " (above it)" if claim.measured > claim.bound else ""
-        return f"{claim.claim}: {claim.made.measured:.4g} ≤ {claim.bound:.4g}, {by}; {claim.measured:.4g}{above} of what is shipped"
+        then = f"{claim.made.measured:.4g} ≤ {claim.bound:.4g}"
+        return f"{claim.claim}: {then}, {by}; {claim.measured:.4g}{above} of what is shipped"
     if not claim.held:
         return f"{claim.claim}: BROKEN"
     if claim.bound == float("inf"):
@@ -155,7 +156,9 @@ def verdict_table(verdict: Verdict) -> Group:
         evidence = found.evidence
         good = "[dim]superseded[/dim]" if found.state == "superseded" else "[green]held[/green]"
         mark = good if found.held else "[red]BROKEN[/red]"
-        how = found.state + (f": {found.why}" if found.why and found.state != "superseded" else f" {found.why}" if found.why else "")
+        how = found.state + (
+            f": {found.why}" if found.why and found.state != "superseded" else f" {found.why}" if found.why else ""
+        )
         row = (escape(found.what), escape(evidence.claim), f"{evidence.bound:.4g}", f"{evidence.measured:.4g}", escape(how))
         table.add_row(mark, *row)
     return Group(table, *(Text(f"note: {n}", style="dim") for n in verdict.notes))

@@ -23,7 +23,6 @@ from netxform.language.laws import Contract, Entry, Evidence
 from netxform.language.verb import Material, Settles
 from netxform.language.work import Comparison, Fitting, Snapshot, Training
 
-
 NOTHING = "nothing was done: no layer was changed, and nothing is claimed"
 
 
@@ -65,8 +64,8 @@ class Workers(Protocol):
 class Outcome:
     """The network at the end, what the certificate says of each statement, and the metrics as they stood last.
 
-    `plan` is the plan with every choice final; `inputs` are those that everything was measured on; `lives` says which claims and
-    metrics a later statement superseded.
+    `plan` is the plan with every choice final; `inputs` are those that everything was measured on; `lives` says which claims
+    and metrics a later statement superseded.
     """
 
     plan: Plan

@@ -13,7 +13,7 @@ from typing import Any, cast
 from torch import Tensor, fx
 
 from netxform.compiler.claims.registry import family
-from netxform.compiler.evidence import Measured, ends, tensor_hash, tensors
+from netxform.compiler.evidence import Measured, ends, tensor_hash
 from netxform.graph.network import Network
 from netxform.graph.outputs import needed
 from netxform.language.laws import Detail

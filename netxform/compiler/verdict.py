@@ -54,12 +54,8 @@ class Verdict:
 
     def summary(self) -> str:
         """The last line."""
-        n = self.counts
         broken = sum(not c.held for c in self.claims)
-        said = (
-            f"{n['measured again']} measured again, {n['superseded']} superseded, {n['compared by digest']} compared by digest, "
-            f"{n['not measurable']} not measurable from the folder alone"
-        )
+        said = ", ".join(f"{n} {state}" for state, n in self.counts.items()) + " from the folder alone"
         return f"{said}; {broken} broken" if broken else said
 
     def plain(self) -> dict[str, Any]:

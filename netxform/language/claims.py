@@ -44,7 +44,7 @@ class SameFunction(Claim):
 
 @dataclass(frozen=True, slots=True)
 class AsStored(Claim):
-    """Claim: in the network's own precision the outputs are the same up to rounding. It stands beside a claim in real arithmetic."""
+    """Claim: in the network's own precision the outputs are the same up to rounding, beside a claim in real arithmetic."""
 
     kind: ClassVar[str] = "as stored"
 

@@ -18,7 +18,8 @@ import netxform as nx
 from netxform.artifacts import bundle
 from netxform.compiler.claims.registry import detail_of
 from netxform.compiler.evidence import tensor_hash
-from netxform.compiler.remeasure import Witness, verify
+from netxform.compiler.remeasure import Witness
+from netxform.compiler.verify import verify
 from netxform.graph.network import Network
 from netxform.language import certificate as cert
 
@@ -106,8 +107,10 @@ FORGED: dict[str, Callable[[Any], Any]] = {
     "another statement": lambda h: h["statements"][1].update(statement="prune amount=90%"),
     "another contract": lambda h: h["statements"][1].update(contract="exact"),
     "metrics": lambda h: h["metrics"].update(dict.fromkeys(h["metrics"], 1.0)),
-    "metrics everywhere": lambda h: [m.update(dict.fromkeys(m, 1.0)) for m in (h["metrics"], *(s["metrics"] for s in h["statements"]))]
-    + [s.update(value=1.0) for s in h["scores"]],
+    "metrics everywhere": lambda h: (
+        [m.update(dict.fromkeys(m, 1.0)) for m in (h["metrics"], *(s["metrics"] for s in h["statements"]))]
+        + [s.update(value=1.0) for s in h["scores"]]
+    ),
     "scores": lambda h: [s.update(kept=1.0) for s in h["scores"] if s["kept"] is not None],
     "no scores": lambda h: h.update(scores=[]),
     "no asserts": lambda h: h.update(asserts=[]),

@@ -61,7 +61,7 @@ class Shape(Detail, frozen=True):
 class LayerRow(Detail, frozen=True):
     """One layer: ‖K − K̂‖_F of its kernel and the gain that was reached, each with its bound; `how` names that on the gain.
 
-    `layer_before` is what it was, for one sample of `size`, where it is a layer of its own. `kept`: its kernel is in the folder.
+    `layer_before` is what it was, for one sample of `size`, if it is a layer of its own; `kept`: its kernel is in the folder.
     """
 
     layer: str
@@ -138,7 +138,11 @@ def layers_again(detail: LayersDetail, record: ClaimRecord, kept: Kept) -> Evide
         raise Unmeasurable("its rows are not those of the plan", _layers_evidence(record.claim, (), record.seed))
     for i, (row, said) in enumerate(zip(detail.layers, stated, strict=True)):
         bounds = {"kernel_bound": said.get("kernel", row.kernel_bound), "gain_bound": said.get("gain", row.gain_bound)}
-        names = {"layer": said.get("path", row.layer), "how": said.get("how", row.how), "size": tuple(said.get("size", row.size))}
+        names = {
+            "layer": said.get("path", row.layer),
+            "how": said.get("how", row.how),
+            "size": tuple(said.get("size", row.size)),
+        }
         row = replace(row, **bounds, **names)
         size = 3 if row.kept else 2
         parts, given = given[:size], given[size:]

@@ -153,7 +153,9 @@ def same_function(claim: SameFunction, case: Case) -> Measured:
     if copied is None:
         own = stored.evidence
         assert isinstance(own.detail, Tolerance)
-        said = Evidence(name, own.bound, own.measured, own.held, case.count, case.seed, own.dtype, FunctionDetail(0.0, own.detail))
+        said = Evidence(
+            name, own.bound, own.measured, own.held, case.count, case.seed, own.dtype, FunctionDetail(0.0, own.detail)
+        )
         return Measured(said, reference=stored.reference, nodes=stored.nodes)
     exact = relative(results(perform(copied, case.edit), case.inputs), wanted)
     said = Evidence(name, EXACT, exact, exact <= EXACT, case.count, case.seed, "float64", FunctionDetail())

@@ -123,7 +123,9 @@ def loss_again(detail: LossDetail, record: ClaimRecord, kept: Kept) -> Evidence:
     held = math.isfinite(new[0])
     said = Evidence(record.claim, math.inf, measured, held, record.samples, 0, "float32", found)
     if not whole:
-        raise Unmeasurable(f"{detail.kept:,} of {record.samples:,} samples are in the folder: the change is measured on these", said)
+        raise Unmeasurable(
+            f"{detail.kept:,} of {record.samples:,} samples are in the folder: the change is measured on these", said
+        )
     return said
 
 

@@ -31,9 +31,9 @@ D = TypeVar("D", bound=Detail)
 class Family:
     """A kind of claim. `measure` and `again` are functions, or the reason why there is none.
 
-    `stands`: whether the claim still speaks of a network, where that is not for the hash of tensors to say. `by_digest`: what is
-    looked at again are hashes, for the old values are not kept. `repeats`: by how much of itself a number may come out otherwise
-    when it is measured once more on the same machine.
+    `stands`: whether the claim still speaks of a network, where that is not for the hash of tensors to say. `by_digest`: what
+    is looked at again are hashes, for the old values are not kept. `repeats`: by how much of itself a number may come out
+    otherwise when it is measured once more on the same machine.
     """
 
     claim: type[Claim]
@@ -59,9 +59,9 @@ def measures(
 ) -> Callable[[Callable[[C, Case], Measured]], Callable[[C, Case], Measured]]:
     """Register the function as what measures this kind of claim. Its evidence has a `detail` of that very class.
 
-    `again` measures it once more from what was kept: it gives the evidence anew, every number of it, and those of its detail that
-    can be; it raises Unmeasurable, or is a text, to say why nothing can. Raises TypeError for a kind that is registered already,
-    and for a detail that is none.
+    `again` measures it once more from what was kept: it gives the evidence anew, every number of it, and those of its detail
+    that can be; it raises Unmeasurable, or is a text, to say why nothing can. Raises TypeError for a kind that is registered
+    already, and for a detail that is none.
     """
 
     def register(function: Callable[[C, Case], Measured]) -> Callable[[C, Case], Measured]:
@@ -79,7 +79,9 @@ def measured_elsewhere(
     again: Callable[[Any, ClaimRecord, Kept], Evidence] | str,
     stands: Callable[[Any, Network], bool] | None = None,
 ) -> None:
-    """Register a kind whose evidence comes from who does the work: `where` says from whom; ``again` and `stands` are as for `measures`."""
+    """Register a kind whose evidence comes from who does the work: `where` says from whom; `again` and `stands` are as for
+    `measures`.
+    """
     _add(Family(claim, detail, where, again, stands))
 
 
