@@ -255,4 +255,4 @@ def _third(old: Any) -> Any:
 
 def _earlier(claim: ClaimRecord, detail_of: Callable[[str], type[Detail]]) -> ClaimRecord:
     detail_of(claim.kind)
-    return replace(claim, detail=Earlier(dict(claim.detail)))
+    return replace(claim, detail=Earlier(dict(cast("dict[str, Any]", claim.detail))))
