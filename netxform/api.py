@@ -18,7 +18,10 @@ from netxform.artifacts import bundle, picture, trajectory
 from netxform.compiler.check import Spec, check_source
 from netxform.compiler.execute import deepen, run
 from netxform.compiler.plan import Plan
-from netxform.compiler.remeasure import Verdict, certify, held_out_of, verify
+from netxform.compiler.remeasure import certify
+from netxform.compiler.scores import held_out_of
+from netxform.compiler.verdict import Verdict
+from netxform.compiler.verify import verify
 from netxform.errors import NetxformError, fail
 from netxform.graph.network import Network
 from netxform.language.certificate import Certificate
@@ -178,7 +181,7 @@ def load_bundle(folder: str | Path) -> nn.Module:
 
 
 def verify_bundle(folder: str | Path) -> Verdict:
-    """Measure every claim of a bundle again, from the folder alone."""
+    """Look at every claim of a bundle again, from the folder alone: what can be measured is; what cannot is named, with why."""
     network, certificate = bundle.read(Path(folder))
     return verify(network, certificate, bundle.witness(Path(folder), network))
 

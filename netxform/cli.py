@@ -80,7 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--resume", action="store_true", help="go on from the last finished epoch of an interrupted run")
     apply.add_argument("--processes", type=int, metavar="N", help="refuse to run unless N processes take part (torchrun)")
     apply.add_argument("--quiet", action="store_true", help="no progress, no tables")
-    verify = _command(commands, "verify", _verify, "measure every claim of a bundle again, from the folder alone")
+    verify = _command(
+        commands,
+        "verify",
+        _verify,
+        "look at every claim of a bundle again, from the folder alone: measured, compared by digest, or said why not",
+    )
     verify.add_argument("folder", type=Path)
     export = _command(
         commands, "export", _export, "write the model of a bundle for another program, and compare what it computes"
@@ -269,8 +274,7 @@ def _verify(options: Any) -> int:
         from netxform.artifacts.report import show, verdict_table
 
         show(verdict_table(verdict))
-        broken = sum(not e.held for _, e in verdict.lines)
-        print(f"{len(verdict.lines)} claims measured again, {broken} broken")
+        print(verdict.summary())
     return 0 if verdict.held else 3
 
 

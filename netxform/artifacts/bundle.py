@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,7 +31,8 @@ from netxform.compiler.claims.registry import detail_of
 from netxform.compiler.evidence import tensor_hash, tensors
 from netxform.compiler.execute import Outcome
 from netxform.compiler.plan import Plan
-from netxform.compiler.remeasure import HeldOut, Witness
+from netxform.compiler.remeasure import Witness
+from netxform.compiler.scores import HeldOut, Part
 from netxform.errors import fail
 from netxform.graph.network import Network
 from netxform.language.certificate import Certificate, load
@@ -99,7 +100,7 @@ def _write_files(
     _json(part / "graph.json", graph)
     (part / "spec.xform").write_text(resolved_text(plan))
     _json(part / "plan.json", plan.to_dict())
-    save_file({n: t.contiguous().clone() for n, t in _named(witness).items()}, part / "evidence.safetensors")
+    _evidence(part / "evidence.safetensors", witness)
     if curves:
         columns = list(dict.fromkeys(k for row in curves for k in row))
         text = io.StringIO()
@@ -114,14 +115,18 @@ def _write_files(
             skops.io.dump(fitted.estimator, part / f"{fitted.name}.skops")
 
 
-def _named(witness: Witness) -> dict[str, Tensor]:
-    """The tensors of the witness under the names that the file has for them."""
+def _evidence(path: Path, witness: Witness) -> None:
+    """The tensors of the witness in one file, equal ones once; which has which name is in its metadata."""
     named = {f"input.{i}": t for i, t in enumerate(witness.inputs)}
-    named |= {f"value.{n}": t for n, t in witness.values.items()}
+    named |= {f"output.{n}": t for n, t in witness.outputs.items()}
+    named |= {f"value.{i}.{j}.{n}": t for (i, j), several in witness.values.items() for n, t in several.items()}
     named |= {f"reference.{i}.{j}.{k}": t for (i, j), several in witness.references.items() for k, t in enumerate(several)}
-    if witness.held_out is not None:
-        named |= {"held_out.x": witness.held_out.x, "held_out.y": witness.held_out.y}
-    return named
+    parts = witness.held_out.parts if witness.held_out is not None else {}
+    named |= {f"held_out.{n}.{what}": t for n, p in parts.items() for what, t in (("x", p.x), ("y", p.y))}
+    index = {n: tensor_hash(t)[:24] for n, t in named.items()}
+    held = {index[n]: t.detach().cpu().contiguous().clone() for n, t in named.items()}
+    told = {"index": index, "of": {n: p.of for n, p in parts.items()}, "certificate": witness.certificate}
+    save_file(held, path, {"netxform": json.dumps(told, sort_keys=True)})
 
 
 def _seal(part: Path, certificate: Certificate, network: Network) -> None:
@@ -168,14 +173,28 @@ def read(folder: Path) -> tuple[Network, Certificate]:
 def witness(folder: Path, network: Network) -> Witness:
     """What the claims of a bundle are measured again on. Raises NetxformError X0822 (damaged)."""
     try:
-        stored = load_file(folder / "evidence.safetensors")
+        held = load_file(folder / "evidence.safetensors")
+        with safe_open(folder / "evidence.safetensors", "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            told = json.loads((file.metadata() or {}).get("netxform", "null"))  # pyright: ignore[reportUnknownMemberType]
+        if told is None:  # formats 1 and 2: no claim says what it is about, and the outputs alone are compared
+            inputs = tuple(held[f"input.{i}"] for i in range(len(network.inputs)))
+            return Witness(inputs, {n.removeprefix("value."): t for n, t in held.items() if n.startswith("value.")}, {}, {})
+        stored = {n: held[key] for n, key in told["index"].items()}
         inputs = tuple(stored[f"input.{i}"] for i in range(len(network.inputs)))
-        values = {n.removeprefix("value."): t for n, t in stored.items() if n.startswith("value.")}
-        references: dict[tuple[int, int], tuple[Tensor, ...]] = {}
-        places = [tuple(int(part) for part in n.split(".")[1:]) for n in stored if n.startswith("reference.")]
-        for i, j, k in sorted(places):
-            references[i, j] = (*references.get((i, j), ()), stored[f"reference.{i}.{j}.{k}"])
-        held_out = HeldOut(stored["held_out.x"], stored["held_out.y"]) if "held_out.x" in stored else None
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        outputs = {n.removeprefix("output."): t for n, t in stored.items() if n.startswith("output.")}
+        values: dict[tuple[int, int], dict[str, Tensor]] = {}
+        references: dict[tuple[int, int], dict[int, Tensor]] = {}
+        for name, tensor in stored.items():
+            what, _, rest = name.partition(".")
+            if what in ("value", "reference"):
+                i, j, last = rest.split(".", 2)
+                if what == "value":
+                    values.setdefault((int(i), int(j)), {})[last] = tensor
+                else:
+                    references.setdefault((int(i), int(j)), {})[int(last)] = tensor
+        ordered = {place: tuple(several[k] for k in sorted(several)) for place, several in references.items()}
+        parts = {n: Part(stored[f"held_out.{n}.x"], stored[f"held_out.{n}.y"], int(of)) for n, of in told["of"].items()}
+        plan = json.loads((folder / "plan.json").read_text())
+        return Witness(inputs, outputs, values, ordered, HeldOut(parts) if parts else None, plan, str(told["certificate"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise fail("X0822", f"the bundle is damaged: {type(error).__name__}: {error}") from error
-    return Witness(inputs, values, references, held_out)

@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from netxform.compiler.execute import NOTHING
 from netxform.compiler.plan import Check, Plan, Step
-from netxform.compiler.remeasure import Verdict
+from netxform.compiler.verdict import Verdict
 from netxform.graph.cost import Cost
 from netxform.language.certificate import Certificate, ClaimRecord, ComparisonRecord, WarningRecord
 from netxform.syntax.quantity import short
@@ -65,6 +66,8 @@ def details(step: Step) -> list[str]:
         lines.append(f"measured: {found.claim}: {found.detail.found(found.measured, found.bound)}")
         lines += [f"warning: {h.text}; to refuse that: `{h.suggestion}`" for h in found.detail.harms(found.measured)]
     lines += [f"warning: {w}" for w in step.choice.warnings]
+    if step.idle:
+        lines.append(f"warning: {NOTHING}")
     return lines
 
 
@@ -76,7 +79,7 @@ def certificate_table(certificate: Certificate) -> Group:
     table.add_column("measured")
     for entry in certificate.statements:
         harms = [w for w in certificate.warnings if w.index == entry.index]
-        if not entry.claims and not entry.metrics and not harms:
+        if not entry.claims and not entry.metrics and not entry.warnings and not harms:
             continue
         rows = [_claim(c) for c in entry.claims]
         wanted = ("teacher_val_accuracy", "val_accuracy", "test_accuracy", "test_mae", "test_r2", "test_loss")
@@ -110,7 +113,18 @@ def last_line(certificate: Certificate) -> str:
 
 
 def _claim(claim: ClaimRecord) -> str:
-    """A claim with its verdict; where nothing bounds it, with what was measured."""
+    """A claim with its verdict; where nothing bounds it, with what was measured; where a later statement superseded it, with
+    what it was and what it is on what is shipped.
+    """
+    if claim.superseded_by is not None:
+        by = f"superseded by statement {claim.superseded_by + 1}"
+        if claim.made is None:
+            return f"{claim.claim}: {'held' if claim.held else 'BROKEN'}, {by}"
+        if claim.bound == float("inf"):
+            return f"{claim.claim}: {claim.made.measured:.4g}, {by}; {claim.measured:.4g} of what is shipped"
+        above = " (above it)" if claim.measured > claim.bound else ""
+        then = f"{claim.made.measured:.4g} ≤ {claim.bound:.4g}"
+        return f"{claim.claim}: {then}, {by}; {claim.measured:.4g}{above} of what is shipped"
     if not claim.held:
         return f"{claim.claim}: BROKEN"
     if claim.bound == float("inf"):
@@ -153,15 +167,21 @@ def _names(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
 
 
-def verdict_table(verdict: Verdict) -> Table:
-    """Every claim that was measured again."""
+def verdict_table(verdict: Verdict) -> Group:
+    """Every claim, and how it ended."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "what", "claim", "allowed", "measured"):
-        table.add_column(name)
-    for what, evidence in verdict.lines:
-        mark = "[green]held[/green]" if evidence.held else "[red]BROKEN[/red]"
-        table.add_row(mark, escape(what), evidence.claim, f"{evidence.bound:.3g}", f"{evidence.measured:.3g}")
-    return table
+    for name in ("", "what", "claim", "allowed", "measured", "how"):
+        table.add_column(name, overflow="fold")
+    for found in verdict.claims:
+        evidence = found.evidence
+        good = "[dim]superseded[/dim]" if found.state == "superseded" else "[green]held[/green]"
+        mark = good if found.held else "[red]BROKEN[/red]"
+        how = found.state + (
+            f": {found.why}" if found.why and found.state != "superseded" else f" {found.why}" if found.why else ""
+        )
+        row = (escape(found.what), escape(evidence.claim), f"{evidence.bound:.4g}", f"{evidence.measured:.4g}", escape(how))
+        table.add_row(mark, *row)
+    return Group(table, *(Text(f"note: {n}", style="dim") for n in verdict.notes))
 
 
 def show(thing: Any, width: int | None = None) -> None:

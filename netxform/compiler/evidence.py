@@ -18,8 +18,9 @@ from netxform.axes.reindex import Axis, axes_of, reindex
 from netxform.graph.edits import Edit
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
+from netxform.graph.outputs import outputs
 from netxform.graph.tensors import held
-from netxform.language.laws import Evidence
+from netxform.language.laws import Detail, Evidence, Real
 from netxform.language.verb import Material
 from netxform.precision.rounding import in_double
 
@@ -48,13 +49,20 @@ class Case:
 @dataclass(frozen=True)
 class Measured:
     """Evidence, and what must be kept so that the claim can be measured again: node → the value that must be found there (on
-    the probe inputs), names of tensors, and values of any other meaning (`reference`).
+    the probe inputs), and values of any other meaning (`reference`).
+
+    `tensors` and `nodes` name what the claim speaks of: these tensors, and the values of these nodes with all that they are
+    computed from; everything where both are empty. `beside`: what was found on the way and is a claim of its own. `nothing`:
+    the claim speaks of nothing at all, and so is none.
     """
 
     evidence: Evidence
     values: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     tensors: tuple[str, ...] = ()
     reference: tuple[Tensor, ...] = ()
+    nodes: tuple[str, ...] = ()
+    beside: tuple[Measured, ...] = ()
+    nothing: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,8 @@ class Kept:
     """What a claim is measured again on: the network as it is now, and what was kept.
 
     `values`: the values that must be found, by node; `now`: those that are found on the probe `inputs`. `slack`: by how much
-    values may differ because another machine rounds otherwise; 0 on the one that measured.
+    values may differ because another machine rounds otherwise; 0 on the one that measured. `in_force`: what the claim speaks of
+    is as it was. `claim`: the claim as the plan states it, as plain data.
     """
 
     network: Network
@@ -71,6 +80,49 @@ class Kept:
     now: Mapping[str, Tensor]
     reference: tuple[Tensor, ...] = ()
     slack: float = 0.0
+    in_force: bool = True
+    claim: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def count(self) -> int:
+        """How many samples the probe inputs are."""
+        return self.inputs[0].shape[0] if self.inputs and self.inputs[0].dim() else 0
+
+
+class Unmeasurable(Exception):
+    """Why a claim cannot be measured again on what was kept of it; `evidence` is what can be derived nevertheless."""
+
+    def __init__(self, why: str, evidence: Evidence | None = None) -> None:
+        super().__init__(why)
+        self.why, self.evidence = why, evidence
+
+
+# What is kept of one claim, or of one part of the data, is at most so large.
+KEPT_BYTES = 8_000_000
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the tensors."""
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def ends(network: Network) -> tuple[str, ...]:
+    """The nodes whose values are the outputs."""
+    return tuple(n.name for n in outputs(network.module).values())
+
+
+def again_at(kept: Kept, nodes: tuple[str, ...]) -> tuple[Tensor, ...]:
+    """The floating-point values of the nodes now, as `results` gives them. Raises Unmeasurable where one is gone."""
+    network = kept.network
+    if not nodes or nodes == ends(network):
+        return results(network, kept.inputs)
+    known = {n.name for n in network.module.graph.nodes}
+    gone = [n for n in nodes if n not in known]
+    if gone:
+        raise Unmeasurable(f"`{gone[0]}` is not computed any more")
+    given = tuple(t.to(i.dtype) for t, i in zip(kept.inputs, network.inputs, strict=True))
+    found = values_at(network, nodes, given)
+    return tuple(found[n] for n in nodes if n in found and found[n].is_floating_point())
 
 
 def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -118,6 +170,32 @@ def rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
         a: torch.randperm(a.size, generator=generator).tolist() for a in axes_of(network) if a.locked is None
     }
     return relative(results(reindex(network, maps), inputs), results(network, inputs))
+
+
+class Tolerance(Detail, frozen=True):
+    """What rounding may change in a network as it is stored, and where that number comes from.
+
+    `times` the largest of: the network's `own_noise` (what permuting its free axes at random changes, which in real arithmetic
+    is nothing), `one_rounding` in the precision of its parameters, and for half precision how far the network before the
+    statement is from itself in float64.
+    """
+
+    own_noise: Real
+    one_rounding: Real
+    times: Real = 10.0
+    distance_from_float64: Real | None = None
+
+    @property
+    def allowed(self) -> float:
+        """The relative change that is allowed."""
+        return self.times * max(self.own_noise, self.one_rounding, self.distance_from_float64 or 0.0)
+
+
+def tolerance(network: Network, inputs: tuple[Tensor, ...], seed: int, distance: float | None = None) -> Tolerance:
+    """What rounding may change here; `distance` is that of a network in half precision from itself in float64."""
+    dtypes = {p.dtype for p in network.module.parameters()}
+    single = torch.finfo(torch.float64 if dtypes == {torch.float64} else torch.float32).eps
+    return Tolerance(rounding(network, inputs, seed), max(single, EXACT / 10), distance_from_float64=distance)
 
 
 class _Watch(fx.Interpreter):

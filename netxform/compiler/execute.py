@@ -16,12 +16,15 @@ from netxform.compiler.harms import Course, made_good
 from netxform.compiler.measure import Measured, measure, probe
 from netxform.compiler.plan import Check, Plan, PlanItem, Step
 from netxform.compiler.resolve import Planned, Walk
+from netxform.compiler.standing import Lives
 from netxform.errors import Diagnostic, NetxformError
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
 from netxform.language.laws import Contract, Entry, Evidence, Harm
 from netxform.language.verb import Material, Settles
 from netxform.language.work import Comparison, Fitting, Snapshot, Training
+
+NOTHING = "nothing was done: no layer was changed, and nothing is claimed"
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Workers(Protocol):
 class Outcome:
     """The network at the end, what the certificate says of each statement, and the metrics as they stood last.
 
-    `plan` is the plan with every choice final; `inputs` are those that everything was measured on.
+    `plan` is the plan with every choice final; `inputs` are those that everything was measured on; `lives` says which claims
+    and metrics a later statement superseded.
     """
 
     plan: Plan
@@ -72,6 +76,7 @@ class Outcome:
     measured: tuple[tuple[Measured, ...], ...]
     metrics: dict[str, float]
     comparisons: tuple[tuple[Step, Comparison], ...] = ()
+    lives: Lives = field(default_factory=Lives)
 
 
 @dataclass
@@ -83,6 +88,7 @@ class _Progress:
     seen: dict[str, float] = field(default_factory=dict[str, float])
     course: Course = field(default_factory=Course)
     comparisons: list[tuple[Step, Comparison]] = field(default_factory=list["tuple[Step, Comparison]"])
+    lives: Lives = field(default_factory=Lives)
 
 
 def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[str], None] = lambda text: None) -> Outcome:
@@ -93,8 +99,8 @@ def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[st
     done: list[PlanItem] = []
     for item in walk:
         if isinstance(item, Check):
-            _assert(item, replace(plan, items=tuple(done)), state)
-            done.append(item)
+            seen = _assert(item, replace(plan, items=tuple(done)), state)
+            done.append(replace(item, held=True, seen=seen))
             continue
         tell(item.text)
         try:
@@ -108,7 +114,7 @@ def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[st
         workers.finished(item.stage, item.index, state.network)
     final = replace(plan, items=tuple(done))
     entries, measured = tuple(state.entries), tuple(state.measured)
-    return Outcome(final, state.network, inputs, entries, measured, state.metrics, tuple(state.comparisons))
+    return Outcome(final, state.network, inputs, entries, measured, state.metrics, tuple(state.comparisons), state.lives)
 
 
 def _settled(item: Step, walk: Walk, network: Network, workers: Workers) -> Step:
@@ -139,8 +145,8 @@ def deepen(planned: Planned, network: Network, workers: Workers) -> Plan:
             after = perform(network, item.edit, item.twin)
             if isinstance(item.transform, Settles):
                 material = workers.material(item)
-                found = [measure(c, network, after, inputs, plan.spec.seed, item.edit, material).evidence for c in item.claims]
-                item = replace(item, measured=tuple(found))
+                found, _ = _measured(item, network, after, inputs, plan.spec.seed, material)
+                item = replace(item, measured=tuple(m.evidence for m in found))
         except NetxformError as error:
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
@@ -165,7 +171,7 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     elif isinstance(work, Comparison):
         state.comparisons.append((item, work))
     material = workers.material(item)
-    measured = tuple(measure(c, before, after, inputs, plan.spec.seed, item.edit, material) for c in item.claims)
+    measured, nothing = _measured(item, before, after, inputs, plan.spec.seed, material)
     if trained is not None:
         measured += tuple(Measured(e) for e in trained.evidence)
     broken = [m.evidence for m in measured if not m.evidence.held]
@@ -192,18 +198,21 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
         state.seen.clear()
     state.metrics |= metrics
     evidence = tuple(m.evidence for m in measured)
-    warnings = trained.warnings if trained is not None else ()
+    warnings = (NOTHING,) if item.idle else trained.warnings if trained is not None else ()
     harms = _harms(item, evidence, metrics, state)
-    entry = Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets, warnings, harms)
+    said = (item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets)
+    entry = Entry(*said, warnings, harms, nothing)
     state.entries.append(entry)
     state.measured.append(measured)
+    state.lives.done(item.index, state.measured, after, metrics)
 
 
 def _harms(item: Step, evidence: tuple[Evidence, ...], metrics: dict[str, float], state: _Progress) -> tuple[Harm, ...]:
     """What the statement cost although it holds; a training that costs nothing makes good what was done before it."""
     found: list[Harm] = []
-    for claim, one in zip(item.claims, evidence, strict=False):
-        harms, data = one.detail.harms(one.measured), getattr(claim, "data", None)
+    about = {c.kind: getattr(c, "data", None) for c in item.made}
+    for one in evidence:
+        harms, data = one.detail.harms(one.measured), about.get(one.kind)
         state.seen |= one.detail.metrics_after()
         if data is not None:
             state.course.note(data, one.detail.metrics_before(), f"what stood before {item.text}")
@@ -225,7 +234,22 @@ def _harms(item: Step, evidence: tuple[Evidence, ...], metrics: dict[str, float]
     return tuple(found)
 
 
-def _assert(item: Check, plan: Plan, state: _Progress) -> None:
+def _measured(
+    item: Step, before: Network, after: Network, inputs: Any, seed: int, material: Material
+) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
+    """The claims of a step as they are measured, and the kinds of those that speak of nothing."""
+    out: list[Measured] = []
+    nothing = [c.kind for c in item.claims if c not in item.made]
+    for claim in item.made:
+        found = measure(claim, before, after, inputs, seed, item.edit, material)
+        if found.nothing:
+            nothing.append(claim.kind)
+        else:
+            out += [found, *found.beside]
+    return tuple(out), tuple(nothing)
+
+
+def _assert(item: Check, plan: Plan, state: _Progress) -> str:
     now = plan.final
     held, seen = judge(item.condition, now, plan.base, state.seen | state.metrics)
     if held is None:
@@ -239,3 +263,4 @@ def _assert(item: Check, plan: Plan, state: _Progress) -> None:
             plan.spec.sources,
             exit_code=3,
         )
+    return seen

@@ -49,4 +49,5 @@ def measure(
     found = known.measure(claim, Case(before, after, inputs, seed, edit or Edit(), material))
     if type(found.evidence.detail) is not known.detail:
         raise TypeError(f"`{claim.kind}` gives {type(found.evidence.detail).__name__}, not {known.detail.__name__}")
-    return replace(found, evidence=replace(found.evidence, kind=claim.kind))
+    found = replace(found, evidence=replace(found.evidence, kind=claim.kind))
+    return replace(found, nothing=found.nothing or claim.nothing)

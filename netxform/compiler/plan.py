@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, TypeAlias, cast
 
@@ -43,6 +44,17 @@ class Step:
     measured: tuple[Evidence, ...] = ()
     twin: Network | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def idle(self) -> bool:
+        """Whether a statement that should change the function turned out to change nothing."""
+        made = self.edit.operations or self.edit.tensors or self.choice.work is not None
+        return self.contract in (Contract.BOUNDED, Contract.LOSSY) and not made and not self.choice.provisional
+
+    @property
+    def made(self) -> tuple[Claim, ...]:
+        """The claims, without those that speak of nothing."""
+        return () if self.idle else tuple(c for c in self.claims if not c.nothing)
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -79,6 +91,11 @@ class Plan:
         return tuple(i for i in self.items if isinstance(i, Step))
 
     @property
+    def checks(self) -> tuple[Check, ...]:
+        """The asserts."""
+        return tuple(i for i in self.items if isinstance(i, Check))
+
+    @property
     def final(self) -> Cost:
         """The cost of the network at the end."""
         return self.steps[-1].after if self.steps else self.base
@@ -86,7 +103,7 @@ class Plan:
     def to_dict(self) -> dict[str, object]:
         """The plan as plain data, the form that is saved and hashed."""
         return {
-            "format": 1,
+            "format": 2,
             "subject": self.subject,
             "capture": self.front_end,
             "seed": self.spec.seed,
@@ -121,9 +138,15 @@ def _item(item: PlanItem) -> dict[str, object]:
         "origins": dict(item.choice.origins),
         "removed": list(item.choice.removed),
         "work": _data(item.choice.work),
+        "claims": [claim_data(c) for c in item.made],
         "before": item.before.totals(),
         "after": item.after.totals(),
     }
+
+
+def claim_data(claim: Claim) -> dict[str, Any]:
+    """A claim as plain data, with its kind."""
+    return {"kind": claim.kind, **_data(claim)}
 
 
 def _data(value: Any) -> Any:
@@ -136,4 +159,6 @@ def _data(value: Any) -> Any:
         return {str(k): _data(v) for k, v in cast("dict[Any, Any]", value).items() if k != "span"}
     if isinstance(value, list | tuple):
         return [_data(v) for v in cast("list[Any]", value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value

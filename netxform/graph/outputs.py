@@ -55,19 +55,19 @@ def set_output(module: fx.GraphModule, value: Any, loose: str | None) -> None:
 
 def sweep(module: fx.GraphModule) -> None:
     """Remove nodes that no output needs (in-place writes into needed values stay), then modules that no node uses."""
-    needed = _needed(module.graph, [output_node(module)])
+    used = needed(module.graph, [output_node(module)])
     for node in reversed(list(module.graph.nodes)):
-        if node not in needed and node.op != "placeholder":
+        if node not in used and node.op != "placeholder":
             module.graph.erase_node(node)
-    kept = _kept_modules(module, needed)
+    kept = _kept_modules(module, used)
     for name, _ in reversed(list(module.named_modules(remove_duplicate=False))):
         if name and name not in kept:
             owner, _, last = name.rpartition(".")
             delattr(module.get_submodule(owner), last)
-    _drop_root_tensors(module, needed)
+    _drop_root_tensors(module, used)
 
 
-def _needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
+def needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
     """The ancestors of the roots, the in-place writes that change one of them before it is read, and the guards before them."""
     needed: set[fx.Node] = set()
     stack = list(roots)
@@ -142,8 +142,7 @@ def _drop_root_tensors(module: fx.GraphModule, needed: set[fx.Node]) -> None:
 
 def kept_by(network: Network, node: str) -> set[str]:
     """The modules that remain when the value of `node` becomes the only output."""
-    needed = _needed(network.module.graph, [find(network.module, node)])
-    return _kept_modules(network.module, needed)
+    return _kept_modules(network.module, needed(network.module.graph, [find(network.module, node)]))
 
 
 def find(module: fx.GraphModule, name: str) -> fx.Node:

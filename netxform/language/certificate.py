@@ -7,6 +7,7 @@ The text is strict JSON: a number that is not finite is one of the texts "inf", 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 from netxform.errors import fail
 from netxform.language.laws import Contract, Detail, Evidence, Harm, Real, plain
 
-FORMAT = 2
+FORMAT = 3
 _NOT_FINITE = ("inf", "-inf", "nan")
 
 if TYPE_CHECKING:
@@ -31,11 +32,20 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of the certificate."""
 
 
+class MadeRecord(_Record, frozen=True):
+    """What was measured of a claim when it was made, and whether it held then."""
+
+    measured: Real
+    held: bool
+
+
 class ClaimRecord(_Record, frozen=True):
     """One claim and its evidence. `measured` is in the unit of `bound`.
 
-    `in_force`: the claim speaks of the network as it is at the end, and can be measured again; `tensors`: what it speaks of
-    by name, if it does.
+    `in_force`: the claim speaks of the network as it is at the end. Else `superseded_by` is the index of the statement that
+    changed what it speaks of; `measured` and `held` are then those of the network at the end, and `made` those of when the
+    claim was made; or `unmeasured` says why it was not measured again. `digest`: of what it speaks of, as that was when the
+    claim was made; `nodes` and `tensors` name it (all there is where both are empty).
     """
 
     kind: str
@@ -49,15 +59,34 @@ class ClaimRecord(_Record, frozen=True):
     detail: AnyDetail
     in_force: bool
     tensors: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    digest: str = ""
+    superseded_by: int | None = None
+    made: MadeRecord | None = None
+    unmeasured: str = ""
 
     @classmethod
-    def of(cls, e: Evidence, tensors: tuple[str, ...]) -> ClaimRecord:
+    def of(cls, e: Evidence, tensors: tuple[str, ...] = (), nodes: tuple[str, ...] = (), digest: str = "") -> ClaimRecord:
         """The record of a claim in force."""
-        return cls(e.kind, e.claim, e.bound, e.measured, e.held, e.samples, e.seed, e.dtype, e.detail, True, tensors)
+        said = (e.kind, e.claim, e.bound, e.measured, e.held, e.samples, e.seed, e.dtype, e.detail)
+        return cls(*said, True, tensors, nodes, digest)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the claim held when it was made."""
+        return self.held if self.made is None else self.made.held
+
+
+class Earlier(Detail, frozen=True):
+    """The detail of a claim in a certificate of an earlier format, as it was written there."""
+
+    fields: dict[str, Any]
 
 
 class StatementRecord(_Record, frozen=True):
-    """One statement. `chosen`: what was settled on weights or data, in words. `warnings`: what a reader is told."""
+    """One statement. `chosen`: what was settled on weights or data, in words. `warnings`: what a reader is told. `nothing`: the
+    kinds of claims that would have spoken of nothing, and so were not made.
+    """
 
     index: int
     statement: str
@@ -67,6 +96,7 @@ class StatementRecord(_Record, frozen=True):
     metrics: dict[str, Real]
     chosen: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    nothing: tuple[str, ...] = ()
 
 
 class Totals(_Record, frozen=True):
@@ -95,11 +125,29 @@ class ComparisonRecord(_Record, frozen=True):
     standard_error: dict[str, Real]
 
 
-class HeldOutRecord(_Record, frozen=True):
-    """How many of the samples that travel with a bundle the network has right."""
+class ScoreRecord(_Record, frozen=True):
+    """A metric as it stood last: its `value`, and the index of the `statement` that measured it.
 
-    samples: int
-    right: int
+    `kept`: what it is for the network at the end on those `samples` that travel with the bundle, of the `of` that it was
+    measured on; or `unmeasured` says why it is not measured on them. `superseded_by`: the statement that changed the function.
+    """
+
+    metric: str
+    value: Real
+    statement: int
+    samples: int = 0
+    of: int = 0
+    kept: Real | None = None
+    superseded_by: int | None = None
+    unmeasured: str = ""
+
+
+class AssertRecord(_Record, frozen=True):
+    """An assert that held, and what was seen when it did."""
+
+    index: int
+    text: str
+    seen: str
 
 
 class WarningRecord(_Record, frozen=True):
@@ -138,7 +186,8 @@ class Certificate(_Record, frozen=True):
     statements: tuple[StatementRecord, ...]
     metrics: dict[str, Real]
     comparisons: tuple[ComparisonRecord, ...]
-    held_out: HeldOutRecord | None
+    scores: tuple[ScoreRecord, ...]
+    asserts: tuple[AssertRecord, ...]
     versions: dict[str, str]
     files: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     tensors: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -147,8 +196,13 @@ class Certificate(_Record, frozen=True):
 
     @property
     def held(self) -> bool:
-        """Whether every claim held."""
-        return all(c.held for s in self.statements for c in s.claims)
+        """Whether every claim held when it was made, and those in force do."""
+        return all(c.kept for s in self.statements for c in s.claims)
+
+    def digest(self) -> str:
+        """A hash of everything but the hashes of files and tensors: what is written here cannot change without it."""
+        bare = replace(self, files=msgspec.UNSET, tensors=msgspec.UNSET)
+        return hashlib.sha256(bare.dump().encode()).hexdigest()
 
     def plain(self) -> dict[str, object]:
         """The certificate as plain data; numbers are numbers, also where they are not finite."""
@@ -165,7 +219,8 @@ def written(value: Any) -> str:
 
 
 def load(text: str, detail_of: Callable[[str], type[Detail]]) -> Certificate:
-    """Read a certificate of a bundle; `detail_of` gives the detail of a kind of claim. Format 1 is read as well.
+    """Read a certificate of a bundle; `detail_of` gives the detail of a kind of claim. Formats 1 and 2 are read as well:
+    their claims have a detail `Earlier`.
 
     Raises NetxformError X0822 (not a certificate), X0827 (of a later format), and what `detail_of` raises.
     """
@@ -179,14 +234,15 @@ def load(text: str, detail_of: Callable[[str], type[Detail]]) -> Certificate:
     if not 1 <= edition <= FORMAT:
         raise fail("X0827", f"the certificate has format {edition}", helps=(f"this version reads 1 to {FORMAT}; update it",))
     try:
-        if edition == 1:
-            given = _second(given)
-        else:
+        if edition > 1:
             json.loads(text, parse_constant=_refused)
+        if edition < FORMAT:
+            given = _third(given)
         bare = msgspec.convert(given, Certificate, dec_hook=_number)
         if msgspec.UNSET in (bare.files, bare.tensors):
             raise msgspec.ValidationError("Object missing required field `files` or `tensors`")
-        statements = tuple(replace(s, claims=tuple(_typed(c, detail_of) for c in s.claims)) for s in bare.statements)
+        typed = _typed if edition == FORMAT else _earlier
+        statements = tuple(replace(s, claims=tuple(typed(c, detail_of) for c in s.claims)) for s in bare.statements)
     except (msgspec.ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise fail("X0822", f"the bundle is damaged: its certificate is not one: {error}") from error
     return replace(bare, statements=statements)
@@ -217,7 +273,13 @@ def _refused(word: str) -> float:
     raise ValueError(f"{word} is not JSON")
 
 
-def _second(first: Any) -> Any:
-    """Format 1 in format 2: there, numbers could be the words Infinity and NaN, and what a teacher did had no kind."""
-    statements = [s | {"claims": [c | {"kind": c["kind"] or "teacher"} for c in s["claims"]]} for s in first["statements"]]
-    return first | {"format": FORMAT, "statements": statements}
+def _third(old: Any) -> Any:
+    """Formats 1 and 2 in format 3: no claim says what it speaks of, and what a teacher did had no kind in format 1."""
+    statements = [s | {"claims": [c | {"kind": c["kind"] or "teacher"} for c in s["claims"]]} for s in old["statements"]]
+    kept = {k: v for k, v in old.items() if k != "held_out"}
+    return kept | {"statements": statements, "scores": [], "asserts": []}
+
+
+def _earlier(claim: ClaimRecord, detail_of: Callable[[str], type[Detail]]) -> ClaimRecord:
+    detail_of(claim.kind)
+    return replace(claim, detail=Earlier(dict(cast("dict[str, Any]", claim.detail))))

@@ -12,6 +12,11 @@ class Claim:
 
     kind: ClassVar[str]
 
+    @property
+    def nothing(self) -> bool:
+        """Whether the claim speaks of nothing: such a claim is none."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class SameValue(Claim):
@@ -47,12 +52,24 @@ class TrainingGap(Claim):
 
 
 @dataclass(frozen=True, slots=True)
+class AsStored(Claim):
+    """Claim: in the network's own precision the outputs are the same up to rounding, beside a claim in real arithmetic."""
+
+    kind: ClassVar[str] = "as stored"
+
+
+@dataclass(frozen=True, slots=True)
 class FrozenInTraining(Claim):
     """Claim: in `train()` mode these buffers do not move, and these parameters get no gradient."""
 
     parameters: tuple[str, ...]
     buffers: tuple[str, ...]
     kind: ClassVar[str] = "frozen in training"
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it names nothing."""
+        return not self.parameters and not self.buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,11 @@ class ZerosHeld(Claim):
     tensors: tuple[str, ...]
     kind: ClassVar[str] = "zeros held"
 
+    @property
+    def nothing(self) -> bool:
+        """Whether it names nothing."""
+        return not self.tensors
+
 
 @dataclass(frozen=True, slots=True)
 class Sparse(Claim):
@@ -79,6 +101,11 @@ class Sparse(Claim):
     zeros: int
     pattern: bool = False
     kind: ClassVar[str] = "sparse"
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it names nothing."""
+        return not self.tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +124,11 @@ class Rounded(Claim):
     dtype: Literal["float16", "bfloat16"]
     kind: ClassVar[str] = "rounded"
 
+    @property
+    def nothing(self) -> bool:
+        """Whether it names nothing."""
+        return not self.tensors
+
 
 @dataclass(frozen=True, slots=True)
 class Quantized(Claim):
@@ -109,6 +141,11 @@ class Quantized(Claim):
     tensors: tuple[str, ...]
     kind: ClassVar[str] = "quantized"
 
+    @property
+    def nothing(self) -> bool:
+        """Whether it names nothing."""
+        return not self.tensors
+
 
 @dataclass(frozen=True, slots=True)
 class Taken(Claim):
@@ -116,6 +153,11 @@ class Taken(Claim):
 
     tensors: tuple[str, ...]
     kind: ClassVar[str] = "taken"
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it names nothing."""
+        return not self.tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +180,11 @@ class LayerErrors(Claim):
 
     layers: tuple[LayerBound, ...]
     kind: ClassVar[str] = "layer errors"
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it names nothing."""
+        return not self.layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +218,11 @@ class MaskedTwin(Claim):
     mixes: tuple[str, ...] = ()
     means: tuple[tuple[str, int, str], ...] = ()
     kind: ClassVar[str] = "masked twin"
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it names nothing."""
+        return not any(indices for _, indices in self.removed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,16 +48,22 @@ def logits(value: Any, output: str | None) -> Tensor:
     return value
 
 
+def losses(z: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, int]:
+    """The loss of every sample (N,) in float64, and how many have their class right. Raises NetxformError X0823."""
+    z = z.double()
+    target = target_of(y, z, loss)
+    each = F.cross_entropy(z, target, reduction="none") if loss == "cross_entropy" else squared(z, target)
+    return each, 0 if y.dtype.is_floating_point else int((z.argmax(1) == y).sum())
+
+
 def mean_loss(network: Network, batches: Batches, loss: Loss, output: str | None = None) -> tuple[float, float, int]:
     """The mean loss in eval mode, the share of right classes, and the number of samples."""
     total, right, count = 0.0, 0, 0
     with torch.no_grad(), evaluating(network.module):
         for x, y in batches:
-            z = logits(network.module(x), output).double()
-            target = target_of(y, z, loss)
-            each = F.cross_entropy(z, target, reduction="none") if loss == "cross_entropy" else squared(z, target)
+            each, hits = losses(logits(network.module(x), output), y, loss)
             total += float(each.sum())
-            right += 0 if y.dtype.is_floating_point else int((z.argmax(1) == y).sum())
+            right += hits
             count += len(x)
     if not count:
         raise fail("X0823", "there is no sample to measure the loss on")

@@ -75,20 +75,11 @@ def certificates(draw: st.DrawFn, kinds: tuple[str, ...]) -> cert.Certificate:
     statement = cert.StatementRecord(0, draw(texts), "train", draw(st.sampled_from(Contract)), tuple(claims), draw(tables))
     cost = cert.Totals(*draw(st.tuples(counts, counts, counts)))
     runs = cert.ComparisonRecord("compare", "m", (0, 1), {"spec": (draw(numbers), draw(numbers))}, draw(tables), draw(tables))
-    held_out = draw(st.one_of(st.none(), st.builds(cert.HeldOutRecord, counts, counts)))
+    score = cert.ScoreRecord("test_accuracy", draw(numbers), 0, 3, 7, draw(st.one_of(st.none(), numbers)))
+    said = cert.AssertRecord(1, draw(texts), draw(texts))
+    both = cert.CostRecord(cost, cost)
     return cert.Certificate(
-        cert.FORMAT,
-        "m",
-        "p",
-        0,
-        cert.CostRecord(cost, cost),
-        (statement,),
-        draw(tables),
-        (runs,),
-        held_out,
-        {},
-        {"a": "b"},
-        {},
+        cert.FORMAT, "m", "p", 0, both, (statement,), draw(tables), (runs,), (score,), (said,), {}, {"a": "b"}, {}
     )
 
 
@@ -109,13 +100,13 @@ def test_every_kind_comes_back(kind: str) -> None:
 
 
 def test_the_names_of_a_detail_are_those_of_the_certificate() -> None:
-    detail = FAMILIES["same function"].detail(1e-7, float("inf"))
-    assert detail.plain() == {"as stored": 1e-7, "allowed as stored": float("inf")}
-    assert "as stored" in detail
-    assert "as_stored" not in detail
-    assert detail["allowed as stored"] == float("inf")
+    detail = FAMILIES["as stored"].detail(1e-7, float("inf"))
+    assert detail.plain() == {"own noise": 1e-7, "one rounding": float("inf")}
+    assert "own noise" in detail
+    assert "own_noise" not in detail
+    assert detail["one rounding"] == float("inf")
     with pytest.raises(AttributeError):
-        detail.as_stored = 0.0
+        detail.own_noise = 0.0
     assert "changed" not in FAMILIES["untouched"].detail("0", 1)
 
 
@@ -157,6 +148,7 @@ WRONG = {
     "hashes of tensors missing": lambda h: h.pop("tensors"),
     "a word that is not JSON": lambda h: first(h).update(bound=float("inf")),
     "nothing of a kind, in format 1": lambda h: (h.update(format=1), first(h).pop("kind")),
+    "superseded by a text": lambda h: first(h).update(superseded_by="4"),
     "no statements, in format 1": lambda h: (h.update(format=1), h.pop("statements")),
 }
 
@@ -191,23 +183,36 @@ def test_later_formats_and_unknown_claims_have_a_page(folder: Path) -> None:
     assert "Update" in CODES["X0827"][1]
 
 
-def test_format_1_is_read_and_verified(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("edition", [1, 2])
+def test_earlier_formats_are_read_and_every_claim_is_named(folder: Path, tmp_path: Path, edition: int) -> None:
     import shutil
 
     old = tmp_path / "old"
     shutil.copytree(folder, old)
     held = json.loads((folder / "certificate.json").read_text())
-    held["format"] = 1
-    teacher = {"bound": 0.0, "claim": "teacher `t` untouched", "detail": {"answers": "remembered", "digest": "0"}, "kind": ""}
+    held["format"] = edition
+    held["held_out"] = {"samples": 3, "right": 2}
+    del held["scores"], held["asserts"]
+    teacher = {"bound": 0.0, "claim": "teacher `t` untouched", "detail": {"answers": "remembered", "digest": "0"}}
     teacher |= {"dtype": "bits", "held": True, "in_force": False, "measured": 0.0, "samples": 0, "seed": 0, "tensors": []}
-    held["statements"][1]["claims"].append(teacher)
+    held["statements"][1]["claims"].append(teacher | {"kind": "" if edition == 1 else "teacher"})
+    later = ("digest", "nodes", "superseded_by", "made", "unmeasured")
     for claim in (c for s in held["statements"] for c in s["claims"]):
-        claim["bound"] = float(claim["bound"])  # Infinity, as it was written then
+        for name in later:
+            claim.pop(name, None)
+        if edition == 1:
+            claim["bound"] = float(claim["bound"])  # Infinity, as it was written then
+    for statement in held["statements"]:
+        statement.pop("nothing")
     text = json.dumps(held)
-    assert "Infinity" in text
+    assert ("Infinity" in text) == (edition == 1)
     (old / "certificate.json").write_text(text)
-    assert nx.verify(old).held
+    verdict = nx.verify(old)
+    assert verdict.held
+    claims = [c for s in held["statements"] for c in s["claims"]]
+    assert verdict.counts["not measurable"] == len(claims)
+    assert f"format {edition}" in next(c.why for c in verdict.claims if c.state == "not measurable")
     read = cert.load(text, detail_of)
     assert read.statements[1].claims[-1].kind == "teacher"
     assert read.statements[0].claims[1].bound == float("inf")
-    assert cert.load(read.dump(), detail_of) == read
+    nx.load(old)

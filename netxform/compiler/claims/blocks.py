@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from netxform.compiler.claims.exact import Nodes, nodes_again
+from netxform.compiler.claims.exact import Nodes, dtype_of, nodes_again
 from netxform.compiler.claims.registry import measures
 from netxform.compiler.evidence import Case, Measured, distance, tensors_in, values_at
 from netxform.graph.bypass import Skipping
@@ -29,7 +29,9 @@ def bypassed(claim: Bypassed, case: Case) -> Measured:
     names = tuple(dict.fromkeys(n.name for n in outputs(case.after.module).values()))
     found = values_at(case.after, names, case.inputs)
     worst = max((distance(a, b) for a, b in zip(found.values(), wanted, strict=True)), default=0.0)
-    dtype = str(wanted[0].dtype).removeprefix("torch.") if wanted else "float32"
-    detail = BypassedDetail(names, claim.blocks)
-    text = "as before without these blocks, bit for bit"
-    return Measured(Evidence(text, 0.0, worst, worst == 0.0, case.count, case.seed, dtype, detail), found)
+    detail = BypassedDetail(tuple(sorted(names)), claim.blocks)
+    dtype = dtype_of([found[n] for n in detail.nodes])
+    said = Evidence(
+        "as before without these blocks, bit for bit", 0.0, worst, worst == 0.0, case.count, case.seed, dtype, detail
+    )
+    return Measured(said, found, nodes=detail.nodes)

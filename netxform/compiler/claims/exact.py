@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from netxform.compiler.claims.registry import measures
+import math
+from dataclasses import replace
+
+from torch import Tensor
+
+from netxform.compiler.claims.registry import measured_elsewhere, measures
 from netxform.compiler.evidence import (
     EXACT,
     Case,
     Kept,
     Measured,
+    Tolerance,
+    Unmeasurable,
+    again_at,
     distance,
     doubled,
+    ends,
     relative,
     results,
-    rounding,
+    tolerance,
     values_at,
 )
 from netxform.graph.outputs import outputs
 from netxform.graph.surgery import perform
 from netxform.language.certificate import ClaimRecord
-from netxform.language.claims import SameFunction, SameOutputs, SameValue
+from netxform.language.claims import AsStored, SameFunction, SameOutputs, SameValue
 from netxform.language.laws import Detail, Evidence, Real
 from netxform.precision.rounding import HALF
+
+TWIN = "the float64 copy is not in the folder; the network as it is stored has a line of its own"
 
 
 class Nodes(Detail, frozen=True):
@@ -29,24 +40,78 @@ class Nodes(Detail, frozen=True):
     nodes: tuple[str, ...]
 
 
-class AsStored(Detail, frozen=True):
-    """The relative change of the outputs in the network's own precision, and what rounding allows there."""
+class FunctionDetail(Detail, frozen=True):
+    """The relative width of the noise that was added. `tolerance`: what bounds the claim where there is no float64 copy."""
 
-    as_stored: Real
-    allowed_as_stored: Real
+    noise: Real = 0.0
+    tolerance: Tolerance | None = None
 
 
 def nodes_again(detail: Nodes, record: ClaimRecord, kept: Kept) -> Evidence:
     """The values at the nodes against those that were kept."""
-    worst = max((distance(kept.now.get(n), kept.values.get(n)) for n in detail.nodes), default=0.0)
-    held = worst <= kept.slack
-    return Evidence(record.claim, kept.slack, worst, held, record.samples, record.seed, record.dtype)
+    if set(detail.nodes) != set(kept.values) or not detail.nodes:
+        raise ValueError("the values are not those that were kept")
+    pairs = [(kept.now.get(n), kept.values[n]) for n in detail.nodes]
+    if not kept.in_force and any(a is None for a, _ in pairs):
+        raise Unmeasurable("its value is not computed any more")
+    if not kept.in_force:  # whatever its precision is now
+        pairs = [(None if a is None else a.to(b.dtype), b) for a, b in pairs]
+    worst = max(distance(a, b) for a, b in pairs)
+    held, dtype = worst <= kept.slack, dtype_of([kept.values[n] for n in detail.nodes if n in kept.values])
+    return Evidence(record.claim, 0.0, 0.0 if held else worst, held, kept.count, record.seed, dtype, detail)
 
 
-def function_again(detail: AsStored, record: ClaimRecord, kept: Kept) -> Evidence:
-    """The outputs of the stored network against those before the change."""
-    gap, allowed = relative(results(kept.network, kept.inputs), kept.reference), detail.allowed_as_stored
-    return Evidence(f"{record.claim}, as stored", allowed, gap, gap <= allowed, record.samples, record.seed)
+def function_again(detail: FunctionDetail, record: ClaimRecord, kept: Kept) -> Evidence:
+    """As stored, where that is what it was measured on."""
+    if detail.noise:
+        gap = relative(again_at(kept, record.nodes), kept.reference)
+        return Evidence(record.claim, math.inf, gap, math.isfinite(gap), kept.count, record.seed, record.dtype, detail)
+    if detail.tolerance is None:
+        raise twin_is_gone(record)
+    found = stored_again(detail.tolerance, record, kept)
+    return replace(found, detail=FunctionDetail(0.0, found.detail if isinstance(found.detail, Tolerance) else None))
+
+
+def twin_is_gone(record: ClaimRecord) -> Unmeasurable:
+    """What can be said of a claim about a float64 copy: its bound, and that the number is below it."""
+    held = record.measured <= EXACT
+    said = Evidence(record.claim, EXACT, record.measured, held, record.samples, record.seed, "float64", record.detail)
+    return Unmeasurable(TWIN, said)
+
+
+def stored_again(detail: Tolerance, record: ClaimRecord, kept: Kept) -> Evidence:
+    """The outputs of the stored network against those before the change, and the tolerance derived once more."""
+    wanted, half = kept.reference, None
+    if detail.distance_from_float64 is not None:
+        wanted, own = wanted[: len(wanted) // 2], wanted[len(wanted) // 2 :]
+        half = relative(own, wanted)
+    gap = relative(again_at(kept, record.nodes), wanted) if wanted else math.inf
+    found = tolerance(kept.network, kept.inputs, record.seed, half)
+    return Evidence(record.claim, found.allowed, gap, gap <= found.allowed, kept.count, record.seed, record.dtype, found)
+
+
+def as_stored(case: Case, wanted: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> Measured:
+    """The line of its own beside a claim in real arithmetic: the network as it is stored, within its own rounding."""
+    before, half = case.before, None
+    reference = wanted
+    if any(t.dtype in HALF.values() for t in before.module.parameters()):
+        own = results(before, case.inputs)
+        half, reference = relative(own, wanted), (*wanted, *own)
+    detail = tolerance(case.after, case.inputs, case.seed, half)
+    gap = relative(after, wanted)
+    dtype = dtype_of(list(after))
+    name = "the same as stored, up to rounding"
+    held = gap <= detail.allowed
+    said = Evidence(name, detail.allowed, gap, held, case.count, case.seed, dtype, detail, AsStored.kind)
+    return Measured(said, reference=reference, nodes=ends(case.after))
+
+
+def dtype_of(values: list[Tensor]) -> str:
+    """The precision of the values, by its name."""
+    return str(values[0].dtype).removeprefix("torch.") if values else "float32"
+
+
+measured_elsewhere(AsStored, Tolerance, where="beside a claim in real arithmetic", again=stored_again)
 
 
 @measures(SameValue, Nodes, again=nodes_again)
@@ -66,28 +131,32 @@ def _same(case: Case, nodes: list[str], claim: str) -> Measured:
     wanted = values_at(case.before, nodes, case.inputs)
     found = values_at(case.after, nodes, case.inputs)
     worst = max((distance(found.get(n), t) for n, t in wanted.items()), default=0.0)
-    dtype = str(next(iter(wanted.values())).dtype).removeprefix("torch.") if wanted else "float32"
     detail = Nodes(tuple(sorted(wanted)))
-    return Measured(Evidence(claim, 0.0, worst, worst == 0.0, case.count, case.seed, dtype, detail), wanted)
+    dtype = dtype_of([wanted[n] for n in detail.nodes])
+    evidence = Evidence(claim, 0.0, worst, worst == 0.0, case.count, case.seed, dtype, detail)
+    return Measured(evidence, wanted, nodes=detail.nodes, nothing=not wanted)
 
 
-@measures(SameFunction, AsStored, again=function_again)
+@measures(SameFunction, FunctionDetail, again=function_again)
 def same_function(claim: SameFunction, case: Case) -> Measured:
     """The edit made on a float64 copy: 1e-10 is a thousand times the worst rounding seen in a right edit. And the network as
-    it is stored: ten times its own rounding noise, which is what permuting its free axes changes.
+    it is stored, on a line of its own. Where noise was added, or no copy is made, it is measured as stored.
     """
-    before, after, inputs, noise = case.before, case.after, case.inputs, claim.noise
-    copied = doubled(before)
-    wanted = results(copied or before, inputs)
-    stored = relative(results(after, inputs), wanted)
-    own = max(rounding(after, inputs, case.seed), 1e-7)
-    if any(t.dtype in HALF.values() for t in before.module.parameters()):  # half precision: its distance from float64
-        own = max(own, relative(results(before, inputs), wanted))
-    allowed = float("inf") if noise else 10 * own
-    exact = relative(results(perform(copied, case.edit), inputs), wanted) if copied is not None else stored
-    bound = float("inf") if noise else EXACT if copied is not None else allowed
-    name = "same function" + (f", up to noise of {noise:g}" if noise else "")
-    held = exact <= bound and stored <= allowed
-    dtype = "float64" if copied is not None else "float32"
-    evidence = Evidence(name, bound, exact, held, case.count, case.seed, dtype, AsStored(stored, allowed))
-    return Measured(evidence, reference=wanted)
+    copied = doubled(case.before)
+    wanted, after = results(copied or case.before, case.inputs), results(case.after, case.inputs)
+    if claim.noise:
+        gap, name = relative(after, wanted), f"same function, up to noise of {claim.noise:g}"
+        detail, dtype = FunctionDetail(claim.noise), dtype_of(list(after))
+        said = Evidence(name, math.inf, gap, math.isfinite(gap), case.count, case.seed, dtype, detail)
+        return Measured(said, reference=wanted, nodes=ends(case.after))
+    stored, name = as_stored(case, wanted, after), "same function"
+    if copied is None:
+        own = stored.evidence
+        assert isinstance(own.detail, Tolerance)
+        said = Evidence(
+            name, own.bound, own.measured, own.held, case.count, case.seed, own.dtype, FunctionDetail(0.0, own.detail)
+        )
+        return Measured(said, reference=stored.reference, nodes=stored.nodes)
+    exact = relative(results(perform(copied, case.edit), case.inputs), wanted)
+    said = Evidence(name, EXACT, exact, exact <= EXACT, case.count, case.seed, "float64", FunctionDetail())
+    return Measured(said, nodes=ends(case.after), beside=(stored,))

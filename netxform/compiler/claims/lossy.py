@@ -3,38 +3,58 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace as replace_evidence
 from typing import Literal
 
+import torch
 from msgspec.structs import replace
 from torch import Tensor
 
 from netxform.axes.reindex import axes_of
+from netxform.compiler.claims.exact import as_stored, dtype_of, stored_again, twin_is_gone
 from netxform.compiler.claims.registry import measures
-from netxform.compiler.evidence import EXACT, Case, Kept, Measured, doubled, relative, results, rounding, tensors_in
+from netxform.compiler.evidence import (
+    EXACT,
+    KEPT_BYTES,
+    Case,
+    Kept,
+    Measured,
+    Tolerance,
+    Unmeasurable,
+    again_at,
+    doubled,
+    ends,
+    relative,
+    results,
+    size_of,
+    tensors_in,
+)
 from netxform.compiler.harms import accuracy_fell, beyond_prediction, loss_rose
 from netxform.errors import fail
+from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
 from netxform.language.certificate import ClaimRecord
 from netxform.language.claims import LossChange, MaskedTwin
 from netxform.language.laws import Detail, Evidence, Harm, Real
 from netxform.pruning.gates import gates, masked
-from netxform.pruning.loss import mean_loss
+from netxform.pruning.loss import logits, losses, mean_loss
 
-# How many samples of the calibration data a bundle holds, so that the loss can be measured again.
-_KEPT, _KEPT_BYTES = 256, 8_000_000
+# samples are given in batches of this size (`language.material.Material`)
+_BATCH = 128
 
 
 class TwinDetail(Detail, frozen=True):
-    """The difference from the masked network as it is stored, what is allowed there, and what has no such form."""
+    """What has no such form. `tolerance`: what bounds the claim where there is no float64 copy."""
 
-    as_stored: Real
-    allowed_as_stored: Real
     mixes: tuple[str, ...] = ()
+    tolerance: Tolerance | None = None
 
 
 class LossDetail(Detail, frozen=True):
-    """The mean loss before and after, beside what was predicted of its change, and the loss on the samples that are kept.
+    """The mean loss before and after, beside what was predicted of its change. The samples that are in the folder: of those
+    that it is about, so many are `kept`, and the change on these; of the new ones, `new_kept`.
 
     `standard_error`: of the prediction, over samples. `chosen_on`: how many other samples the choice was made on. The change
     on new samples, that nothing was chosen on, is under the name of what they are; so is the accuracy there.
@@ -48,16 +68,15 @@ class LossDetail(Detail, frozen=True):
     accuracy_after: Real
     loss: Literal["cross_entropy", "mse"]
     output: str | None
-    loss_on_the_samples_kept: Real
+    kept: int
+    change_on_the_samples_kept: Real
     change_on_test_samples: Real | None = None
     test_samples: int | None = None
     change_on_validation_samples: Real | None = None
     validation_samples: int | None = None
     change_on_other_training_samples: Real | None = None
     other_training_samples: int | None = None
-    # what certificates of format 1 called other training samples
-    change_on_other_samples: Real | None = None
-    other_samples: int | None = None
+    new_kept: int = 0
     samples: int | None = None
     chosen_on: int | None = None
     accuracy_before_on_new_samples: Real | None = None
@@ -115,24 +134,65 @@ class LossDetail(Detail, frozen=True):
 
 
 def twin_again(detail: TwinDetail, record: ClaimRecord, kept: Kept) -> Evidence:
-    """The stored network against the masked outputs: the same difference as before where an operation mixes."""
-    gap = relative(results(kept.network, kept.inputs), kept.reference)
-    name = f"{record.claim}, as stored"
+    """The stored network against the masked outputs, where it is as stored that it was measured."""
     if detail.mixes:
-        now = abs(gap - detail.as_stored)
-        return Evidence(name, 1e-6, now, now <= 1e-6, record.samples, record.seed)
-    allowed = detail.allowed_as_stored
-    return Evidence(name, allowed, gap, gap <= allowed, record.samples, record.seed)
+        gap = relative(again_at(kept, record.nodes), kept.reference)
+        return Evidence(record.claim, math.inf, gap, math.isfinite(gap), kept.count, record.seed, record.dtype, detail)
+    if detail.tolerance is None:
+        raise twin_is_gone(record)
+    found = stored_again(detail.tolerance, record, kept)
+    own = found.detail if isinstance(found.detail, Tolerance) else None
+    return replace_evidence(found, detail=TwinDetail(detail.mixes, own))
 
 
 def loss_again(detail: LossDetail, record: ClaimRecord, kept: Kept) -> Evidence:
-    """The loss on the samples that travel with the bundle."""
-    wanted, gap, count = detail.loss_on_the_samples_kept, math.inf, 0
-    if len(kept.reference) == 2:
-        now, _, count = mean_loss(kept.network, [(kept.reference[0], kept.reference[1])], detail.loss, detail.output)
-        gap = abs(now - wanted)
-    allowed = 1e-5 * max(abs(wanted), 1.0)  # another machine rounds differently
-    return Evidence("loss on the samples kept", allowed, gap, gap <= allowed, count)
+    """The losses on the samples that travel with the bundle: of the network before from its outputs there, which are kept.
+
+    Raises Unmeasurable where not all samples are there.
+    """
+    given = list(kept.reference)
+    if len(given) < 3 or any(t.shape[0] != detail.kept for t in given[:3]):
+        return Evidence(record.claim, math.inf, math.inf, False, record.samples, 0, "float32", detail)
+    x, y, z = given[:3]
+    old, new = _of_logits(z, y, detail.loss), mean_loss(kept.network, _batches(x, y), detail.loss, detail.output)
+    stated = kept.claim or {"predicted": detail.predicted, "error": detail.standard_error}
+    found = replace(
+        detail, predicted=stated["predicted"], standard_error=stated["error"], change_on_the_samples_kept=new[0] - old[0]
+    )
+    whole = detail.kept == record.samples
+    measured = record.measured
+    if whole:
+        measured = new[0] - old[0]
+        found = replace(found, loss_before=old[0], loss_after=new[0], accuracy_before=old[1], accuracy_after=new[1])
+    what = next((n for n in NEW if getattr(detail, NEW[n]) is not None), None)
+    if what is not None and len(given) == 6 and detail.new_kept == getattr(detail, NEW[what]):
+        x, y, z = given[3:]
+        old, new = _of_logits(z, y, detail.loss), mean_loss(kept.network, _batches(x, y), detail.loss, detail.output)
+        found = replace(found, **{f"change_on_{NEW[what]}": new[0] - old[0], NEW[what]: len(x)})
+    held = math.isfinite(new[0])
+    said = Evidence(record.claim, math.inf, measured, held, record.samples, 0, "float32", found)
+    if not whole:
+        raise Unmeasurable(
+            f"{detail.kept:,} of {record.samples:,} samples are in the folder: the change is measured on these", said
+        )
+    return said
+
+
+NEW = {"test samples": "test_samples", "validation samples": "validation_samples"}
+NEW["other training samples"] = "other_training_samples"
+
+
+def _batches(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(x.split(_BATCH), y.split(_BATCH), strict=True))
+
+
+def _of_logits(z: Tensor, y: Tensor, loss: Literal["cross_entropy", "mse"]) -> tuple[float, float]:
+    """The mean loss and the share of right classes, of outputs."""
+    total, right = 0.0, 0
+    for some, targets in _batches(z, y):
+        each, hits = losses(some, targets, loss)
+        total, right = total + float(each.sum()), right + hits
+    return total / len(z), right / len(z)
 
 
 @measures(MaskedTwin, TwinDetail, again=twin_again)
@@ -148,18 +208,22 @@ def masked_twin(claim: MaskedTwin, case: Case) -> Measured:
     given = tuple(t.to(i.dtype) for t, i in zip(inputs, base.inputs, strict=True))
     found = masked(base, gates(base), {twins[n]: list(i) for n, i in positions.items()}, given, fill)
     wanted = tuple(t for t in tensors_in(found) if t.is_floating_point())
-    exact = relative(results(perform(copied, edit) if copied is not None else after, inputs), wanted)
-    stored = relative(results(after, inputs), wanted)
-    allowed = float("inf") if claim.mixes else 10 * max(rounding(after, inputs, case.seed), 1e-7)
-    bound = float("inf") if claim.mixes else EXACT if copied is not None else allowed
+    now, nodes = results(after, inputs), ends(after)
     what = "read as zero" if fill is None else "read as their mean"
-    name = f"same function as with the removed indices {what}"
     if claim.mixes:
-        name = f"difference from the removed indices {what}"
-    held = exact <= bound and stored <= allowed
-    dtype = "float64" if copied is not None else "float32"
-    evidence = Evidence(name, bound, exact, held, case.count, case.seed, dtype, TwinDetail(stored, allowed, tuple(claim.mixes)))
-    return Measured(evidence, reference=wanted)
+        gap, name, detail = relative(now, wanted), f"difference from the removed indices {what}", TwinDetail(tuple(claim.mixes))
+        said = Evidence(name, math.inf, gap, math.isfinite(gap), case.count, case.seed, dtype_of(list(now)), detail)
+        return Measured(said, reference=wanted, nodes=nodes)
+    name = f"same function as with the removed indices {what}"
+    stored = as_stored(case, wanted, now)
+    if copied is None:
+        own = stored.evidence
+        assert isinstance(own.detail, Tolerance)
+        said = replace_evidence(own, claim=name, detail=TwinDetail((), own.detail), kind="")
+        return Measured(said, reference=stored.reference, nodes=nodes)
+    exact = relative(results(perform(copied, edit), inputs), wanted)
+    said = Evidence(name, EXACT, exact, exact <= EXACT, case.count, case.seed, "float64", TwinDetail())
+    return Measured(said, nodes=nodes, beside=(stored,))
 
 
 @measures(LossChange, LossDetail, again=loss_again)
@@ -181,7 +245,8 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
         return mean_loss(network, give, claim.loss, claim.output)
 
     old, new = seen(before, False), seen(after, False)
-    x, y = _kept(next(iter(material.batches(claim.data, _KEPT, skip=claim.skip))))
+    kept = _kept(before, material.batches(claim.data, claim.samples, skip=claim.skip), claim)
+    change = mean_loss(after, _batches(*kept[:2]), claim.loss, claim.output)[0] - _of_logits(kept[2], kept[1], claim.loss)[0]
     detail = LossDetail(
         predicted=claim.predicted,
         standard_error=claim.error,
@@ -191,15 +256,17 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
         accuracy_after=new[1],
         loss=claim.loss,
         output=claim.output,
-        loss_on_the_samples_kept=mean_loss(after, [(x, y)], claim.loss, claim.output)[0],
+        kept=len(kept[0]),
+        change_on_the_samples_kept=change,
         samples=old[2],
         chosen_on=claim.skip or None,
-        classes=not y.dtype.is_floating_point,
+        classes=not kept[1].dtype.is_floating_point,
     )
     if next(iter(material.fresh(claim.data, 1, skip=claim.skip + claim.samples)), None) is not None:
         others, after_others = seen(before, True), seen(after, True)
         fields = {"accuracy_before_on_new_samples": others[1], "accuracy_after_on_new_samples": after_others[1]}
-        detail = replace(detail, **fields)
+        fresh = _kept(before, material.fresh(claim.data, claim.samples, skip=claim.skip + claim.samples), claim)
+        kept, detail = (*kept, *fresh), replace(detail, new_kept=len(fresh[0]), **fields)
         change, count = after_others[0] - others[0], others[2]
         match material.held_out(claim.data):
             case "test samples":
@@ -210,11 +277,22 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
                 detail = replace(detail, change_on_other_training_samples=change, other_training_samples=count)
     name = f"change of the mean loss on {old[2]} samples of `{claim.data}`"
     evidence = Evidence(name, math.inf, new[0] - old[0], bool(new[0] == new[0]), old[2], 0, "float32", detail)
-    return Measured(evidence, reference=(x, y))
+    return Measured(evidence, reference=kept, nodes=ends(after))
 
 
-def _kept(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """As many samples of the batch as there is room for."""
-    x, y = batch
-    room = max(1, _KEPT_BYTES // max(1, x[0].numel() * x.element_size()))
-    return x[:room], y[:room]
+def _kept(network: Network, batches: Iterable[tuple[Tensor, Tensor]], claim: LossChange) -> tuple[Tensor, Tensor, Tensor]:
+    """As many samples as there is room for, their targets, and what the network gives for them."""
+    xs, ys, zs, room = list[Tensor](), list[Tensor](), list[Tensor](), KEPT_BYTES
+    for x, y in batches:
+        count = min(len(x), room // max(1, x[0].numel() * x.element_size()))
+        if not count and xs:
+            break
+        count = max(count, 1)
+        with torch.no_grad(), evaluating(network.module):
+            zs.append(logits(network.module(x), claim.output)[:count])
+        xs.append(x[:count])
+        ys.append(y[:count])
+        room -= size_of([xs[-1]])
+        if count < len(x):
+            break
+    return torch.cat(xs), torch.cat(ys), torch.cat(zs)

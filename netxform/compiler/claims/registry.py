@@ -31,7 +31,9 @@ D = TypeVar("D", bound=Detail)
 class Family:
     """A kind of claim. `measure` and `again` are functions, or the reason why there is none.
 
-    `stands`: what is quick to see of whether the claim still speaks of a network; without it, measuring again says so.
+    `stands`: whether the claim still speaks of a network, where that is not for the hash of tensors to say. `by_digest`: what
+    is looked at again are hashes, for the old values are not kept. `repeats`: by how much of itself a number may come out
+    otherwise when it is measured once more on the same machine.
     """
 
     claim: type[Claim]
@@ -39,6 +41,8 @@ class Family:
     measure: Callable[[Any, Case], Measured] | str
     again: Callable[[Any, ClaimRecord, Kept], Evidence] | str
     stands: Callable[[Any, Network], bool] | None = None
+    by_digest: bool = False
+    repeats: float = 0.0
 
 
 FAMILIES: dict[str, Family] = {}
@@ -50,23 +54,35 @@ def measures(
     *,
     again: Callable[[D, ClaimRecord, Kept], Evidence] | str,
     stands: Callable[[D, Network], bool] | None = None,
+    by_digest: bool = False,
+    repeats: float = 0.0,
 ) -> Callable[[Callable[[C, Case], Measured]], Callable[[C, Case], Measured]]:
     """Register the function as what measures this kind of claim. Its evidence has a `detail` of that very class.
 
-    `again` measures it once more from what was kept, or is a text that says why nothing can. Raises TypeError for a kind that
-    is registered already, and for a detail that is none.
+    `again` measures it once more from what was kept: it gives the evidence anew, every number of it, and those of its detail
+    that can be; it raises Unmeasurable, or is a text, to say why nothing can. Raises TypeError for a kind that is registered
+    already, and for a detail that is none.
     """
 
     def register(function: Callable[[C, Case], Measured]) -> Callable[[C, Case], Measured]:
-        _add(Family(claim, detail, function, again, stands))
+        _add(Family(claim, detail, function, again, stands, by_digest, repeats))
         return function
 
     return register
 
 
-def measured_elsewhere(claim: type[Claim], detail: type[Detail], *, where: str, again: str) -> None:
-    """Register a kind whose evidence comes from who does the work: `where` says from whom, `again` why it stays with that."""
-    _add(Family(claim, detail, where, again))
+def measured_elsewhere(
+    claim: type[Claim],
+    detail: type[Detail],
+    *,
+    where: str,
+    again: Callable[[Any, ClaimRecord, Kept], Evidence] | str,
+    stands: Callable[[Any, Network], bool] | None = None,
+) -> None:
+    """Register a kind whose evidence comes from who does the work: `where` says from whom; `again` and `stands` are as for
+    `measures`.
+    """
+    _add(Family(claim, detail, where, again, stands))
 
 
 def _add(made: Family) -> None:

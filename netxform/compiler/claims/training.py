@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from netxform.compiler.claims.registry import measured_elsewhere, measures
-from netxform.compiler.evidence import Case, Kept, Measured, digest, same_bits, tensors, tensors_in
+from netxform.compiler.evidence import Case, Kept, Measured, Unmeasurable, digest, same_bits, tensors, tensors_in
 from netxform.graph.network import SAMPLES, Network
 from netxform.language.certificate import ClaimRecord
 from netxform.language.claims import FrozenInTraining, TeacherKept, Untouched, ZerosHeld
@@ -52,12 +54,24 @@ class TeacherDetail(Detail, frozen=True):
 def bits_again(detail: Hashed, record: ClaimRecord, kept: Kept) -> Evidence:
     """The named tensors have the bits that they had."""
     same = digest(kept.network.module, record.tensors) == detail.digest
-    return Evidence(record.claim, 0.0, 0.0 if same else 1.0, same, 0, 0, "bits")
+    if not same and not kept.in_force:
+        raise Unmeasurable("only the hash of its tensors is kept, and that is another one now")
+    return Evidence(record.claim, 0.0, 0.0 if same else math.inf, same, 0, 0, "bits", detail)
+
+
+def zeros_again(detail: ZerosDetail, record: ClaimRecord, kept: Kept) -> Evidence:
+    """The hash; and that there are as many zeros."""
+    found = bits_again(detail, record, kept)
+    named = tensors(kept.network.module)
+    count = sum(int((named[n] == 0).sum()) for n in record.tensors if n in named)
+    return replace(found, held=found.held and count >= detail.zeros)
 
 
 def frozen_again(detail: Frozen, record: ClaimRecord, kept: Kept) -> Evidence:
-    """One more step in train mode."""
-    return _frozen(detail, kept.network, kept.inputs, record.seed)
+    """One more step in train mode, of all that the plan says is frozen."""
+    named = kept.claim or {"parameters": detail.parameters, "buffers": detail.buffers}
+    found = Frozen(tuple(named["parameters"]), tuple(named["buffers"]))
+    return _frozen(found, kept.network, kept.inputs, record.seed)
 
 
 def frozen_stands(detail: Frozen, network: Network) -> bool:
@@ -91,7 +105,7 @@ def _frozen(detail: Frozen, network: Network, inputs: tuple[Tensor, ...], seed: 
     return Evidence("frozen in train() mode", 0.0, float(moved), moved == 0, SAMPLES, seed, "float32", detail)
 
 
-@measures(Untouched, UntouchedDetail, again=bits_again)
+@measures(Untouched, UntouchedDetail, again=bits_again, by_digest=True)
 def untouched(claim: Untouched, case: Case) -> Measured:
     """Every tensor that is not named as trained, before and after."""
     old, new = tensors(case.before.module), tensors(case.after.module)
@@ -99,10 +113,10 @@ def untouched(claim: Untouched, case: Case) -> Measured:
     changed = tuple(n for n in names if n not in new or not same_bits(old[n], new[n]))
     detail = UntouchedDetail(digest(case.before.module, names), len(names), changed[:5])
     evidence = Evidence("untouched tensors, bit for bit", 0.0, float(len(changed)), not changed, 0, 0, "bits", detail)
-    return Measured(evidence, tensors=names)
+    return Measured(evidence, tensors=names, nothing=not names)
 
 
-@measures(ZerosHeld, ZerosDetail, again=bits_again)
+@measures(ZerosHeld, ZerosDetail, again=zeros_again, by_digest=True)
 def zeros_held(claim: ZerosHeld, case: Case) -> Measured:
     """The zeros that were there against what is there now."""
     old, new = tensors(case.before.module), tensors(case.after.module)
@@ -112,6 +126,15 @@ def zeros_held(claim: ZerosHeld, case: Case) -> Measured:
     return Measured(Evidence("zeros held", 0.0, float(lost), lost == 0, 0, 0, "bits", detail), tensors=claim.tensors)
 
 
+def teacher_stands(detail: TeacherDetail, network: Network) -> bool:
+    """It speaks of a teacher, which nothing that is done to the network changes."""
+    return True
+
+
 measured_elsewhere(
-    TeacherKept, TeacherDetail, where="who trains compares the teachers", again="the teachers are not in the bundle"
+    TeacherKept,
+    TeacherDetail,
+    where="who trains compares the teachers",
+    again="the teachers are not in the bundle",
+    stands=teacher_stands,
 )
