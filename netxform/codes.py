@@ -215,7 +215,23 @@ CODES: dict[str, tuple[str, str]] = {
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),
     "X0903": ("pickled objects", "Unpickling can run code; it needs `--trust-pickle`. Prefer safetensors."),
-    "X0904": ("not allowed in a bundle", "A bundle may name layers and functions of torch, and nothing else."),
+    "X0904": (
+        "not allowed in a file",
+        "A bundle may name layers and functions of torch from a short list, by names that are identifiers, and nothing else; a\n"
+        "stored classifier holds scikit-learn's own estimators; a source of models takes the arguments that it lists.",
+    ),
+    "X0905": ("no plain file", "Pipes, devices and sockets are never read: they may not end."),
+    "X0906": (
+        "too large",
+        "Every file has a limit before it is read, every tensor and number of a stored graph before it is made. The default is\n"
+        "the memory of the machine; `--max-memory 16GB` or `max_memory=` says another.",
+    ),
+    "X0907": (
+        "a signature that does not hold",
+        "A signature speaks of every byte of the folder, and of one key. Take the bundle from its author again, and the public\n"
+        "key by another way than the bundle. `netxform sign BUNDLE --key PRIVATE.pem` signs one.",
+    ),
+    "X0908": ("not signed", "A key was given, and the bundle has no signature: somebody may have taken it away."),
 }
 
 
