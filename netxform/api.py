@@ -6,7 +6,6 @@ Everything that a spec can cause is a `NetxformError`.
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from netxform.pipeline.executor import Executor, keep_folder
 from netxform.pipeline.subject import Inputs, Prepared, prepare, with_sources
 from netxform.training.fit import History, Progress, Quiet
 from netxform.training.process import join, wait
+from netxform.training.resume import release
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ def apply_spec(
     checked = check_spec(spec, inputs)
     refuse_existing(out, overwrite)
     prepared = prepare(checked, inputs)
-    return apply_prepared(prepared, out=out, overwrite=overwrite, resume=resume, progress=progress, expected=expected, sign=sign)
+    return apply_prepared(
+        prepared, out=out, overwrite=overwrite, resume=resume, progress=progress, expected=expected, sign=sign
+    )
 
 
 def _can_sign(sign: Path | None, out: Path | None) -> None:
@@ -153,7 +155,7 @@ def apply_prepared(
     histories = tuple(executor.histories)
     result = Result(model, record.plain(), record, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways))
     if keep is not None and processes.first:
-        shutil.rmtree(keep, ignore_errors=True)
+        release(keep)
     wait(processes)
     return result
 

@@ -194,6 +194,11 @@ CODES: dict[str, tuple[str, str]] = {
         "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order\n"
         "of sums.",
     ),
+    "X0842": (
+        "the state of an interrupted run that is not ours",
+        "`--resume` reads a hidden folder beside the output, and only one that netxform made for this user, on this machine, and\n"
+        "for this plan (asserts may change). Another one is neither read nor removed.",
+    ),
     "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
     "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),
     "X0825": ("trajectories that cannot be compared", "One picture shows points of one space: same probe set, same outputs."),

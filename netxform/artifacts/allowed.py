@@ -107,7 +107,9 @@ OTHERS: dict[str, tuple[Callable[..., Any], int]] = {
 }
 # attributes by the type that has them: of tensors, and of their sizes and dtypes
 ATTRIBUTES = {
-    "tensor": frozenset({"T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim", "is_cuda", "itemsize", "nbytes"}),
+    "tensor": frozenset(
+        {"T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim", "is_cuda", "itemsize", "nbytes"}
+    ),
     "sorted": frozenset({"values", "indices"}),  # what `max`, `sort`, `topk` give
     "dtype": frozenset({"is_floating_point", "is_complex"}),
     "device": frozenset({"type", "index"}),

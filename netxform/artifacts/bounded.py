@@ -25,7 +25,17 @@ _SIZE = 64  # bits of a size, and of a number read from a tensor
 _MOST = 1024  # bits of a whole number, and length of a list of sizes, that a graph may compute
 _COUNTS = frozenset("size dim ndimension numel nelement element_size item stride get_device dense_dim sparse_dim".split())
 _JOINS = (operator.add, operator.iadd)
-_SUMS = (*_JOINS, operator.sub, operator.isub, operator.and_, operator.or_, operator.xor, operator.iand, operator.ior, operator.ixor)
+_SUMS = (
+    *_JOINS,
+    operator.sub,
+    operator.isub,
+    operator.and_,
+    operator.or_,
+    operator.xor,
+    operator.iand,
+    operator.ior,
+    operator.ixor,
+)
 _PRODUCTS = (operator.mul, operator.imul)
 _POWERS = (operator.pow, operator.ipow)
 _SHIFTS = (operator.lshift, operator.ilshift)
@@ -55,7 +65,11 @@ def check_numbers(graph: fx.Graph) -> None:
 def _kind(node: fx.Node, kinds: dict[fx.Node, _Number | _Sizes | None]) -> _Number | _Sizes | None:
     """What a node gives that is no tensor; None for tensors and what holds them."""
     if node.op == "call_method":
-        return (_Sizes(64) if node.target in ("size", "stride") and len(node.args) < 2 else _Number(_SIZE)) if node.target in _COUNTS else None
+        return (
+            (_Sizes(64) if node.target in ("size", "stride") and len(node.args) < 2 else _Number(_SIZE))
+            if node.target in _COUNTS
+            else None
+        )
     if node.op != "call_function":
         return None
     target, name = node.target, getattr(node.target, "__name__", "")
@@ -146,7 +160,6 @@ class _Weighed(MetaRun):
             )
         return value
 
-
     def _few_pieces(self, n: fx.Node) -> None:
         """Raises NetxformError X0906 before a tensor is cut into more pieces than any network has use for."""
         name = str(getattr(n.target, "__name__", n.target)).partition(".")[0]
@@ -154,7 +167,9 @@ class _Weighed(MetaRun):
             return
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         longest = max((max(t.shape, default=1) for t in args if isinstance(t, Tensor)), default=1)
-        each = next((v for v in (*args[1:2], *(kwargs.get(k) for k in _EACH)) if isinstance(v, int) and not isinstance(v, bool)), 1)
+        each = next(
+            (v for v in (*args[1:2], *(kwargs.get(k) for k in _EACH)) if isinstance(v, int) and not isinstance(v, bool)), 1
+        )
         pieces = longest if name == "unbind" else each if name not in ("split", "unsafe_split") else longest // max(1, each)
         if pieces > _PIECES:
             raise fail("X0906", f"`{n.name}` of the stored graph cuts a tensor into {pieces} pieces, {_PIECES} are allowed")

@@ -21,6 +21,7 @@ from netxform.graph.outputs import output_node
 from netxform.graph.tensors import DTYPES, NAMES
 from netxform.graph.tensors import held as held_by
 
+
 def to_json(network: Network) -> dict[str, Any]:
     """The network without its tensors. Raises NetxformError X0820 for what cannot be stored."""
     module = network.module

@@ -131,4 +131,6 @@ def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0] or type(error).__name__
 
 
-_MAKE = "make a pair: `openssl ecparam -name prime256v1 -genkey -noout -out KEY.pem`, `openssl ec -in KEY.pem -pubout -out KEY.pub`"
+_MAKE = (
+    "make a pair: `openssl ecparam -name prime256v1 -genkey -noout -out KEY.pem`, `openssl ec -in KEY.pem -pubout -out KEY.pub`"
+)

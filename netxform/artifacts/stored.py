@@ -152,7 +152,14 @@ _NAMES = "names in a stored graph are identifiers: they become code of the model
 
 
 def _identifier(text: Any, what: str) -> str:
-    if not isinstance(text, str) or not text.isidentifier() or iskeyword(text) or text.startswith("__") or text in _TAKEN or len(text) > _TEXT:
+    if (
+        not isinstance(text, str)
+        or not text.isidentifier()
+        or iskeyword(text)
+        or text.startswith("__")
+        or text in _TAKEN
+        or len(text) > _TEXT
+    ):
         raise fail("X0904", f"`{str(text)[:80]}` cannot be the name of {what}", notes=(_NAMES,))
     return text
 
