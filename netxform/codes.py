@@ -196,8 +196,8 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "X0842": (
         "the state of an interrupted run that is not ours",
-        "`--resume` reads a hidden folder beside the output, and only one that netxform made for this user, on this machine, and\n"
-        "for this plan (asserts may change). Another one is neither read nor removed.",
+        "`--resume` reads a hidden folder beside the output: one that netxform made for this user, on this machine, for this\n"
+        "plan (asserts may change). Another one is neither read nor removed.",
     ),
     "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
     "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),
@@ -222,19 +222,19 @@ CODES: dict[str, tuple[str, str]] = {
     "X0903": ("pickled objects", "Unpickling can run code; it needs `--trust-pickle`. Prefer safetensors."),
     "X0904": (
         "not allowed in a file",
-        "A bundle may name layers and functions of torch from a short list, by names that are identifiers, and nothing else; a\n"
-        "stored classifier holds scikit-learn's own estimators; a source of models takes the arguments that it lists.",
+        "A bundle may name layers and functions of torch from a short list, by names that are identifiers, and nothing else;\n"
+        "a stored classifier holds scikit-learn's own estimators and numbers.",
     ),
     "X0905": ("no plain file", "Pipes, devices and sockets are never read: they may not end."),
     "X0906": (
         "too large",
-        "Every file has a limit before it is read, every tensor and number of a stored graph before it is made. The default is\n"
-        "the memory of the machine; `--max-memory 16GB` or `max_memory=` says another.",
+        "Every file has a limit before it is read, every tensor and number of a stored graph before it is made. The default\n"
+        "is the memory of the machine; `--max-memory 16GB` or `max_memory=` says another.",
     ),
     "X0907": (
         "a signature that does not hold",
-        "A signature speaks of every byte of the folder, and of one key. Take the bundle from its author again, and the public\n"
-        "key by another way than the bundle. `netxform sign BUNDLE --key PRIVATE.pem` signs one.",
+        "A signature speaks of every byte of the folder, and of one key. Take the bundle from its author again, and the\n"
+        "public key by another way than the bundle. `netxform sign BUNDLE --key PRIVATE.pem` signs one.",
     ),
     "X0908": ("not signed", "A key was given, and the bundle has no signature: somebody may have taken it away."),
 }

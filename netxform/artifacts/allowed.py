@@ -64,12 +64,14 @@ binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cros
 hinge_embedding_loss huber_loss kl_div l1_loss margin_ranking_loss mse_loss nll_loss poisson_nll_loss smooth_l1_loss
 soft_margin_loss triplet_margin_loss
 """.split()
-ASKED = "is_complex is_floating_point is_nonzero is_signed is_same_size numel sym_float sym_max sym_min sym_not sym_sqrt sym_sum sym_ite"
+ASKED = """
+is_complex is_floating_point is_nonzero is_signed is_same_size numel sym_float sym_max sym_min sym_not sym_sqrt sym_sum sym_ite
+""".split()
 MADE = """
 zeros ones full arange empty tensor linspace logspace eye full_like zeros_like ones_like empty_like rand randn randint randperm
 normal bernoulli rand_like randn_like randint_like multinomial scalar_tensor
 """.split()
-FUNCTIONS_OF_TORCH = frozenset([*POINTWISE, *REDUCTIONS, *SHAPE, *PRODUCTS, *NEURAL, *LOSSES, *ASKED.split(), *MADE])
+FUNCTIONS_OF_TORCH = frozenset([*POINTWISE, *REDUCTIONS, *SHAPE, *PRODUCTS, *NEURAL, *LOSSES, *ASKED, *MADE])
 
 # of torch.Tensor beyond the functions above; `NAME_` writes in place
 METHODS = frozenset(
@@ -107,9 +109,7 @@ OTHERS: dict[str, tuple[Callable[..., Any], int]] = {
 }
 # attributes by the type that has them: of tensors, and of their sizes and dtypes
 ATTRIBUTES = {
-    "tensor": frozenset(
-        {"T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim", "is_cuda", "itemsize", "nbytes"}
-    ),
+    "tensor": frozenset("T mT H mH real imag shape dtype device ndim is_cuda itemsize nbytes".split()),
     "sorted": frozenset({"values", "indices"}),  # what `max`, `sort`, `topk` give
     "dtype": frozenset({"is_floating_point", "is_complex"}),
     "device": frozenset({"type", "index"}),
@@ -132,8 +132,8 @@ _MORE = "padding pixelshuffle pooling rnn sparse transformer upsampling loss"
 LAYERS = frozenset(f"torch.nn.modules.{n}" for n in f"{_LAYERS} {_MORE}".split())
 _SPACES = ("torch", "torch.functional", "torch.nn.functional", "torch._C._nn")
 _WHOLE_SPACES = {
-    "torch.linalg": "cholesky cond cross det diagonal eigh eigvalsh inv lstsq lu matmul matrix_norm matrix_power multi_dot norm "
-    "pinv qr slogdet solve solve_triangular svd svdvals vander vecdot vector_norm",
+    "torch.linalg": "cholesky cond cross det diagonal eigh eigvalsh inv lstsq lu matmul matrix_norm matrix_power multi_dot "
+    "norm pinv qr slogdet solve solve_triangular svd svdvals vander vecdot vector_norm",
     "torch.fft": "fft fft2 fftn fftshift hfft ifft ifft2 ifftn ifftshift ihfft irfft irfft2 irfftn rfft rfft2 rfftn",
     "torch.special": "digamma entr erf erfc erfcx erfinv exp2 expit expm1 gammaln i0 i0e i1 i1e log1p log_softmax logit "
     "logsumexp ndtr ndtri psi sinc softmax xlog1py xlogy",

@@ -187,7 +187,7 @@ def _bytes(tensor: Tensor) -> int:
 def check_bytes(network: Network, inputs: Iterable[Tensor] | None = None, most: int | None = None) -> None:
     """Run the graph on meta tensors of the inputs' shapes (None: of the traced ones): no value may take over `most` bytes.
 
-    `most`: None for the memory of the machine. Raises NetxformError X0906; what does not run on meta is left to whoever runs it.
+    `most`: None for the memory of the machine. Raises NetxformError X0906, and whatever a graph raises that does not run.
     """
     given = example(network) if inputs is None else tuple(torch.empty_like(t, device="meta") for t in inputs)
     bare = weightless_parts(network)

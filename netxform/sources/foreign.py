@@ -33,7 +33,7 @@ _ONE_FILE = "save it as one file: `onnx.save_model(model, path, save_as_external
 
 
 def _points_outside(model: bytes) -> bool:
-    """Whether tensors of an ONNX model lie in other files. From bytes, onnxruntime would look for them in the current folder."""
+    """Whether tensors of an ONNX model lie in other files, which onnxruntime would look for in the current folder."""
     return b"\x0a\x08location" in model  # the key of an entry of `external_data`, as protobuf writes it
 
 

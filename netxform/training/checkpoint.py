@@ -29,7 +29,7 @@ def write(place: Path, epoch: int, tensors: Mapping[str, Tensor], facts: Mapping
     if processes.first:
         file = place.with_name(f"{place.name}.{epoch}.safetensors")
         save_file(held, file)
-        said = json.dumps({"file": file.name, "sha256": _hash_of(file), "facts": facts}, sort_keys=True)
+        said = json.dumps({"file": file.name, "sha256": _hash_of(file), "facts": facts})
         part = place.with_name(f"{place.name}.part")
         part.write_text(json.dumps({"state": said, "sha256": hashlib.sha256(said.encode()).hexdigest()}))
         os.replace(part, place)
