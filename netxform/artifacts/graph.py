@@ -14,7 +14,7 @@ from netxform.artifacts.bounded import check_bytes, check_numbers
 from netxform.artifacts.construct import construct, make
 from netxform.artifacts.stored import FORMAT
 from netxform.capture.symbolic import is_leaf
-from netxform.errors import fail
+from netxform.errors import NetxformError, fail
 from netxform.graph.network import Input, Network, refresh
 from netxform.graph.outputs import output_node
 from netxform.graph.tensors import DTYPES, NAMES
@@ -56,7 +56,7 @@ def to_json(network: Network) -> dict[str, Any]:
                 {"path": _under(path, name), "kind": "buffer", "persistent": name not in loose, **_tensor(tensor, name)}
             )
     out = output_node(module)
-    return {
+    held: dict[str, Any] = {
         "format": FORMAT,
         "name": type(module).__name__,
         "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": _named(i.dtype, i.name)} for i in network.inputs],
@@ -68,6 +68,22 @@ def to_json(network: Network) -> dict[str, Any]:
         "output": {k: out.meta.get(k) for k in ("loose", "sole")},
         "capture": {"front_end": network.front_end, "notes": list(network.notes)},
     }
+    _readable(held, {n.name: n for n in module.graph.nodes})
+    return held
+
+
+def _readable(held: dict[str, Any], nodes: dict[str, fx.Node]) -> None:
+    """Raises NetxformError X0820 where what is written would be refused when it is read."""
+    try:
+        stored.check(held)
+        for entry in held["nodes"]:
+            args, kwargs = _decode(entry["args"], nodes), _decode(entry["kwargs"], nodes)
+            if entry["op"] == "call_function":
+                _may_call(entry["target"], args, kwargs)
+    except (NetxformError, ValueError, KeyError, TypeError) as error:
+        said = error.diagnostics[0].message if isinstance(error, NetxformError) else str(error)
+        why = ("a bundle reads what is on its short lists",)
+        raise fail("X0820", f"the network cannot be stored: {said}", notes=why) from error
 
 
 def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor], most: int | None = None) -> Network:

@@ -110,8 +110,10 @@ def check(held: Any) -> None:
             path(node.target)
         for text in (node.scope, *node.exits, *node.entries):
             _plain(text, "a place")
-    for text in (graph.output.loose or "", graph.capture.front_end, *graph.capture.notes):
+    for text in (graph.output.loose or "", graph.capture.front_end):
         _plain(text, "a note")
+    for text in graph.capture.notes:
+        literal(text)
 
 
 def path(text: str) -> None:
@@ -140,8 +142,8 @@ def depth(level: int) -> int:
 
 def literal(value: Any) -> Any:
     """A text, number or truth value among the arguments of a node. Raises NetxformError X0821 for one out of all measure."""
-    if isinstance(value, str):
-        return _plain(value, "a text")
+    if isinstance(value, str) and (len(value) > _TEXT or not value.replace("\n", "").replace("\t", "").isprintable()):
+        raise fail("X0904", f"a text of the stored graph is {len(value)} letters long, or holds control signs")
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise fail("X0821", "the stored graph is damaged: a number of more than 64 bits")
     return value

@@ -75,7 +75,7 @@ def renamed(held: dict[str, Any], old: str, new: str) -> dict[str, Any]:
 NAMES = {
     "target of an input": lambda h, c: h["nodes"][0].update(target=f"x={c}"),
     "target with a star": lambda h, c: h["nodes"][0].update(target=f"*a, x={c}"),
-    "name of a node": lambda h, c: h.update(renamed(h, "fc", f"fc = {c}; y")),
+    "name of a node": lambda h, c: h.update(renamed(h, "softmax", f"softmax = {c}; y")),
     "name of an input": lambda h, c: h["inputs"][0].update(name=f"x, y={c}"),
     "keyword": lambda h, c: put(node("a", "torch.softmax", X, **{f"dim=1, x={c}, y": 1}))(h),
     "module": lambda h, c: h["modules"][0].update(path=f'fc"); {c}; ("'),
