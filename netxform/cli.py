@@ -1,4 +1,4 @@
-"""The command line: check, plan, apply, verify, sign, export, compare, ls, fmt, explain."""
+"""The command line: check, plan, apply, verify, sign, attest, export, compare, ls, fmt, explain."""
 
 # Long: one function a command.
 from __future__ import annotations
@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     sign = _command(commands, "sign", _sign, "sign a bundle, as OpenSSF Model Signing does")
     sign.add_argument("folder", type=Path, metavar="BUNDLE")
     sign.add_argument("--key", type=Path, metavar="PRIVATE", required=True, help="the private key (PEM, elliptic curve)")
+    attest = _command(commands, "attest", _attest, "write the claims or the verdict of a bundle as an in-toto statement")
+    attest.add_argument("folder", type=Path, metavar="BUNDLE")
+    attest.add_argument("out", type=Path, metavar="FILE", help="a sigstore bundle with --key, else plain JSON")
+    attest.add_argument("--what", choices=("claims", "verdict"), default="verdict", help="SCAI 0.2, or SVR 0.1 (default)")
+    attest.add_argument("--key", type=Path, metavar="PRIVATE", help="sign it with the private key in this PEM file")
     export = _command(
         commands, "export", _export, "write the model of a bundle for another program, and compare what it computes"
     )
@@ -297,6 +302,20 @@ def _sign(options: Any) -> int:
 
     made = signing.sign_bundle(options.folder, options.key)
     print(json.dumps({"signature": str(made)}) if options.json else f"signed: {made}")
+    return 0
+
+
+def _attest(options: Any) -> int:
+    from netxform import api
+    from netxform.artifacts import attest
+
+    if options.what == "claims":
+        made = attest.claims(options.folder)
+    else:
+        made = attest.verdict(options.folder, api.verify_bundle(options.folder))
+    attest.write(made, options.out, options.key)
+    said = "" if options.key else ", unsigned: it proves nothing by itself"
+    print(json.dumps({"path": str(options.out)}) if options.json else f"written to {options.out}{said}")
     return 0
 
 

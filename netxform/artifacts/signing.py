@@ -63,6 +63,16 @@ def signer(key: Path) -> Any:
         raise fail("X0907", f"`{key}` is no private key: {_first(error)}", helps=(_MAKE,)) from error
 
 
+def verifier(key: Path) -> Any:
+    """What checks with the public key in a file. Raises NetxformError X0814, X0907 as `check` does."""
+    tools = _tools("verifying")
+    try:
+        room_for(key, _KEY)
+        return tools.Config().use_elliptic_key_verifier(public_key=key)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise fail("X0907", f"`{key}` is no public key: {_first(error)}", helps=(_MAKE,)) from error
+
+
 def sign_bundle(folder: Path, key: Path) -> Path:
     """Sign a bundle that is there; its bytes are compared with its certificate first."""
     sealed(folder)
@@ -87,16 +97,11 @@ def check(folder: Path, key: Path | None) -> Seal:
             notes=(f"there is no {SIGNATURE} in it: somebody may have taken it away",),
             helps=("leave `--key` out if you trust where the folder comes from",),
         )
-    tools = _tools("verifying")
-    try:
-        room_for(key, _KEY)
-        verifier = tools.Config().use_elliptic_key_verifier(public_key=key)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise fail("X0907", f"`{key}` is no public key: {_first(error)}", helps=(_MAKE,)) from error
+    asked = verifier(key)
     try:
         room_for(folder / SIGNATURE, 1 << 24)
         _same_form(folder / SIGNATURE)
-        verifier.set_hashing_config(_hashing()).verify(folder, folder / SIGNATURE)
+        asked.set_hashing_config(_hashing()).verify(folder, folder / SIGNATURE)
     except Exception as error:
         raise fail(
             "X0907",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import netxform as nx
-from netxform.artifacts import signing
+from netxform.artifacts import attest, signing
 from netxform.cli import main
 from tests.artifacts.tampering import FILES, SPEC, TABLE, Tampering, keys, long_run, refused_by_both, reseal, told
 
@@ -102,3 +103,40 @@ def test_only_what_was_written_is_overwritten(place: Path, tmp_path: Path, name:
     (folder / name).unlink()
     nx.apply(spec, out=folder, overwrite=True)
     assert len(json.loads((folder / "graph.json").read_text())["nodes"]) < 10
+
+
+@pytest.mark.parametrize(("what", "kind"), [("claims", attest.CLAIMS), ("verdict", attest.VERDICT)])
+def test_statements_of_in_toto(what: str, kind: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    signed, bare = tmp_path / "signed.json", tmp_path / "bare.json"
+    assert main(["attest", str(place / "b"), str(signed), "--what", what, "--key", str(place / "key.pem")]) == 0
+    assert main(["attest", str(place / "b"), str(bare), "--what", what]) == 0
+    assert "unsigned" in capsys.readouterr().out
+    held, plain = attest.read(signed, place / "key.pub"), json.loads(bare.read_text())
+    assert held["predicateType"] == plain["predicateType"] == kind
+    assert held["_type"] == attest.STATEMENT
+    digests = {s["name"]: s["digest"]["sha256"] for s in held["subject"]}
+    assert sorted(digests) == sorted(FILES)
+    assert digests["model.py"] == hashlib.sha256((place / "b" / "model.py").read_bytes()).hexdigest()
+    assert held["subject"] == plain["subject"]
+    if what == "claims":
+        record = json.loads((place / "b" / "certificate.json").read_text())
+        assert len(held["predicate"]["attributes"]) == sum(len(s["claims"]) for s in record["statements"])
+    _, other = keys(tmp_path)
+    with pytest.raises(nx.NetxformError, match="X0907"):
+        attest.read(signed, other)
+    envelope = json.loads(signed.read_text())
+    payload = envelope["dsseEnvelope"]["payload"]
+    envelope["dsseEnvelope"]["payload"] = payload[:-8] + ("A" if payload[-8] != "A" else "B") + payload[-7:]
+    signed.write_text(json.dumps(envelope))
+    with pytest.raises(nx.NetxformError, match="X0907"):
+        attest.read(signed, place / "key.pub")
+    assert main(["attest", str(place / "b"), str(bare)]) == 1
+    assert "X0818" in capsys.readouterr().err
+
+
+def test_a_broken_bundle_has_no_verdict(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "b", tmp_path / "b")
+    next(t for t in TABLE if t.name == "other weights").change(tmp_path / "b")
+    reseal(tmp_path / "b")
+    assert main(["attest", str(tmp_path / "b"), str(tmp_path / "v.json")]) == 1
+    assert not (tmp_path / "v.json").exists()
