@@ -1,4 +1,4 @@
-"""Claims and verdict of a bundle as in-toto statements: SCAI 0.2 for what its certificate says, SVR 0.1 for what `verify` found.
+"""Claims and verdict of a bundle as in-toto statements: SCAI 0.2 for what its certificate says, SVR 0.1 for its verdict.
 
 A statement names every file of the bundle with its digest. It is signed as bundles are, by OpenSSF Model Signing: a sigstore
 bundle with a DSSE envelope; or it is plain JSON, which proves nothing.

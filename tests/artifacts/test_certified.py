@@ -68,7 +68,7 @@ def forged(made: Path, folder: Path, leave_out: str) -> Path:
     save_file(kept, folder / "evidence.safetensors")
     held = json.loads((folder / "certificate.json").read_text())
     held["files"]["evidence.safetensors"] = hashlib.sha256((folder / "evidence.safetensors").read_bytes()).hexdigest()
-    (folder / "certificate.json").write_text(json.dumps(held))
+    (folder / "certificate.json").write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
     return folder
 
 
@@ -90,6 +90,6 @@ def test_a_claim_that_was_never_in_force_cannot_be_forged_into_it(made: Path, tm
     held = json.loads((folder / "certificate.json").read_text())
     claim = held["statements"][1]["claims"][0]
     claim |= {"kind": "teacher", "detail": {"digest": "0", "answers": "remembered"}, "in_force": True}
-    (folder / "certificate.json").write_text(json.dumps(held))
+    (folder / "certificate.json").write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
     verdict = nx.verify(folder)
     assert "the teachers are not in the bundle" in next(e.claim for _, e in verdict.lines if not e.held)

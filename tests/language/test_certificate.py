@@ -190,7 +190,7 @@ def test_format_1_is_read_and_verified(folder: Path, tmp_path: Path) -> None:
     held["statements"][1]["claims"].append(teacher)
     for claim in (c for s in held["statements"] for c in s["claims"]):
         claim["bound"] = float(claim["bound"])  # Infinity, as it was written then
-    text = json.dumps(held)
+    text = json.dumps(held, indent=1, sort_keys=True) + "\n"
     assert "Infinity" in text
     (old / "certificate.json").write_text(text)
     assert nx.verify(old).held
