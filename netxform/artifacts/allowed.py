@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from netxform.graph.guards import FUNCTIONS
 
@@ -193,5 +194,5 @@ def is_method(name: str) -> bool:
 
 def is_layer(cls: type[nn.Module]) -> bool:
     """Whether a stored graph may hold this layer of torch.nn: one that computes, with every size given beforehand."""
-    lazy = issubclass(cls, nn.modules.lazy.LazyModuleMixin)
+    lazy = issubclass(cls, LazyModuleMixin)
     return cls.__module__ in LAYERS and getattr(nn, cls.__name__, None) is cls and not lazy and cls is not nn.Module

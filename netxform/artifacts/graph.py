@@ -278,8 +278,9 @@ def _may_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     count = allowed.OPERATORS[last] if space == "operator" else allowed.OTHERS[name][1] if name in allowed.OTHERS else None
     if count is not None and (len(args) != count or kwargs):
         raise fail("X0904", f"`{name}` takes {count} argument(s) in a bundle, not {len(args) + len(kwargs)}")
-    if name == "builtins.getattr" and not (isinstance(args[1], str) and args[1] in allowed.READ):
-        raise fail("X0904", f"attribute `{args[1]}` may not be read by a bundle")
+    asked = args[-1] if args else None
+    if name == "builtins.getattr" and not (isinstance(asked, str) and asked in allowed.READ):
+        raise fail("X0904", f"attribute `{asked}` may not be read by a bundle")
 
 
 def _encode(value: Any) -> Any:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from netxform.compiler.claims.registry import detail_of
 from netxform.errors import NetxformError, closest, fail
@@ -206,6 +206,6 @@ def replaceable(folder: Path) -> None:
         raise fail(
             "X0818",
             f"`{folder.name}` is no bundle as netxform wrote it: it is not replaced",
-            notes=(cast(str, error.diagnostics[0].message),),
+            notes=(error.diagnostics[0].message,),
             helps=("choose another name, or move the folder away",),
         ) from error

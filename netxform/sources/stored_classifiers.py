@@ -131,37 +131,37 @@ def _within_bounds(estimator: Any) -> None:
     """Raises ValueError where a tree points outside of its own nodes or of the features: compiled code follows it blindly."""
     import numpy as np
 
-    stack, seen = [estimator], set[int]()
+    stack: list[tuple[Any, int]] = [(estimator, 0)]  # what is looked at, and how many features it is given
+    seen = set[int]()
     while stack:
-        one = stack.pop()
+        one, features = stack.pop()
         if id(one) in seen or isinstance(one, str | bytes | int | float):
             continue
         seen.add(id(one))
+        inner: list[Any] = []
         if isinstance(one, np.ndarray) and one.dtype == object:
-            stack += list(one.ravel())
+            inner = list(one.ravel())
         elif isinstance(one, list | tuple | set):
-            stack += list(cast("list[Any]", one))
+            inner = list(cast("list[Any]", one))
         elif isinstance(one, dict):
-            stack += list(cast("dict[Any, Any]", one).values())
-        elif type(one).__name__ == "Tree":
-            left, right = one.children_left, one.children_right
-            ends = left == -1
-            inside = (left < one.node_count) & (right < one.node_count) & (left > 0) & (right > 0)
-            good = (
-                (one.feature >= 0) & (one.feature < one.n_features) & inside & (np.minimum(left, right) > np.arange(len(left)))
-            )
-            if not bool(np.all(ends | good)):
-                raise ValueError("a tree points outside of itself")
-        elif type(one).__name__ == "TreePredictor":
-            nodes = one.nodes
-            order = np.arange(len(nodes))
-            good = (
-                (nodes["left"] < len(nodes))
-                & (nodes["right"] < len(nodes))
-                & (nodes["left"] > order)
-                & (nodes["right"] > order)
-            )
-            if not bool(np.all((nodes["is_leaf"] == 1) | good)):
-                raise ValueError("a tree points outside of itself")
+            inner = list(cast("dict[Any, Any]", one).values())
+        elif type(one).__name__ in ("Tree", "TreePredictor"):
+            _inside(one, features)
         elif type(one).__module__.startswith("sklearn."):
-            stack += list(getattr(one, "__dict__", {}).values())
+            features = int(getattr(one, "n_features_in_", features))
+            inner = list(getattr(one, "__dict__", {}).values())
+        stack += [(value, features) for value in inner]
+
+
+def _inside(tree: Any, features: int) -> None:
+    import numpy as np
+
+    if type(tree).__name__ == "Tree":
+        left, right, ends, feature = tree.children_left, tree.children_right, tree.children_left == -1, tree.feature
+    else:
+        nodes = tree.nodes
+        left, right, ends, feature = nodes["left"], nodes["right"], nodes["is_leaf"] == 1, nodes["feature_idx"]
+    count = len(left)
+    onward = (np.minimum(left, right) > np.arange(count)) & (left < count) & (right < count)
+    if not bool(np.all(ends | (onward & (feature >= 0) & (feature < features)))):
+        raise ValueError("a tree points outside of itself")

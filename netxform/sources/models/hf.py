@@ -57,7 +57,8 @@ def _load(name: str, call: Invocation) -> Loaded:
     model = isinstance(cls, type) and (auto or issubclass(cls, nn.Module)) and hasattr(cls, "from_pretrained")
     if not model or cls.__module__.partition(".")[0] != "transformers":
         raise fail("X0211", f"transformers has no model class `{name}`", call.span, "unknown model")
-    module = cls.from_pretrained(*call.arguments, **call.keywords)
+    made: Any = cls
+    module = made.from_pretrained(*call.arguments, **call.keywords)
     return module, (((1, 16), "i64"),), {"source": call.name}
 
 
