@@ -10,11 +10,11 @@ import hashlib
 import importlib
 import json
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from netxform import __version__
 from netxform.artifacts.manifest import CERTIFICATE, sealed
 from netxform.artifacts.signing import signer, verifier
 from netxform.compiler.remeasure import Verdict
@@ -24,7 +24,7 @@ from netxform.language.certificate import Certificate, written
 STATEMENT = "https://in-toto.io/Statement/v1"
 CLAIMS = "https://in-toto.io/attestation/scai/attribute-report/v0.2"
 VERDICT = "https://in-toto.io/attestation/svr/v0.1"
-_ID = f"https://pypi.org/project/netxform/{__version__}"
+_ID = f"https://pypi.org/project/netxform/{version('netxform')}"
 
 
 def claims(folder: Path) -> dict[str, Any]:
