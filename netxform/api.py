@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from netxform.artifacts import bundle, picture, signing, trajectory
+from netxform.artifacts import bundle, manifest, picture, signing, trajectory
 from netxform.artifacts.bounded import check_bytes
 from netxform.compiler.check import Spec, check_source
 from netxform.compiler.execute import deepen, run
@@ -178,6 +178,11 @@ def verify_bundle(folder: str | Path, key: str | Path | None = None, most: int |
     witness = bundle.witness(Path(folder), network)
     check_bytes(network, witness.inputs, most)
     return verify(network, certificate, witness)
+
+
+def remarks_of(folder: str | Path) -> tuple[str, ...]:
+    """What of a bundle `verify_bundle` cannot compare, and why."""
+    return bundle.remarks(manifest.sealed(Path(folder)).certificate)
 
 
 def seal_of(folder: str | Path, key: str | Path | None = None) -> signing.Seal:

@@ -293,7 +293,7 @@ def _verify(options: Any) -> int:
         show(verdict_table(verdict))
         broken = sum(not e.held for _, e in verdict.lines)
         print(f"{len(verdict.lines)} claims measured again, {broken} broken")
-        print(seal)
+        print("\n".join([*api.remarks_of(options.folder), str(seal)]))
     return 0 if verdict.held else 3
 
 

@@ -181,6 +181,16 @@ def opened(bundle: Sealed, most: int | None = None) -> Network:
     return network
 
 
+def remarks(certificate: Certificate) -> tuple[str, ...]:
+    """What `verify` could not compare, and why."""
+    if comparable(certificate):
+        return ()
+    of = " and ".join(f"{n} {certificate.versions.get(n, '?')}" for n in ("netxform", "torch"))
+    return (
+        f"model.py not compared: it is said to be written by {of}, whose words may be others; read it before you import it",
+    )
+
+
 def comparable(certificate: Certificate) -> bool:
     """Whether `model.py` was written by these versions: others may write the same graph in other words."""
     here = environment()

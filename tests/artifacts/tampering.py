@@ -223,6 +223,9 @@ TABLE = (
     Tampering("certificate without a statement", certificate(lambda c: c["statements"].pop())),
     Tampering("certificate names a path", certificate(lambda c: c["files"].update({"../x": "0"}))),
     Tampering("certificate leaves model.py out", certificate(lambda c: c["files"].pop("model.py"))),
+    Tampering("model.py with code, said to be of another version", both(
+        replaced("model.py", "import torch\n", "import os\nimport torch\n"),
+        certificate(lambda c: c["versions"].update(torch="0.0"))), resealed=True, needs_signature=True),
     Tampering("other metrics", certificate(lambda c: c["metrics"].update(test_accuracy=1.0)), needs_signature=True),
     Tampering("another subject", certificate(lambda c: c.update(subject="better")), needs_signature=True),
     Tampering("other curves", replaced("curves.csv", "0.", "1."), resealed=True, needs_signature=True),

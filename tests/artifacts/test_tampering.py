@@ -84,6 +84,17 @@ def test_the_words_about_signatures(place: Path, tmp_path: Path, capsys: pytest.
     assert "X0822" in capsys.readouterr().err
 
 
+def test_what_is_not_compared_is_named(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "b"
+    shutil.copytree(place / "b", folder)
+    next(t for t in TABLE if "of another version" in t.name).change(folder)
+    reseal(folder)
+    main(["verify", str(folder)])
+    assert "model.py not compared" in capsys.readouterr().out
+    main(["verify", str(place / "b")])
+    assert "not compared" not in capsys.readouterr().out
+
+
 def test_a_bad_key_is_said_before_anything_is_done(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("no key")
     with pytest.raises(nx.NetxformError, match="X0907"):
