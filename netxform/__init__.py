@@ -54,6 +54,7 @@ __all__ = [
     "load",
     "parse",
     "plan",
+    "sign",
     "spec",
     "verify",
 ]
@@ -85,6 +86,7 @@ def plan(
     trust_code: bool = False,
     trust_pickle: bool = False,
     allow_outside: bool = False,
+    max_memory: int | None = None,
     progress: Progress | None = None,
     deep: bool = False,
 ) -> Plan:
@@ -97,7 +99,8 @@ def plan(
     `params`: values of the spec's parameters. `seed`: goes before the spec's own.
     `root`: the folder that its files are named from (default: that of the spec's file, else the current one).
     `trust_code`: Python that the spec names may run. `trust_pickle`: pickled models may be loaded. `allow_outside`: files
-    outside of `root` may be read. `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
+    outside of `root` may be read. `max_memory`: bytes that one file or tensor may take (default: what the machine has).
+    `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
     `deep`: weights and data are read too, choices that need them are made and measured; nothing is trained.
 
     Raises NetxformError with what cannot be done.
@@ -116,6 +119,7 @@ def plan(
         trust_code=trust_code,
         trust_pickle=trust_pickle,
         allow_outside=allow_outside,
+        max_memory=max_memory,
     )
     return api.plan_spec(spec, inputs, deep=deep, progress=progress)
 
@@ -133,11 +137,13 @@ def apply(
     trust_code: bool = False,
     trust_pickle: bool = False,
     allow_outside: bool = False,
+    max_memory: int | None = None,
     progress: Progress | None = None,
     out: str | _Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     keep_class: bool = False,
+    sign: str | _Path | None = None,
 ) -> Result:
     """Carry a spec out, and measure what it promises.
 
@@ -148,10 +154,11 @@ def apply(
     `params`: values of the spec's parameters. `seed`: goes before the spec's own.
     `root`: the folder that its files are named from (default: that of the spec's file, else the current one).
     `trust_code`: Python that the spec names may run. `trust_pickle`: pickled models may be loaded. `allow_outside`: files
-    outside of `root` may be read. `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
+    outside of `root` may be read. `max_memory`: bytes that one file or tensor may take (default: what the machine has).
+    `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
     `out`: the folder of the bundle that is written. `overwrite`: replace one that is there. `resume`: go on from the last
-    finished epoch of an interrupted run. `keep_class`: `.model` is a copy of the model's own class with the same edits
-    (`Result.graft`), where its code can follow them.
+    finished epoch of an interrupted run. `sign`: the private key (a PEM file, elliptic curve) that the bundle is signed with.
+    `keep_class`: `.model` is a copy of the model's own class with the same edits (`Result.graft`), where its code can follow.
 
     Returns a result with `.model`, `.certificate`, `.plan`, `.estimators`. Raises NetxformError; then nothing has changed.
     """
@@ -169,24 +176,43 @@ def apply(
         trust_code=trust_code,
         trust_pickle=trust_pickle,
         allow_outside=allow_outside,
+        max_memory=max_memory,
     )
     folder = _Path(out) if out is not None else None
-    result = api.apply_spec(spec, inputs, out=folder, overwrite=overwrite, resume=resume, progress=progress)
+    key = _Path(sign) if sign is not None else None
+    result = api.apply_spec(spec, inputs, out=folder, overwrite=overwrite, resume=resume, progress=progress, sign=key)
     return _replace(result, model=result.graft()) if keep_class else result
 
 
-def verify(folder: str | _Path) -> Verdict:
-    """Measure every claim of a bundle again, from the folder alone. Raises NetxformError where it is damaged."""
+def verify(folder: str | _Path, *, key: str | _Path | None = None, max_memory: int | None = None) -> Verdict:
+    """Measure every claim of a bundle again, from the folder alone. Raises NetxformError where it is damaged.
+
+    `key`: the public key (a PEM file) of who must have signed it: X0907 where the signature does not hold, X0908 where there is
+    none. `max_memory`: bytes that one file or tensor may take (default: what the machine has).
+    """
     from netxform import api
 
-    return api.verify_bundle(folder)
+    return api.verify_bundle(folder, key, max_memory)
 
 
-def load(folder: str | _Path) -> nn.Module:
-    """The model of a bundle, in eval mode. Nothing in the folder is run. Raises NetxformError where it is damaged."""
+def sign(folder: str | _Path, key: str | _Path) -> _Path:
+    """Sign a bundle with a private key (a PEM file, elliptic curve), as OpenSSF Model Signing does. Returns the signature.
+
+    Raises NetxformError X0907 (no such key), X0814 (`model-signing` is not installed), X0822 (the bundle is damaged).
+    """
+    from netxform.artifacts import signing
+
+    return signing.sign_bundle(_Path(folder), _Path(key))
+
+
+def load(folder: str | _Path, *, key: str | _Path | None = None, max_memory: int | None = None) -> nn.Module:
+    """The model of a bundle, in eval mode. Nothing in the folder is run. Raises NetxformError where it is damaged.
+
+    `key` and `max_memory` as of `verify`.
+    """
     from netxform import api
 
-    return api.load_bundle(folder)
+    return api.load_bundle(folder, key, max_memory)
 
 
 def export(folder: str | _Path, out: str | _Path, to: str | None = None) -> Exported:
@@ -254,6 +280,7 @@ def _inputs(
     trust_code: bool,
     trust_pickle: bool,
     allow_outside: bool,
+    max_memory: int | None,
 ) -> Inputs:
     from netxform.pipeline.subject import Inputs
     from netxform.sources.trust import Trust
@@ -263,5 +290,5 @@ def _inputs(
     example = None
     if example_inputs is not None:
         example = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (_cast("Tensor", example_inputs),)
-    trust = Trust(folder, trust_code, trust_pickle, allow_outside)
+    trust = Trust(folder, trust_code, trust_pickle, allow_outside, max_memory)
     return Inputs(model, example, named, dict(params or {}), trust, seed, dict(models or {}))

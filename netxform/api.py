@@ -6,7 +6,6 @@ Everything that a spec can cause is a `NetxformError`.
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from netxform.artifacts import bundle, picture, trajectory
+from netxform.artifacts import bundle, manifest, picture, signing, trajectory
+from netxform.artifacts.bounded import check_bytes
 from netxform.compiler.check import Spec, check_source
 from netxform.compiler.execute import deepen, run
 from netxform.compiler.plan import Plan
@@ -31,6 +31,7 @@ from netxform.pipeline.executor import Executor, keep_folder
 from netxform.pipeline.subject import Inputs, Prepared, prepare, with_sources
 from netxform.training.fit import History, Progress, Quiet
 from netxform.training.process import join, wait
+from netxform.training.resume import release
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,25 @@ def apply_spec(
     resume: bool = False,
     progress: Progress | None = None,
     expected: str | None = None,
+    sign: Path | None = None,
 ) -> Result:
     """Plan, carry out, measure, and (with `out`) write the bundle: `prepare_spec`, then `apply_prepared`."""
     inputs = inputs or Inputs()
+    _can_sign(sign, out)
     checked = check_spec(spec, inputs)
     refuse_existing(out, overwrite)
     prepared = prepare(checked, inputs)
-    return apply_prepared(prepared, out=out, overwrite=overwrite, resume=resume, progress=progress, expected=expected)
+    return apply_prepared(
+        prepared, out=out, overwrite=overwrite, resume=resume, progress=progress, expected=expected, sign=sign
+    )
+
+
+def _can_sign(sign: Path | None, out: Path | None) -> None:
+    """Raises NetxformError X0907 where what shall be signed at the end cannot be, before anything is done."""
+    if sign is not None:
+        if out is None:
+            raise fail("X0907", "a bundle is signed, and none is written", helps=("name its folder: `out=`",))
+        signing.signer(sign)
 
 
 def refuse_existing(out: Path | None, overwrite: bool) -> None:
@@ -132,13 +145,15 @@ def apply_prepared(
     resume: bool = False,
     progress: Progress | None = None,
     expected: str | None = None,
+    sign: Path | None = None,
 ) -> Result:
-    """Carry out what was planned, measure it, and (with `out`) write the bundle.
+    """Carry out what was planned, measure it, and (with `out`) write the bundle, signed with the private key in `sign`.
 
     The model that was handed in is never changed; on any error there is no output folder. `expected` is the digest of a
     saved plan: another plan is refused (X0701). With `resume`, trainings that an interrupted run finished are not repeated.
     """
     refuse_existing(out, overwrite)
+    _can_sign(sign, out)
     processes = join()
     progress = progress or Quiet()
     if expected is not None and prepared.plan.digest() != expected:
@@ -159,7 +174,7 @@ def apply_prepared(
         record, witness = certify(outcome, held, comparisons)
         curves = [{"statement": t, **row} for t, h in executor.histories for row in h.rows]
         if out is not None and processes.first:
-            bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways)
+            bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways, sign)
     except NetxformError as error:
         raise with_sources(error, prepared.spec) from error
     estimators = {f.name: f.estimator for f in executor.fitted}
@@ -170,20 +185,42 @@ def apply_prepared(
         model, record.plain(), record, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways), origin
     )
     if keep is not None and processes.first:
-        shutil.rmtree(keep, ignore_errors=True)
+        release(keep)
     wait(processes)
     return result
 
 
-def load_bundle(folder: str | Path) -> nn.Module:
-    """The model of a bundle, in eval mode. Nothing in the folder is run; every hash is compared first."""
-    return bundle.read(Path(folder))[0].module.eval()
+def load_bundle(folder: str | Path, key: str | Path | None = None, most: int | None = None) -> nn.Module:
+    """The model of a bundle, in eval mode. Nothing in the folder is run; every byte of it is accounted for first.
+
+    `key`: the public key of who must have signed it. `most`: bytes that one file or tensor may take.
+    """
+    if key is not None:
+        signing.check(Path(folder), Path(key))
+    return bundle.read(Path(folder), most)[0].module.eval()
 
 
-def verify_bundle(folder: str | Path) -> Verdict:
-    """Look at every claim of a bundle again, from the folder alone: what can be measured is; what cannot is named, with why."""
-    network, certificate = bundle.read(Path(folder))
-    return verify(network, certificate, bundle.witness(Path(folder), network))
+def verify_bundle(folder: str | Path, key: str | Path | None = None, most: int | None = None) -> Verdict:
+    """Look at every claim of a bundle again, from the folder alone: what can be measured is; what cannot is named, with why.
+
+    With `key`, who signed it is checked first.
+    """
+    if key is not None:
+        signing.check(Path(folder), Path(key))
+    network, certificate = bundle.read(Path(folder), most)
+    witness = bundle.witness(Path(folder), network)
+    check_bytes(network, witness.inputs, most)
+    return verify(network, certificate, witness)
+
+
+def remarks_of(folder: str | Path) -> tuple[str, ...]:
+    """What of a bundle `verify_bundle` cannot compare, and why."""
+    return bundle.remarks(manifest.sealed(Path(folder)))
+
+
+def seal_of(folder: str | Path, key: str | Path | None = None) -> signing.Seal:
+    """Who vouches for a bundle: nobody, somebody (no `key` to check with), or the owner of the key."""
+    return signing.check(Path(folder), None if key is None else Path(key))
 
 
 def compare_runs(

@@ -1,4 +1,4 @@
-"""The command line: check, plan, apply, verify, export, compare, ls, fmt, explain."""
+"""The command line: check, plan, apply, verify, sign, attest, export, compare, ls, fmt, explain."""
 
 # Long: one function a command.
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from netxform.errors import NetxformError, did_you_mean, fail
+from netxform.graph.limits import room
 from netxform.registry import Registry
 from netxform.sources.formats import FORMATS, suffix_of
 from netxform.sources.trust import Trust
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--plan", type=Path, metavar="FILE", help="refuse to run unless this saved plan still holds")
     apply.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
     apply.add_argument("--resume", action="store_true", help="go on from the last finished epoch of an interrupted run")
+    apply.add_argument("--sign", type=Path, metavar="KEY", help="sign the bundle with the private key in this PEM file")
     apply.add_argument("--processes", type=int, metavar="N", help="refuse to run unless N processes take part (torchrun)")
     apply.add_argument("--quiet", action="store_true", help="no progress, no tables")
     verify = _command(
@@ -87,6 +89,16 @@ def _parser() -> argparse.ArgumentParser:
         "look at every claim of a bundle again, from the folder alone: measured, compared by digest, or said why not",
     )
     verify.add_argument("folder", type=Path)
+    verify.add_argument("--key", type=Path, metavar="PUBLIC", help="the public key (PEM) of who must have signed it")
+    _memory(verify)
+    sign = _command(commands, "sign", _sign, "sign a bundle, as OpenSSF Model Signing does")
+    sign.add_argument("folder", type=Path, metavar="BUNDLE")
+    sign.add_argument("--key", type=Path, metavar="PRIVATE", required=True, help="the private key (PEM, elliptic curve)")
+    attest = _command(commands, "attest", _attest, "write the claims or the verdict of a bundle as an in-toto statement")
+    attest.add_argument("folder", type=Path, metavar="BUNDLE")
+    attest.add_argument("out", type=Path, metavar="FILE", help="a sigstore bundle with --key, else plain JSON")
+    attest.add_argument("--what", choices=("claims", "verdict"), default="verdict", help="SCAI 0.2, or SVR 0.1 (default)")
+    attest.add_argument("--key", type=Path, metavar="PRIVATE", help="sign it with the private key in this PEM file")
     export = _command(
         commands, "export", _export, "write the model of a bundle for another program, and compare what it computes"
     )
@@ -133,6 +145,11 @@ def _trusts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust-code", action="store_true", help="Python named by the spec may run")
     parser.add_argument("--trust-pickle", action="store_true", help="pickled models may be loaded")
     parser.add_argument("--allow-outside", action="store_true", help="files outside the spec's folder may be read")
+    _memory(parser)
+
+
+def _memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-memory", metavar="SIZE", help="what one file or tensor may take: 16GB (default: the machine's)")
 
 
 def _subject(parser: argparse.ArgumentParser) -> None:
@@ -142,7 +159,11 @@ def _subject(parser: argparse.ArgumentParser) -> None:
 
 def _trust(options: Any) -> Trust:
     root = Path.cwd() if options.spec == "-" or not Path(options.spec).is_file() else Path(options.spec).parent
-    return Trust(root, options.trust_code, options.trust_pickle, options.allow_outside)
+    return Trust(root, options.trust_code, options.trust_pickle, options.allow_outside, _most(options))
+
+
+def _most(options: Any) -> int | None:
+    return None if options.max_memory is None else room(options.max_memory)
 
 
 def _params(options: Any) -> dict[str, str]:
@@ -250,6 +271,7 @@ def _apply(options: Any) -> int:
         resume=options.resume,
         progress=None if silent else Bar(),
         expected=expected,
+        sign=options.sign,
     )
     leave()
     if not processes.first:
@@ -267,15 +289,39 @@ def _apply(options: Any) -> int:
 def _verify(options: Any) -> int:
     from netxform import api
 
-    verdict = api.verify_bundle(options.folder)
+    seal = api.seal_of(options.folder, options.key)
+    verdict = api.verify_bundle(options.folder, most=_most(options))
     if options.json:
         print(verdict.dump(), end="")
+        print(seal, file=sys.stderr)
     else:
         from netxform.artifacts.report import show, verdict_table
 
         show(verdict_table(verdict))
-        print(verdict.summary())
+        print("\n".join([*api.remarks_of(options.folder), str(seal), verdict.summary()]))
     return 0 if verdict.held else 3
+
+
+def _sign(options: Any) -> int:
+    from netxform.artifacts import signing
+
+    made = signing.sign_bundle(options.folder, options.key)
+    print(json.dumps({"signature": str(made)}) if options.json else f"signed: {made}")
+    return 0
+
+
+def _attest(options: Any) -> int:
+    from netxform import api
+    from netxform.artifacts import attest
+
+    if options.what == "claims":
+        made = attest.claims(options.folder)
+    else:
+        made = attest.verdict(options.folder, api.verify_bundle(options.folder))
+    attest.write(made, options.out, options.key)
+    said = "" if options.key else ", unsigned: it proves nothing by itself"
+    print(json.dumps({"path": str(options.out)}) if options.json else f"written to {options.out}{said}")
+    return 0
 
 
 def _export(options: Any) -> int:

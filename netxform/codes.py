@@ -194,6 +194,11 @@ CODES: dict[str, tuple[str, str]] = {
         "`torchrun --nproc-per-node 2 -m netxform apply SPEC` starts them; the result is that of one process, up to the order\n"
         "of sums.",
     ),
+    "X0842": (
+        "the state of an interrupted run that is not ours",
+        "`--resume` reads a hidden folder beside the output: one that netxform made for this user, on this machine, for this\n"
+        "plan (asserts may change). Another one is neither read nor removed.",
+    ),
     "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
     "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),
     "X0825": ("trajectories that cannot be compared", "One picture shows points of one space: same probe set, same outputs."),
@@ -226,7 +231,23 @@ CODES: dict[str, tuple[str, str]] = {
     "X0901": ("outside the folder", "A spec reads below its own folder and writes below the output folder."),
     "X0902": ("code named by a spec", "Python runs only with `--trust-code`. Read the file first."),
     "X0903": ("pickled objects", "Unpickling can run code; it needs `--trust-pickle`. Prefer safetensors."),
-    "X0904": ("not allowed in a bundle", "A bundle may name layers and functions of torch, and nothing else."),
+    "X0904": (
+        "not allowed in a file",
+        "A bundle may name layers and functions of torch from a short list, by names that are identifiers, and nothing else;\n"
+        "a stored classifier holds scikit-learn's own estimators and numbers.",
+    ),
+    "X0905": ("no plain file", "Pipes, devices and sockets are never read: they may not end."),
+    "X0906": (
+        "too large",
+        "Every file has a limit before it is read, every tensor and number of a stored graph before it is made. The default\n"
+        "is the memory of the machine; `--max-memory 16GB` or `max_memory=` says another.",
+    ),
+    "X0907": (
+        "a signature that does not hold",
+        "A signature speaks of every byte of the folder, and of one key. Take the bundle from its author again, and the\n"
+        "public key by another way than the bundle. `netxform sign BUNDLE --key PRIVATE.pem` signs one.",
+    ),
+    "X0908": ("not signed", "A key was given, and the bundle has no signature: somebody may have taken it away."),
 }
 
 

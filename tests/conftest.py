@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+# what an interrupted run notes of its folder goes here, in the tests' own processes and in those that they start
+_STATE = tempfile.TemporaryDirectory(prefix="netxform-state-")
+os.environ["XDG_STATE_HOME"] = _STATE.name
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("default")

@@ -24,18 +24,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from netxform.artifacts.emit import emit
+from netxform.artifacts import signing
+from netxform.artifacts.emit import emit, source_of
 from netxform.artifacts.graph import from_json, ties, to_json
+from netxform.artifacts.manifest import CACHE, Sealed, place, replaceable, sealed
 from netxform.artifacts.trajectory import store
-from netxform.compiler.claims.registry import detail_of
 from netxform.compiler.evidence import tensor_hash, tensors
 from netxform.compiler.execute import Outcome
 from netxform.compiler.plan import Plan
-from netxform.compiler.remeasure import Witness
+from netxform.compiler.remeasure import Witness, environment
 from netxform.compiler.scores import HeldOut, Part
 from netxform.errors import fail
 from netxform.graph.network import Network
-from netxform.language.certificate import Certificate, load
+from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
 from netxform.syntax.format import format as format_text
 
@@ -49,21 +50,29 @@ def write(
     estimators: list[Any],
     overwrite: bool = False,
     trajectories: Sequence[Trajectory] = (),
+    sign: Path | None = None,
 ) -> None:
-    """Write the bundle. Raises NetxformError X0818 (folder in the way), X0819 (cannot be written), X0820 (not storable)."""
+    """Write the bundle, signed with the private key in the file `sign`.
+
+    Raises NetxformError X0818 (folder in the way), X0819 (cannot be written), X0820 (not storable), X0907 (no such key).
+    """
     if folder.exists() and not overwrite:
         raise fail("X0818", f"`{folder.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",))
-    if folder.exists() and any(folder.iterdir()) and not (folder / "certificate.json").exists():
-        raise fail("X0818", f"`{folder.name}` is no bundle: it is not replaced", helps=("choose another name",))
+    if folder.exists():
+        replaceable(folder)
     network = outcome.network
     graph = to_json(network)
     source = emit(network)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    part = beside / folder.name  # a signature names the folder
     try:
+        part.mkdir()
         _write_files(part, outcome, graph, source, certificate, witness, curves, estimators)
         store(part, trajectories)
         _seal(part, certificate, network)
+        if sign is not None:
+            signing.sign(part, sign)
         part.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
@@ -78,7 +87,7 @@ def write(
             "X0819", f"the bundle could not be written: {reason}", helps=("nothing was left behind; free some space",)
         ) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _write_files(
@@ -95,24 +104,24 @@ def _write_files(
     every = tensors(network.module)
     tied = ties(network.module)
     stored = {n: t.cpu().contiguous().clone() for n, t in every.items() if n not in tied}
-    save_file(stored, part / "model.safetensors")
-    (part / "model.py").write_text(source)
-    _json(part / "graph.json", graph)
-    (part / "spec.xform").write_text(resolved_text(plan))
-    _json(part / "plan.json", plan.to_dict())
-    _evidence(part / "evidence.safetensors", witness)
+    save_file(stored, place(part, "model.safetensors"))
+    place(part, "model.py").write_text(source)
+    _json(place(part, "graph.json"), graph)
+    place(part, "spec.xform").write_text(resolved_text(plan))
+    _json(place(part, "plan.json"), plan.to_dict())
+    _evidence(place(part, "evidence.safetensors"), witness)
     if curves:
         columns = list(dict.fromkeys(k for row in curves for k in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(curves)
-        (part / "curves.csv").write_text(text.getvalue())
+        place(part, "curves.csv").write_text(text.getvalue())
     if estimators:
         import skops.io
 
         for fitted in estimators:
-            skops.io.dump(fitted.estimator, part / f"{fitted.name}.skops")
+            skops.io.dump(fitted.estimator, place(part, f"{fitted.name}.skops"))
 
 
 def _evidence(path: Path, witness: Witness) -> None:
@@ -135,7 +144,7 @@ def _seal(part: Path, certificate: Certificate, network: Network) -> None:
     stored = {n: t for n, t in tensors(network.module).items() if n not in tied}
     files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(part.iterdir())}
     hashes = {n: tensor_hash(t) for n, t in stored.items()}
-    (part / "certificate.json").write_text(replace(certificate, files=files, tensors=hashes).dump())
+    place(part, "certificate.json").write_text(replace(certificate, files=files, tensors=hashes).dump())
 
 
 def resolved_text(plan: Plan) -> str:
@@ -147,27 +156,58 @@ def _json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def read(folder: Path) -> tuple[Network, Certificate]:
-    """The network of a bundle and its certificate, with every hash compared first. Nothing in the folder is run.
+def read(folder: Path, most: int | None = None) -> tuple[Network, Certificate]:
+    """The network of a bundle and its certificate, with every byte of the folder accounted for. Nothing in it is run.
 
-    Raises NetxformError X0815 (no bundle), X0822 (changed or damaged), X0827 (of another version, or with a claim that
-    nothing here measures), X0904 (names what it may not).
+    `most`: the bytes that one file or tensor may take (None: the memory of the machine). Raises NetxformError X0815 (no
+    bundle), X0822 (changed or damaged), X0827 (of another version, or with a claim that nothing here measures), X0904 (names
+    what it may not), X0906 (too large).
     """
-    if not (folder / "certificate.json").is_file():
-        raise fail("X0815", f"`{folder.name}` is no bundle of netxform", helps=("a bundle holds certificate.json",))
+    bundle = sealed(folder, most)
+    network, certificate = opened(bundle, most), bundle.certificate
+    if comparable(certificate) and bundle.texts["model.py"] != source_of(network):
+        raise fail(
+            "X0822",
+            "`model.py` is not what the graph of the bundle says",
+            notes=("it is Python that runs when it is imported; netxform wrote another file",),
+        )
+    return network, certificate
+
+
+def opened(bundle: Sealed, most: int | None = None) -> Network:
+    """The network of a bundle whose bytes are accounted for."""
     try:
-        certificate = load((folder / "certificate.json").read_text(), detail_of)
-        for name, wanted in (certificate.files or {}).items():
-            path = folder / name
-            if Path(name).name != name or not path.is_file():
-                raise fail("X0822", f"`{name}` is missing from the bundle")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
-                raise fail("X0822", f"`{name}` is not the file that was certified", notes=("its sha256 differs",))
-        stored = load_file(folder / "model.safetensors")
-        graph = json.loads((folder / "graph.json").read_text())
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        stored = load_file(bundle.folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
         raise fail("X0822", f"the bundle is damaged: {type(error).__name__}: {error}") from error
-    return from_json(graph, stored), certificate
+    network = from_json(bundle.json("graph.json"), stored, most)
+    if json.loads(json.dumps(to_json(network))) != bundle.json("graph.json"):
+        raise fail("X0822", "`graph.json` of the bundle says more than the network that it describes")
+    return network
+
+
+def remarks(bundle: Sealed) -> tuple[str, ...]:
+    """What `verify` could not compare, and why."""
+    certificate = bundle.certificate
+    cached: tuple[str, ...] = ()
+    if (bundle.folder / CACHE).exists():
+        cached = (
+            f"{CACHE} not compared: Python made it when model.py was imported, and may run it in the place of model.py; "
+            "remove it from a bundle that somebody gave you",
+        )
+    if comparable(certificate):
+        return cached
+    of = " and ".join(f"{n} {certificate.versions.get(n, '?')}" for n in ("netxform", "torch"))
+    return (
+        *cached,
+        f"model.py not compared: it is said to be written by {of}, whose words may be others; read it before you import it",
+    )
+
+
+def comparable(certificate: Certificate) -> bool:
+    """Whether `model.py` was written by these versions: others may write the same graph in other words."""
+    here = environment()
+    return all(certificate.versions.get(n) == here[n] for n in ("netxform", "torch"))
 
 
 def witness(folder: Path, network: Network) -> Witness:

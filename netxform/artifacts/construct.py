@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from netxform.artifacts.allowed import is_layer
 from netxform.errors import fail
 from netxform.graph import frozen, layers
 
@@ -44,9 +45,20 @@ class Made:
 def class_of(kind: str, own: bool) -> type[nn.Module]:
     """The class of that name. Raises NetxformError X0904 for one that no artifact may hold."""
     found: Any = OWN.get(kind) if own else getattr(nn, kind, None)
-    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+    if not (inspect.isclass(found) and issubclass(found, nn.Module) and (own or is_layer(found))):
         raise fail("X0904", f"`{kind}` is no layer that a bundle may name")
     return found
+
+
+_REPEATED = ("num_layers", "num_encoder_layers", "num_decoder_layers")
+_LAYERS = 1024
+
+
+def make(kind: str, own: bool, arguments: dict[str, Any]) -> nn.Module:
+    """The layer of a stored graph, on the default device. Raises NetxformError X0904 (no such layer), X0906 (too many)."""
+    if any(isinstance(arguments.get(k), int) and arguments[k] > _LAYERS for k in _REPEATED):
+        raise fail("X0906", f"a `{kind}` of more than {_LAYERS} layers in one", notes=("each would be made on its own",))
+    return class_of(kind, own)(**arguments)
 
 
 def construct(module: nn.Module, path: str) -> Made:

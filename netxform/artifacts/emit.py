@@ -78,11 +78,20 @@ def emit(network: Network) -> str:
 
     Raises NetxformError X0820 for what cannot stand in such a file.
     """
+    source = source_of(network)
+    _prove(source, _name(network), network.module)
+    return source
+
+
+def _name(network: Network) -> str:
+    name = re.sub(r"\W", "_", type(network.module).__name__) or "Model"
+    return "Model" if name in ("GraphModule", "nn", "torch", "Path", "group", "load") else name
+
+
+def source_of(network: Network) -> str:
+    """The source, and nothing of it run: what a file that came with a graph is compared with."""
     held = to_json(network)
-    module = network.module
-    name = re.sub(r"\W", "_", str(held["name"])) or "Model"
-    if name in ("GraphModule", "nn", "torch", "Path", "group", "load"):
-        name = "Model"
+    module, name = network.module, _name(network)
     body, forward_globals = _forward(module)
     own = sorted({e["class"] for e in held["modules"] if e.get("own")})
     extra = _imports({k: v for k, v in forward_globals.items() if re.search(rf"\b{re.escape(k)}\b", body)})
@@ -103,9 +112,7 @@ def emit(network: Network) -> str:
     out.append("")
     out.append(body)
     tail = _TAIL.format(ties=_pretty(held["ties"]), frozen=_pretty(sorted(held["frozen"])), name=name)
-    source = "\n".join(out) + tail
-    _prove(source, name, module)
-    return source
+    return "\n".join(out) + tail
 
 
 def _with_bases(names: list[str]) -> list[str]:

@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import fx, nn
-from torch.overrides import get_overridable_functions, resolve_name
 
-from netxform.artifacts.construct import class_of, construct
+from netxform.artifacts import allowed, stored
+from netxform.artifacts.bounded import check_bytes, check_numbers
+from netxform.artifacts.construct import construct, make
+from netxform.artifacts.stored import FORMAT
 from netxform.capture.symbolic import is_leaf
-from netxform.errors import fail
-from netxform.graph.guards import FUNCTIONS
+from netxform.errors import NetxformError, fail
 from netxform.graph.network import Input, Network, refresh
 from netxform.graph.outputs import output_node
 from netxform.graph.tensors import DTYPES, NAMES
 from netxform.graph.tensors import held as held_by
-
-FORMAT = 1
-_ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim", "values", "indices")
-
-
-@lru_cache(maxsize=1)
-def _functions() -> dict[str, Callable[..., Any]]:
-    """Every function that a stored graph may call, by name."""
-    known: dict[str, Callable[..., Any]] = {}
-    for space, functions in get_overridable_functions().items():
-        for function in functions:
-            name = resolve_name(function)
-            if name and space is not torch.Tensor:
-                known[name] = function
-    for name in dir(operator):
-        function = getattr(operator, name)
-        if callable(function) and not name.startswith("_"):
-            known[f"operator.{name}"] = function
-    for name in ("zeros", "ones", "full", "arange", "empty", "tensor", "linspace", "eye", "full_like", "zeros_like"):
-        known[f"torch.{name}"] = getattr(torch, name)
-    for name in ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "rand_like", "randn_like", "randint_like"):
-        known[f"torch.{name}"] = getattr(torch, name)
-    known |= {f"netxform.{name}": function for name, function in FUNCTIONS.items()}
-    known |= {"math.sqrt": math.sqrt, "torch._weight_norm": torch._weight_norm}  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-    known |= {"builtins.getattr": getattr, "builtins.len": len}
-    known["torch._grouped_mm"] = torch._grouped_mm  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-    return known
-
-
-def _function(name: str) -> Any:
-    """The function of that name, or None where a stored graph may not call it. Exported programs call aten operators."""
-    if not name.startswith("torch.ops.aten."):
-        return _functions().get(name)
-    operation, _, overload = name.removeprefix("torch.ops.aten.").partition(".")
-    if operation == "from_file" or operation.startswith("_print"):
-        return None
-    return getattr(getattr(torch.ops.aten, operation, None), overload, None)
-
-
-@lru_cache(maxsize=1)
-def _names() -> dict[Any, str]:
-    return {f: n for n, f in reversed(_functions().items())}
-
-
-@lru_cache(maxsize=1)
-def _methods() -> frozenset[str]:
-    barred = {"numpy", "tolist", "register_hook", "apply_", "map_", "map2_", "backward", "share_memory_", "to_dlpack"}
-    found = {f.__name__ for f in get_overridable_functions()[torch.Tensor] if hasattr(f, "__name__")}
-    names = {n for n in dir(torch.Tensor) if callable(getattr(torch.Tensor, n, None))}
-    arithmetic = "add sub mul div truediv floordiv mod pow matmul and or xor lshift rshift".split()
-    dunders = {f"__{side}{n}__" for n in arithmetic for side in ("", "r", "i")}
-    dunders |= {f"__{n}__" for n in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "invert", "abs")}
-    return frozenset(n for n in found | names if not n.startswith("_") and n not in barred) | dunders
 
 
 def to_json(network: Network) -> dict[str, Any]:
@@ -83,8 +29,11 @@ def to_json(network: Network) -> dict[str, Any]:
     for path, part in module.named_modules(remove_duplicate=False):
         if not path or any(path.startswith(f"{p}.") and not _open(module, p) for p in leaves):
             continue
+        _storable(path)
         if is_leaf(part):
             made = construct(part, path)
+            if not made.own and not allowed.is_layer(type(part)):
+                raise fail("X0820", f"`{path}` is a `{made.kind}`, which a bundle cannot hold")
             leaves.add(path)
             entry: dict[str, object] = {"path": path, "class": made.kind, "arguments": _encode(made.arguments)}
             modules.append(entry | ({"own": True} if made.own else {}))
@@ -98,6 +47,8 @@ def to_json(network: Network) -> dict[str, Any]:
         if path in leaves:
             continue
         loose = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+        for name in (*part._parameters, *part._buffers):  # pyright: ignore[reportPrivateUsage]
+            _storable(name)
         for name, tensor in part.named_parameters(recurse=False, remove_duplicate=False):
             tensors.append({"path": _under(path, name), "kind": "parameter", **_tensor(tensor, name)})
         for name, tensor in part.named_buffers(recurse=False, remove_duplicate=False):
@@ -105,7 +56,7 @@ def to_json(network: Network) -> dict[str, Any]:
                 {"path": _under(path, name), "kind": "buffer", "persistent": name not in loose, **_tensor(tensor, name)}
             )
     out = output_node(module)
-    return {
+    held: dict[str, Any] = {
         "format": FORMAT,
         "name": type(module).__name__,
         "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": _named(i.dtype, i.name)} for i in network.inputs],
@@ -117,21 +68,38 @@ def to_json(network: Network) -> dict[str, Any]:
         "output": {k: out.meta.get(k) for k in ("loose", "sole")},
         "capture": {"front_end": network.front_end, "notes": list(network.notes)},
     }
+    _readable(held, {n.name: n for n in module.graph.nodes})
+    return held
 
 
-def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:
-    """The network again, with these tensors. Raises NetxformError X0821 (damaged), X0904 (not allowed)."""
-    if held.get("format") != FORMAT:
-        raise fail("X0821", f"the graph has format {held.get('format')}, this version reads {FORMAT}")
+def _readable(held: dict[str, Any], nodes: dict[str, fx.Node]) -> None:
+    """Raises NetxformError X0820 where what is written would be refused when it is read."""
+    try:
+        stored.check(held)
+        for entry in held["nodes"]:
+            args, kwargs = _decode(entry["args"], nodes), _decode(entry["kwargs"], nodes)
+            if entry["op"] == "call_function":
+                _may_call(entry["target"], args, kwargs)
+    except (NetxformError, ValueError, KeyError, TypeError) as error:
+        said = error.diagnostics[0].message if isinstance(error, NetxformError) else str(error)
+        why = ("a bundle reads what is on its short lists",)
+        raise fail("X0820", f"the network cannot be stored: {said}", notes=why) from error
+
+
+def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor], most: int | None = None) -> Network:
+    """The network again, with these tensors; no value in it takes over `most` bytes (None: the memory of the machine).
+
+    Raises NetxformError X0821 (damaged), X0904 (not allowed), X0906 (too large).
+    """
+    stored.check(held)
     root = nn.Module()
     try:
         with torch.device("meta"):
             for entry in held["modules"]:
                 owner, _, last = entry["path"].rpartition(".")
                 kind = entry["class"]
-                made = (
-                    nn.Module() if kind is None else class_of(kind, bool(entry.get("own")))(**_decode(entry["arguments"], {}))
-                )
+                arguments = {} if kind is None else _decode(entry["arguments"], {})
+                made = nn.Module() if kind is None else make(kind, bool(entry.get("own")), arguments)
                 root.get_submodule(owner).add_module(last, made)
         for entry in held["tensors"]:
             owner, _, last = entry["path"].rpartition(".")
@@ -145,15 +113,23 @@ def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network
         nodes: dict[str, fx.Node] = {}
         for entry in held["nodes"]:
             nodes[entry["name"]] = _make(graph, entry, nodes)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        graph.lint()
+        check_numbers(graph)
+        module = fx.GraphModule(_Holder(root), graph, class_name=str(held["name"]))
+        _fill(root, module)
+        output_node(module).meta |= held["output"]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, StopIteration, SyntaxError, AssertionError) as error:
         raise fail("X0821", f"the stored graph is damaged: {type(error).__name__}: {error}") from error
-    module = fx.GraphModule(_Holder(root), graph, class_name=str(held["name"]))
-    _fill(root, module)
-    output_node(module).meta |= held["output"]
     inputs = tuple(Input(i["name"], tuple(i["shape"]), DTYPES[i["dtype"]]) for i in held["inputs"])
     module.eval()
     way = held["capture"]
-    return refresh(Network(module, inputs, str(way["front_end"]), (), tuple(way["notes"])))
+    network = Network(module, inputs, str(way["front_end"]), (), tuple(way["notes"]))
+    try:
+        check_bytes(network, most=most)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, OverflowError) as error:
+        text = (str(error).strip().splitlines() or [""])[0]
+        raise fail("X0821", f"the stored graph is damaged: it does not run: {type(error).__name__}: {text}") from error
+    return refresh(network)
 
 
 class _Holder(nn.Module):
@@ -208,6 +184,15 @@ def ties(module: nn.Module) -> dict[str, str]:
     return out
 
 
+def _storable(path: str) -> None:
+    if not stored.is_path(path):
+        raise fail(
+            "X0820",
+            f"`{path}` is a name that a bundle cannot hold",
+            notes=("names of modules and tensors are letters, digits, `_` and `-`, and begin with no `__`",),
+        )
+
+
 def _under(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
@@ -236,15 +221,15 @@ def _node(node: fx.Node) -> Mapping[str, object]:
     target: Any = node.target
     if node.op == "call_function":
         aten = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"  # pyright: ignore[reportPrivateUsage]
-        name = f"torch.ops.{target!s}" if aten else _names().get(target)
-        if name is None:
+        name = f"torch.ops.{target!s}" if aten else allowed.names().get(target)
+        if name is None or allowed.function(name) is None:
             raise fail(
                 "X0820",
                 f"`{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}` cannot be stored",
                 notes=(f"at `{node.name}` in `{node.meta.get('scope', '')}`; an artifact holds functions of torch",),
             )
         target = name
-    elif node.op == "call_method" and target not in _methods():
+    elif node.op == "call_method" and not allowed.is_method(target):
         raise fail("X0820", f"the method `{target}` cannot be stored", notes=(f"at `{node.name}`",))
     entry = {"name": node.name, "op": node.op, "target": str(target)}
     entry |= {"args": _encode(node.args), "kwargs": _encode(node.kwargs)}
@@ -258,29 +243,44 @@ def _node(node: fx.Node) -> Mapping[str, object]:
 def _make(graph: fx.Graph, entry: dict[str, Any], nodes: dict[str, fx.Node]) -> fx.Node:
     op, target = entry["op"], entry["target"]
     args, kwargs = _decode(entry["args"], nodes), _decode(entry["kwargs"], nodes)
+    if not isinstance(args, tuple) or not isinstance(kwargs, dict):
+        raise ValueError(f"the arguments of `{entry['name']}` are none")
+    for key in cast("dict[str, Any]", kwargs):
+        stored.keyword(key)
     if op == "call_function":
-        if _function(target) is None:
-            raise fail("X0904", f"`{target}` is no function that a bundle may call")
-        asked = args[1] if target == "builtins.getattr" else args[3] if args[1:2] == ("getattr",) else None
-        if asked is not None and asked not in _ATTRIBUTES:
-            raise fail("X0904", f"attribute `{asked}` may not be read by a bundle")
-        if target == "netxform.only" and not _may_run(args[1]):
-            raise fail("X0904", f"`{args[1]}` is no function that a bundle may call")
-        target = _function(target)
-    elif op == "call_method" and target not in _methods():
+        _may_call(target, args, kwargs)
+        target = allowed.function(target)
+    elif op == "call_method" and not allowed.is_method(target):
         raise fail("X0904", f"`{target}` is no method that a bundle may call")
-    elif op not in ("placeholder", "output", "get_attr", "call_module", "call_method"):
-        raise fail("X0821", f"unknown kind of node `{op}`")
     node = graph.create_node(op, target, args, kwargs, name=entry["name"])
+    if node.name != entry["name"]:
+        raise fail("X0904", f"`{entry['name']}` cannot be the name of a node")
     if op != "output":
         node.meta |= {"scope": entry["scope"], "exits": tuple(entry["exits"]), "entries": tuple(entry["entries"])}
     return node
 
 
-def _may_run(name: str) -> bool:
-    """Whether a graph may name this function for training alone."""
-    method = name.removeprefix("torch.Tensor.")
-    return name == "getattr" or _function(name) is not None or (method != name and method in _methods())
+def _may_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises NetxformError X0904 for a call that no stored graph may make."""
+    if allowed.function(name) is None:
+        raise fail("X0904", f"`{name}` is no function that a bundle may call")
+    if name == "netxform.only":
+        inner = args[1] if len(args) > 1 else None
+        method = inner.removeprefix("torch.Tensor.") if isinstance(inner, str) else None
+        if not isinstance(inner, str) or method is None:
+            raise fail("X0904", "a function for training alone is named by a text")
+        if method != inner:
+            if not allowed.is_method(method):
+                raise fail("X0904", f"`{method}` is no method that a bundle may call")
+        else:
+            _may_call("builtins.getattr" if inner == "getattr" else inner, args[2:], kwargs)
+    space, _, last = name.rpartition(".")
+    count = allowed.OPERATORS[last] if space == "operator" else allowed.OTHERS[name][1] if name in allowed.OTHERS else None
+    if count is not None and (len(args) != count or kwargs):
+        raise fail("X0904", f"`{name}` takes {count} argument(s) in a bundle, not {len(args) + len(kwargs)}")
+    asked = args[-1] if args else None
+    if name == "builtins.getattr" and not (isinstance(asked, str) and asked in allowed.READ):
+        raise fail("X0904", f"attribute `{asked}` may not be read by a bundle")
 
 
 def _encode(value: Any) -> Any:
@@ -313,21 +313,22 @@ def _encode(value: Any) -> Any:
             raise fail("X0820", f"a value of type `{type(value).__name__}` in the graph cannot be stored")
 
 
-def _decode(value: Any, nodes: dict[str, fx.Node]) -> Any:
+def _decode(value: Any, nodes: dict[str, fx.Node], level: int = 0) -> Any:
+    level = stored.depth(level)
     if isinstance(value, list):
-        return [_decode(v, nodes) for v in cast("list[Any]", value)]
+        return [_decode(v, nodes, level) for v in cast("list[Any]", value)]
     if not isinstance(value, dict):
-        return value
+        return stored.literal(value)
     ((kind, inner),) = cast("dict[str, Any]", value).items()
     match kind:
         case "node":
             return nodes[inner]
         case "tuple":
-            return tuple(_decode(v, nodes) for v in inner)
+            return tuple(_decode(v, nodes, level) for v in inner)
         case "dict":
-            return {k: _decode(v, nodes) for k, v in inner}
+            return {stored.literal(str(k)): _decode(v, nodes, level) for k, v in inner}
         case "slice":
-            return slice(*(_decode(v, nodes) for v in inner))
+            return slice(*(_decode(v, nodes, level) for v in inner))
         case "float":
             return float(inner)
         case "dtype" | "constant":
@@ -336,6 +337,8 @@ def _decode(value: Any, nodes: dict[str, fx.Node]) -> Any:
                 raise ValueError(f"`{inner}` is no constant of torch")
             return found
         case "device":
+            if inner not in ("cpu", "cuda", "meta", "mps", "xpu"):
+                raise ValueError(f"no device `{inner}`")
             return torch.device(inner)
         case "ellipsis":
             return ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from netxform.artifacts.manifest import place, sealed
 from netxform.errors import fail
 from netxform.language.trajectory import Trajectory
 
@@ -20,7 +20,7 @@ def store(folder: Path, trajectories: Sequence[Trajectory]) -> None:
     """Write the trajectories; no file where there are none."""
     if not trajectories:
         return
-    save_file({str(i): t.points.contiguous() for i, t in enumerate(trajectories)}, folder / _FILES[1])
+    save_file({str(i): t.points.contiguous() for i, t in enumerate(trajectories)}, place(folder, _FILES[1]))
     rows = [
         {
             "variant": t.variant,
@@ -33,26 +33,21 @@ def store(folder: Path, trajectories: Sequence[Trajectory]) -> None:
         }
         for t in trajectories
     ]
-    (folder / _FILES[0]).write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+    place(folder, _FILES[0]).write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
 
 
 def load(folder: Path) -> list[Trajectory]:
     """The trajectories of a bundle. Raises NetxformError X0815 (no bundle), X0824 (none recorded), X0822 (damaged)."""
-    if not (folder / "certificate.json").is_file():
-        raise fail("X0815", f"`{folder.name}` is no bundle of netxform", helps=("a bundle holds certificate.json",))
-    if not (folder / _FILES[0]).exists():
+    bundle = sealed(folder)
+    if _FILES[0] not in bundle.texts:
         raise fail(
             "X0824",
             f"`{folder.name}` holds no trajectory",
             helps=("write `record trajectory` in the stage that is trained, and apply again",),
         )
     try:
-        wanted = json.loads((folder / "certificate.json").read_text())["files"]
-        for name in _FILES:
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != wanted[name]:
-                raise fail("X0822", f"`{name}` is not the file that was certified", notes=("its sha256 differs",))
         points = load_file(folder / _FILES[1])
-        rows = json.loads((folder / _FILES[0]).read_text())
+        rows = bundle.json(_FILES[0])
         return [
             Trajectory(
                 r["variant"],

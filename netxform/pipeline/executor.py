@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from netxform.training.calibration import Calibration
 from netxform.training.estimators import Fitted, fit_estimator
 from netxform.training.fit import History, Progress, fit
 from netxform.training.process import Processes, wait
+from netxform.training.resume import claim
 
 
 class Executor:
@@ -55,7 +58,7 @@ class Executor:
         """Calibration data for one statement, in an order of its own."""
 
         def checkpoint(n: int) -> Path | None:
-            return None if self.keep is None else self.keep / f"{step.index:03d}_{n:03d}.pt"
+            return None if self.keep is None else self.keep / f"{self._place(step)}_{n:03d}"
 
         def told(title: str, history: History) -> None:
             self.histories.append((title, history))
@@ -64,6 +67,10 @@ class Executor:
             lambda: self.data, self.seed + step.index, self.progress, checkpoint, told, self._weights(step), self.models.trust
         )
 
+    def _place(self, step: Step) -> str:
+        """The name of a statement's state: its number among the statements that do something, whatever asserts there are."""
+        return f"{[s.index for s in self.prepared.plan.steps].index(step.index):03d}"
+
     def _weights(self, step: Step) -> Callable[[str], nn.Module]:
         """Further models with their weights, snapshots among them."""
         return lambda name: self.snapshots.get(name) or self.models.source(name, step.span).module
@@ -71,7 +78,7 @@ class Executor:
     def train(self, network: Network, work: Training, step: Step) -> Trained:
         """Train; a finished training that a resumed run finds on disk is taken from there."""
         self.last = self.data[work.data]
-        checkpoint = None if self.keep is None else self.keep / f"{step.index:03d}"
+        checkpoint = None if self.keep is None else self.keep / self._place(step)
         probe = self.data[work.record.data] if work.record is not None else None
         names = work.soft.teachers if work.soft is not None else ()
         teachers = {n: self.snapshots[n] if n in self.snapshots else self.models.module(n, step.span) for n in names}
@@ -116,23 +123,24 @@ def load_all(prepared: Prepared) -> dict[str, DataSet]:
 def keep_folder(out: Path | None, plan: Plan, resume: bool, processes: Processes) -> Path | None:
     """Where an interrupted run leaves its state: beside the output, named after it; for this very plan alone.
 
-    None where nothing is trained or nothing written. Raises NetxformError X0819 where the folder cannot be made.
+    None where nothing is trained or nothing written. Raises NetxformError X0819 where the folder cannot be made, X0842 where
+    one is there that is not ours, or not of this plan.
     """
     if out is None or not any(s.choice.trains for s in plan.steps):
         return None
     wait(processes)  # nobody looks before everybody has seen that there is no bundle yet
     keep = out.parent / f".{out.name}.resume"
-    stamp = keep / "plan"
-    if not processes.first:
-        wait(processes)
-        return keep
-    same = stamp.exists() and stamp.read_text() == plan.digest()
-    if keep.exists() and not (resume and same):
-        shutil.rmtree(keep)
-    try:
-        keep.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(plan.digest())
-    except OSError as error:
-        raise fail("X0819", f"the output folder cannot be made: {error.strerror}") from error
+    if processes.first:
+        try:
+            claim(keep, _key(plan), resume)
+        except OSError as error:
+            raise fail("X0819", f"the output folder cannot be made: {error.strerror}") from error
     wait(processes)
     return keep
+
+
+def _key(plan: Plan) -> str:
+    """What the state of a run depends on: all that the plan does. What it asserts may change meanwhile."""
+    held = plan.to_dict()
+    does = [i for i in cast("list[dict[str, object]]", held["items"]) if "assert" not in i]
+    return hashlib.sha256(json.dumps(held | {"items": does}, sort_keys=True).encode()).hexdigest()

@@ -29,6 +29,14 @@ class Foreign(nn.Module):
         return ""
 
 
+_ONE_FILE = "save it as one file: `onnx.save_model(model, path, save_as_external_data=False)`"
+
+
+def _points_outside(model: bytes) -> bool:
+    """Whether tensors of an ONNX model lie in other files, which onnxruntime would look for in the current folder."""
+    return b"\x0a\x08location" in model  # the key of an entry of `external_data`, as protobuf writes it
+
+
 class OnnxModel(Foreign):
     """An ONNX file, run by onnxruntime on the CPU; its first output is the answer."""
 
@@ -41,6 +49,8 @@ class OnnxModel(Foreign):
                 "X0814", "`onnxruntime` is not installed", span, "needed here", helps=("pip install 'netxform[export]'",)
             ) from error
         self._bytes = path.read_bytes()
+        if _points_outside(self._bytes):
+            raise fail("X0901", f"`{path.name}` keeps its weights in other files", span, "not followed", helps=(_ONE_FILE,))
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         try:
@@ -126,15 +136,11 @@ def as_model(value: Any, span: Span = NOWHERE) -> nn.Module:
     raise fail("X0816", f"a {type(value).__name__} is no model", span, "module, classifier or function")
 
 
-def stored_classifier(path: Path, span: Span) -> Classifier:
-    """A classifier stored by skops; types that skops does not trust are refused, save scikit-learn's own."""
-    import skops.io
+def stored_classifier(path: Path, span: Span, most: int | None = None) -> Classifier:
+    """A classifier stored by skops: scikit-learn's own estimators alone. `most`: bytes that it may take.
 
-    trusted = skops.io.get_untrusted_types(file=path)
-    unknown = [t for t in trusted if not t.startswith("sklearn.")]
-    if unknown:
-        raise fail("X0904", f"`{path.name}` holds {', '.join(unknown[:4])}", span, "not of scikit-learn")
-    try:
-        return Classifier(skops.io.load(path, trusted=trusted), span)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise fail("X0808", f"`{path.name}` cannot be read: {error}", span, "damaged") from error
+    Raises NetxformError X0904 (something else in it), X0906 (too large), X0808 (damaged), X0816 (gives no probabilities).
+    """
+    from netxform.sources.stored_classifiers import read
+
+    return Classifier(read(path, span, most), span)

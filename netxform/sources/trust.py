@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from netxform.errors import NOWHERE, Span, closest, fail
+from netxform.errors import NOWHERE, NetxformError, Span, closest, fail
+from netxform.graph.limits import memory, sized
+
+TEXT = 256 << 20
+"""The largest text or table that is read whole, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
     """`root` is the folder of the spec. `code`: Python named by the spec may run. `pickle`: pickled models may be loaded.
-    `outside`: files outside `root` may be read.
+    `outside`: files outside `root` may be read. `memory`: the most bytes that one file or tensor may take (None: what the
+    machine has).
     """
 
     root: Path = field(default_factory=Path.cwd)
     code: bool = False
     pickle: bool = False
     outside: bool = False
+    memory: int | None = None
+
+    @property
+    def room(self) -> int:
+        """The most bytes that one file or tensor may take."""
+        return memory() if self.memory is None else self.memory
 
 
-def read_path(text: str, trust: Trust, span: Span = NOWHERE) -> Path:
-    """The existing file or folder that a spec names. Raises NetxformError X0901 (outside), X0807 (missing)."""
+def read_path(text: str, trust: Trust, span: Span = NOWHERE, most: int | None = None) -> Path:
+    """The existing file or folder that a spec names; a file of at most `most` bytes (None: what the memory holds).
+
+    Raises NetxformError X0901 (outside), X0807 (missing), X0905 (no plain file or folder), X0906 (too large).
+    """
     path = _inside(text, trust, span, "read")
-    if not path.exists():
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        mode = None
+    if mode is None:
         near: list[str] = []
         if path.parent.is_dir():
             near = closest(path.name, [p.name for p in path.parent.iterdir()])
@@ -35,12 +55,53 @@ def read_path(text: str, trust: Trust, span: Span = NOWHERE) -> Path:
             notes=("files are named from the folder of the spec",),
             helps=tuple(f"did you mean `{n}`?" for n in near),
         )
+    if not stat.S_ISDIR(mode):
+        room_for(path, trust.room if most is None else min(most, trust.room), span)
     return path
 
 
+def room_for(path: Path, most: int, span: Span = NOWHERE) -> int:
+    """The size of a plain file, in bytes. Raises NetxformError X0905 (a pipe, a device), X0906 (more than `most` bytes)."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise fail("X0905", f"`{path.name}` is no plain file", span, "a pipe, a device or a socket", notes=(_PLAIN,))
+    if found.st_size > most:
+        raise too_large(f"`{path.name}`", found.st_size, most, span)
+    return found.st_size
+
+
+def no_links(folder: Path, span: Span = NOWHERE) -> None:
+    """Raises NetxformError X0901 where a link below the folder leads out of it, X0905 for pipes and devices in it."""
+    root = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place) / name
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(root):
+                where = path.relative_to(folder)
+                raise fail("X0901", f"`{folder.name}/{where}` is a link that leads out of the folder", span, "not followed")
+            if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise fail("X0905", f"`{folder.name}/{name}` is no plain file", span, "a pipe or a device", notes=(_PLAIN,))
+
+
 def write_path(text: str, folder: Path, span: Span = NOWHERE) -> Path:
-    """A path below the output folder. Raises NetxformError X0901 for any other."""
-    return _inside(text, Trust(folder), span, "write")
+    """A path below the output folder: every file of a bundle has its place from here.
+
+    Raises NetxformError X0901 for any other, and for one that is a link.
+    """
+    path = _inside(text, Trust(folder), span, "write")
+    if (folder / text).is_symlink():
+        raise fail("X0901", f"`{text}` in the output folder is a link", span, "not written through")
+    return path
+
+
+_PLAIN = "netxform reads plain files alone"
+
+
+def too_large(what: str, size: int, most: int, span: Span = NOWHERE) -> NetxformError:
+    """X0906: what it is, how large, and what is allowed, in bytes."""
+    helps = ("allow more: `--max-memory 16GB`, in Python `max_memory=`",) if most >= TEXT else ()
+    return fail("X0906", f"{what} is {sized(size)} large, {sized(most)} are allowed", span, "too large", helps=helps)
 
 
 def _inside(text: str, trust: Trust, span: Span, what: str) -> Path:

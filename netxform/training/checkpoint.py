@@ -1,78 +1,74 @@
-"""The state of a training on disk, by torch.distributed.checkpoint: every process writes what it holds.
+"""The state of a training on disk: tensors as safetensors, facts as JSON, each with its checksum. Nothing in it can run.
 
-A state is written to a folder of its own; then a small file that names it is moved into place, and the older state goes.
-Whenever a run is killed, the file names a state that is whole.
+A state is written to a file of its own; then a small file that names it is moved into place, and the older state goes.
+Whenever a run is killed, the small file names a state that is whole. One process writes; every one reads.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from netxform.errors import fail
-from netxform.training.process import Processes, wait
+from netxform.training.process import Processes, like_it, wait, whole
+
+_FACTS = 1 << 28
 
 
 def write(place: Path, epoch: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], processes: Processes) -> None:
     """Save tensors by name, and `facts` (plain data) beside them, as the state after that epoch."""
-    folder = place.with_name(f"{place.name}.{epoch}")
+    held = {n: whole(t).detach().cpu().contiguous().clone() for n, t in tensors.items()}  # every process has its part in this
     if processes.first:
-        shutil.rmtree(folder, ignore_errors=True)
+        file = place.with_name(f"{place.name}.{epoch}.safetensors")
+        save_file(held, file)
+        said = json.dumps({"file": file.name, "sha256": _hash_of(file), "facts": facts})
+        part = place.with_name(f"{place.name}.part")
+        part.write_text(json.dumps({"state": said, "sha256": hashlib.sha256(said.encode()).hexdigest()}))
+        os.replace(part, place)
+        for old in place.parent.glob(f"{place.name}.*.safetensors"):
+            if old != file:
+                old.unlink(missing_ok=True)
     wait(processes)
-    with warnings.catch_warnings():  # that it saves for one process is what is meant
-        warnings.simplefilter("ignore")
-        save(dict(tensors), checkpoint_id=folder, no_dist=processes.world == 1)
-    wait(processes)
-    if not processes.first:
-        return
-    part = place.with_name(f"{place.name}.part")
-    part.write_text(json.dumps({"folder": folder.name, "facts": facts}))
-    os.replace(part, place)
-    for old in place.parent.glob(f"{place.name}.*"):
-        if old.is_dir() and old != folder:
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def read(place: Path, like: Mapping[str, Tensor], processes: Processes) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The state that was saved last, None where there is none. Tensors that `like` names are laid out as there.
 
-    Raises NetxformError X0822 for a damaged one.
+    Raises NetxformError X0822 for one of which a single bit is another.
     """
     if not place.exists():
         return None
     try:
-        held: dict[str, Any] = json.loads(place.read_text())
-        folder = place.with_name(held["folder"])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            known = FileSystemReader(folder).read_metadata().state_dict_metadata
-            found = {n: _room(n, m, like) for n, m in known.items()}
-            load(cast("dict[str, Any]", found), checkpoint_id=folder, no_dist=processes.world == 1)
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+        if place.is_symlink() or place.stat().st_size > _FACTS:
+            raise ValueError(f"`{place.name}` is no file that netxform wrote")
+        outer: dict[str, str] = json.loads(place.read_bytes().decode())
+        if json.dumps(outer) != place.read_bytes().decode() or set(outer) != {"state", "sha256"}:
+            raise ValueError(f"`{place.name}` is not as it was written")
+        if hashlib.sha256(outer["state"].encode()).hexdigest() != outer["sha256"]:
+            raise ValueError(f"the checksum of `{place.name}` differs")
+        held: dict[str, Any] = json.loads(outer["state"])
+        file = place.with_name(str(held["file"]))
+        if file.is_symlink() or _hash_of(file) != held["sha256"]:
+            raise ValueError(f"the checksum of `{file.name}` differs")
+        found = load_file(file)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         text = (str(error).splitlines() or [""])[0]
         raise fail(
             "X0822",
-            f"the state of the interrupted run cannot be read: {text}",
-            helps=(f"remove `{place.parent.name}` and start anew",),
+            f"the state of the interrupted run is damaged: {text}",
+            helps=("leave `--resume` out to start anew",),
         ) from error
-    return found, held["facts"]
+    return {n: like_it(t, like.get(n)) for n, t in found.items()}, cast("dict[str, Any]", held["facts"])
 
 
-def _room(name: str, described: Any, like: Mapping[str, Tensor]) -> Tensor:
-    """An empty tensor to load into; sharded as the parameter is whose value or statistic it holds."""
-    size = tuple(described.size)
-    model = like.get(name)
-    if model is not None and tuple(model.shape) == size:
-        return torch.empty_like(model, dtype=described.properties.dtype)
-    return torch.empty(size, dtype=described.properties.dtype)
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -231,6 +231,18 @@ def whole(tensor: Tensor) -> Tensor:
     return cast(Tensor, gather()) if callable(gather) else tensor
 
 
+def like_it(tensor: Tensor, model: Tensor | None) -> Tensor:
+    """The tensor laid out as `model` is: on its device, in parts where each process holds a part; as it is where none fits."""
+    if model is None or model.shape != tensor.shape:
+        return tensor
+    parts: Any = model
+    if not hasattr(model, "device_mesh"):
+        return tensor.to(model.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(model.device), parts.device_mesh, parts.placements)
+
+
 def unsynced(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
     """Gradients of a piece that is not the last of its step are kept to themselves."""
     if isinstance(model, nn.parallel.DistributedDataParallel):

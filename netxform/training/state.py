@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from netxform.errors import fail
 from netxform.language.methods import less_is_better
 from netxform.language.work import Training
 from netxform.training import checkpoint as states
@@ -104,6 +105,10 @@ def load(run: Run, place: Path) -> None:
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         parts[kind][rest] = tensor
+    if set(parts["now"]) != set(now):
+        raise fail(
+            "X0822", "the state of the interrupted run is of another network", helps=("leave `--resume` out to start anew",)
+        )
     restore(run, parts["now"])
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in parts["optimizer"].items():

@@ -79,12 +79,12 @@ class Attach:
         """Settle where the head sits, its layers and their sizes."""
         from netxform.graph.building import flattening, settle_layers
 
+        if self.name is not None and ("." in self.name.text or not self.name.text.isidentifier()):
+            raise fail("X0304", f"`{self.name.text}` cannot be the name of a head", self.name.span, "not a plain name")
         if self.estimator is not None:
             return self._classifier(network, scope)
         assert self.name is not None
         name = self.name.text
-        if "." in name or not name.isidentifier():
-            raise fail("X0304", f"`{name}` cannot be the name of a head", self.name.span, "not a plain name")
         if hasattr(network.module, name):
             raise fail(
                 "X0304",

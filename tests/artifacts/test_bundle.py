@@ -127,7 +127,7 @@ def test_broken_claims_are_seen_when_hashes_are_forged(made: Path, tmp_path: Pat
     save_file(weights, folder / "model.safetensors")
     held = json.loads((folder / "certificate.json").read_text())
     held["files"]["model.safetensors"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    (folder / "certificate.json").write_text(json.dumps(held))
+    (folder / "certificate.json").write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
     verdict = nx.verify(folder)
     broken = {what for what, e in verdict.lines if not e.held}
     assert {"weights", "outputs", "cut at layer4", "freeze body"} <= broken

@@ -77,7 +77,7 @@ def forged(made: Path, folder: Path, leave_out: str) -> Path:
     save_file(load_file(path), path, {"netxform": json.dumps(told)})
     held = json.loads((folder / "certificate.json").read_text())
     held["files"]["evidence.safetensors"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (folder / "certificate.json").write_text(json.dumps(held))
+    (folder / "certificate.json").write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
     return folder
 
 
@@ -98,7 +98,7 @@ def test_a_claim_that_was_never_in_force_cannot_be_forged_into_it(made: Path, tm
     held = json.loads((folder / "certificate.json").read_text())
     claim = held["statements"][1]["claims"][0]
     claim |= {"kind": "teacher", "detail": {"digest": "0", "answers": "remembered"}, "in_force": True}
-    (folder / "certificate.json").write_text(json.dumps(held))
+    (folder / "certificate.json").write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
     verdict = nx.verify(folder)
     assert not verdict.held
     assert "the claim `same outputs` of the plan is not in the certificate" in " ".join(c.why for c in verdict.claims)

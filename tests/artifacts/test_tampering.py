@@ -1,198 +1,153 @@
-"""A certificate that was changed by hand is never called held: every field of it, and the bundle written anew around it."""
+"""Whatever is done to a bundle is told: by netxform alone, or by a signature where the folder agrees with itself."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 import netxform as nx
-from netxform.artifacts import bundle
-from netxform.compiler.claims.registry import detail_of
-from netxform.compiler.evidence import tensor_hash
-from netxform.compiler.remeasure import Witness
-from netxform.compiler.verify import verify
-from netxform.graph.network import Network
-from netxform.language import certificate as cert
+from netxform.artifacts import attest, signing
+from netxform.cli import main
+from tests.artifacts.tampering import FILES, SPEC, TABLE, Tampering, keys, long_run, refused_by_both, reseal, told
 
-SPEC = """
-model net = zoo.smallcnn() input="1x1x8x8"
-data d = sklearn.digits(train=200)
-train ** for 1epochs on d
-prune amount=20% by magnitude over d samples=64
-widen conv1 x2
-factorize fc1 rank=4 over d samples=64
-snapshot t
-assert params <= 100% of base
-train fc1 for 1epochs on d
-freeze conv1
-assert val_accuracy >= 1%
-"""
+CODES = {"X0815", "X0821", "X0822", "X0827", "X0904", "X0901"}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "b"
-    nx.apply(SPEC, out=folder)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pair of keys and a signed bundle `b`."""
+    folder = tmp_path_factory.mktemp("signed")
+    private, _ = keys(folder)
+    nx.apply(SPEC, out=folder / "b", sign=private)
     return folder
 
 
-@pytest.fixture(scope="module")
-def read(made: Path) -> tuple[Network, Witness]:
-    network, _ = bundle.read(made)
-    return network, bundle.witness(made, network)
+def test_the_table_is_over_every_kind_of_file(place: Path) -> None:
+    assert len(TABLE) >= 40
+    assert sorted(p.name for p in (place / "b").iterdir()) == sorted([*FILES, signing.SIGNATURE])
+    assert len({t.name for t in TABLE}) == len(TABLE)
 
 
-def seen(read: tuple[Network, Witness], held: Any) -> bool:
-    """Whether `verify` refuses what a forger wrote who knows the format, and made every digest fit."""
-    network, witness = read
-    try:
-        forged = cert.load(json.dumps(held), detail_of)
-    except nx.NetxformError:
-        return True
-    return not verify(network, forged, replace(witness, certificate=forged.digest())).held
+def test_an_untouched_bundle_is_accepted_by_both_tools(place: Path, tmp_path: Path) -> None:
+    assert refused_by_both(place / "b", place / "key.pub") == (False, False)
+    assert nx.verify(place / "b", key=place / "key.pub").held
+    shutil.copytree(place / "b", tmp_path / "copy")
+    reseal(tmp_path / "copy")  # writing the same hashes again is no change
+    assert refused_by_both(tmp_path / "copy", place / "key.pub") == (False, False)
+    assert not told(tmp_path / "copy")
 
 
-def claims(held: Any) -> Iterator[Any]:
-    return (c for s in held["statements"] for c in s["claims"])
-
-
-def each(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def all_of_them(held: Any) -> None:
-        for claim in claims(held):
-            change(claim)
-
-    return all_of_them
-
-
-def first(kind: str, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda held: change(next(c for c in claims(held) if c["kind"] == kind))
-
-
-# what a forger writes who makes every digest fit: found by measuring, counting and comparing with the plan
-FORGED: dict[str, Callable[[Any], Any]] = {
-    "bounds of almost nothing": each(lambda c: c.update(bound=1e-12)),
-    "bounds of anything": each(lambda c: c.update(bound="inf")),
-    "nothing in force": each(lambda c: c.update(in_force=False)),
-    "all in force": each(lambda c: c.update(in_force=True, superseded_by=None, made=None, unmeasured="")),
-    "superseded by another statement": each(lambda c: c.update(in_force=False, superseded_by=99)),
-    "measured better": each(lambda c: c.update(measured=c["measured"] * 0.9 if isinstance(c["measured"], float) else 0.0)),
-    "measured nothing": each(lambda c: c.update(measured=0.0)),
-    "not held": each(lambda c: c.update(held=False)),
-    "more samples": each(lambda c: c.update(samples=c["samples"] + 1)),
-    "a kernel nearer": first("layer errors", lambda c: c["detail"]["layers"][0].update(kernel=1e-9)),
-    "a kernel bound": first("layer errors", lambda c: c["detail"]["layers"][0].update({"kernel bound": 1e9})),
-    "a layer left out": first("layer errors", lambda c: c["detail"].update(layers=[])),
-    "a quantile": first("output error", lambda c: c["detail"].update(quantile=1e-3)),
-    "an agreement": first("output error", lambda c: c["detail"].update(agreement=1.0)),
-    "a prediction": first("loss change", lambda c: c["detail"].update({"accuracy after": 1.0})),
-    "a loss": first("loss change", lambda c: c["detail"].update({"loss before": 9.0})),
-    "a hash": first("untouched", lambda c: c["detail"].update(digest="0" * 64)),
-    "fewer names": first("untouched", lambda c: c.update(tensors=[])),
-    "frozen nothing": first("frozen in training", lambda c: c["detail"].update(parameters=[], buffers=[])),
-    "a wider tolerance": first("as stored", lambda c: c.update(bound=1.0)),
-    "a tolerance of its own": first("as stored", lambda c: c["detail"].update({"own noise": 1.0})),
-    "no claims": lambda h: [s.update(claims=[]) for s in h["statements"]],
-    "a claim less": lambda h: h["statements"][1]["claims"].pop(0),
-    "a claim twice": lambda h: h["statements"][4]["claims"].append(copy.deepcopy(h["statements"][4]["claims"][0])),
-    "a statement less": lambda h: h["statements"].pop(),
-    "another statement": lambda h: h["statements"][1].update(statement="prune amount=90%"),
-    "another contract": lambda h: h["statements"][1].update(contract="exact"),
-    "metrics": lambda h: h["metrics"].update(dict.fromkeys(h["metrics"], 1.0)),
-    "metrics everywhere": lambda h: (
-        [m.update(dict.fromkeys(m, 1.0)) for m in (h["metrics"], *(s["metrics"] for s in h["statements"]))]
-        + [s.update(value=1.0) for s in h["scores"]]
-    ),
-    "scores": lambda h: [s.update(kept=1.0) for s in h["scores"] if s["kept"] is not None],
-    "no scores": lambda h: h.update(scores=[]),
-    "no asserts": lambda h: h.update(asserts=[]),
-    "another assert": lambda h: h["asserts"][0].update(text="assert params <= 1"),
-    "fewer parameters": lambda h: h["cost"]["after"].update(params=1),
-    "more parameters before": lambda h: h["cost"]["before"].update(params=10**9),
-    "another subject": lambda h: h.update(subject="zoo.vit()"),
-    "another seed": lambda h: h.update(seed=7),
-    "another plan": lambda h: h.update(plan="0" * 64),
-    "a tensor's hash": lambda h: h["tensors"].update(dict.fromkeys(h["tensors"], "0" * 64)),
-    "no hashes of tensors": lambda h: h.update(tensors={}),
-}
-
-
-@pytest.mark.parametrize("what", sorted(FORGED))
-def test_a_forged_certificate_is_seen(made: Path, read: tuple[Network, Witness], what: str) -> None:
-    held = json.loads((made / "certificate.json").read_text())
-    FORGED[what](held)
-    assert seen(read, held)
-
-
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where every text, number and verdict stands."""
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(inner, (*path, key))
-    else:
-        yield path
-
-
-def changed(value: Any) -> Any:
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return value + 1
-    return "x" if value is None else f"{value}x"
-
-
-def test_every_field_of_the_certificate_is_looked_at(made: Path, read: tuple[Network, Witness]) -> None:
-    """One field after the other is changed, and nothing else in the folder."""
-    witness = read[1]
-    held = json.loads((made / "certificate.json").read_text())
-    checked = 0
-    for path in leaves(held):
-        if path[0] in ("files", "tensors"):
-            continue  # each is compared with the file or the tensor that it is of
-        other = copy.deepcopy(held)
-        place = other
-        for key in path[:-1]:
-            place = place[key]
-        place[path[-1]] = changed(place[path[-1]])
-        try:
-            tampered = cert.load(json.dumps(other), detail_of)
-        except nx.NetxformError:
-            checked += 1
-            continue
-        assert tampered.digest() != witness.certificate, path
-        checked += 1
-    assert checked > 300
-    assert cert.load(json.dumps(held), detail_of).digest() == witness.certificate
-
-
-def test_a_certificate_changed_alone_is_seen(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", TABLE, ids=lambda t: t.name)
+def test_tampering_is_told(way: Tampering, place: Path, tmp_path: Path) -> None:
     folder = tmp_path / "b"
-    shutil.copytree(made, folder)
-    held = json.loads((folder / "certificate.json").read_text())
-    held["statements"][0]["warnings"] = ["none"]
-    (folder / "certificate.json").write_text(json.dumps(held))
-    broken = [c for c in nx.verify(folder).claims if not c.held]
-    assert [c.what for c in broken] == ["certificate"]
+    shutil.copytree(place / "b", folder)
+    way.change(folder)
+    if way.resealed:
+        reseal(folder)
+    if not way.needs_signature:
+        assert told(folder)
+    assert refused_by_both(folder, place / "key.pub") == (True, True)
 
 
-def test_weights_that_are_no_numbers_are_broken(made: Path, tmp_path: Path) -> None:
+def test_random_changes_are_refused_by_both_tools(place: Path) -> None:
+    found = long_run(place / "b", place / "key.pub", 25)
+    assert found["netxform with the key"] == found["model_signing"] == 25
+
+
+def test_the_words_about_signatures(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "b"
-    shutil.copytree(made, folder)
-    weights = load_file(folder / "model.safetensors")
-    weights["fc1.0.weight"][0, 0] = float("nan")
-    save_file(weights, folder / "model.safetensors")
-    held = json.loads((folder / "certificate.json").read_text())
-    held["files"]["model.safetensors"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    held["tensors"]["fc1.0.weight"] = tensor_hash(weights["fc1.0.weight"])
-    (folder / "certificate.json").write_text(json.dumps(held))
-    found = {c.what: c for c in nx.verify(folder).claims}
-    assert not found["weights"].held and "NaN" in found["weights"].why
-    assert not found["outputs"].held
+    shutil.copytree(place / "b", folder)
+    assert main(["verify", str(folder)]) == 0
+    assert "signed, not checked" in capsys.readouterr().out
+    assert main(["verify", str(folder), "--key", str(place / "key.pub")]) == 0
+    assert "signed by the owner of" in capsys.readouterr().out
+    (folder / signing.SIGNATURE).unlink()
+    assert main(["verify", str(folder)]) == 0
+    assert "unsigned: " in capsys.readouterr().out
+    assert main(["verify", str(folder), "--key", str(place / "key.pub")]) == 1
+    assert "X0908" in capsys.readouterr().err
+    with pytest.raises(nx.NetxformError, match="X0908"):
+        nx.load(folder, key=place / "key.pub")
+    assert main(["sign", str(folder), "--key", str(place / "key.pem")]) == 0
+    assert refused_by_both(folder, place / "key.pub") == (False, False)
+    other, public = keys(tmp_path)
+    assert refused_by_both(folder, public) == (True, True)
+    for key in (public, folder / "model.py", tmp_path / "nothing"):
+        assert main(["sign", str(folder), "--key", str(key)]) == 1
+        assert "X0907" in capsys.readouterr().err
+    (folder / "torch.py").write_text("")
+    assert main(["sign", str(folder), "--key", str(other)]) == 1
+    assert "X0822" in capsys.readouterr().err
+
+
+def test_what_is_not_compared_is_named(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "b"
+    shutil.copytree(place / "b", folder)
+    next(t for t in TABLE if "of another version" in t.name).change(folder)
+    reseal(folder)
+    main(["verify", str(folder)])
+    assert "model.py not compared" in capsys.readouterr().out
+    main(["verify", str(place / "b")])
+    assert "not compared" not in capsys.readouterr().out
+
+
+def test_a_bad_key_is_said_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("no key")
+    with pytest.raises(nx.NetxformError, match="X0907"):
+        nx.apply("model net = zoo.mlp(width=4)\nfreeze fc1", out=tmp_path / "b", sign=tmp_path / "key")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "torch.py"])
+def test_only_what_was_written_is_overwritten(place: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "b"
+    shutil.copytree(place / "b", folder)
+    (folder / name).write_text("mine")
+    spec = "model net = zoo.mlp(width=4)\nfreeze fc1"
+    with pytest.raises(nx.NetxformError, match="X0818"):
+        nx.apply(spec, out=folder, overwrite=True)
+    assert (folder / name).read_text() == "mine"
+    (folder / name).unlink()
+    nx.apply(spec, out=folder, overwrite=True)
+    assert len(json.loads((folder / "graph.json").read_text())["nodes"]) < 10
+
+
+@pytest.mark.parametrize(("what", "kind"), [("claims", attest.CLAIMS), ("verdict", attest.VERDICT)])
+def test_statements_of_in_toto(what: str, kind: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    signed, bare = tmp_path / "signed.json", tmp_path / "bare.json"
+    assert main(["attest", str(place / "b"), str(signed), "--what", what, "--key", str(place / "key.pem")]) == 0
+    assert main(["attest", str(place / "b"), str(bare), "--what", what]) == 0
+    assert "unsigned" in capsys.readouterr().out
+    held, plain = attest.read(signed, place / "key.pub"), json.loads(bare.read_text())
+    assert held["predicateType"] == plain["predicateType"] == kind
+    assert held["_type"] == attest.STATEMENT
+    digests = {s["name"]: s["digest"]["sha256"] for s in held["subject"]}
+    assert sorted(digests) == sorted(FILES)
+    assert digests["model.py"] == hashlib.sha256((place / "b" / "model.py").read_bytes()).hexdigest()
+    assert held["subject"] == plain["subject"]
+    if what == "claims":
+        record = json.loads((place / "b" / "certificate.json").read_text())
+        assert len(held["predicate"]["attributes"]) == sum(len(s["claims"]) for s in record["statements"])
+    _, other = keys(tmp_path)
+    with pytest.raises(nx.NetxformError, match="X0907"):
+        attest.read(signed, other)
+    envelope = json.loads(signed.read_text())
+    payload = envelope["dsseEnvelope"]["payload"]
+    envelope["dsseEnvelope"]["payload"] = payload[:-8] + ("A" if payload[-8] != "A" else "B") + payload[-7:]
+    signed.write_text(json.dumps(envelope))
+    with pytest.raises(nx.NetxformError, match="X0907"):
+        attest.read(signed, place / "key.pub")
+    assert main(["attest", str(place / "b"), str(bare)]) == 1
+    assert "X0818" in capsys.readouterr().err
+
+
+def test_a_broken_bundle_has_no_verdict(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "b", tmp_path / "b")
+    next(t for t in TABLE if t.name == "other weights").change(tmp_path / "b")
+    reseal(tmp_path / "b")
+    assert main(["attest", str(tmp_path / "b"), str(tmp_path / "v.json")]) == 1
+    assert not (tmp_path / "v.json").exists()

@@ -204,7 +204,7 @@ def test_earlier_formats_are_read_and_every_claim_is_named(folder: Path, tmp_pat
             claim["bound"] = float(claim["bound"])  # Infinity, as it was written then
     for statement in held["statements"]:
         statement.pop("nothing")
-    text = json.dumps(held)
+    text = json.dumps(held, indent=1, sort_keys=True) + "\n"
     assert ("Infinity" in text) == (edition == 1)
     (old / "certificate.json").write_text(text)
     verdict = nx.verify(old)

@@ -126,7 +126,7 @@ def test_keywords_are_spelled_out(function: Any) -> None:
     parameters = inspect.signature(function).parameters
     assert all(p.kind is not p.VAR_KEYWORD for p in parameters.values())
     handed = {f.name for f in dataclasses.fields(Inputs)} - {"trust"}
-    trusted = {"root", "trust_code", "trust_pickle", "allow_outside"}
+    trusted = {"root", "trust_code", "trust_pickle", "allow_outside", "max_memory"}
     assert handed | trusted | {"progress"} <= set(parameters)
     for name in (*handed, *trusted, "progress"):
         assert f"`{name}`" in function.__doc__, f"{name} is not documented"
@@ -137,7 +137,7 @@ def test_keywords_are_spelled_out(function: Any) -> None:
 def test_plan_and_apply_name_one_set_of_keywords() -> None:
     plan, apply = (set(inspect.signature(f).parameters) for f in (nx.plan, nx.apply))
     assert plan - apply == {"deep"}
-    assert apply - plan == {"out", "overwrite", "resume"}
+    assert apply - plan == {"out", "overwrite", "resume", "sign"}
 
 
 def test_progress_is_told_while_planning_deeply() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from netxform.errors import fail
 from netxform.sources.data.parts import build
 from netxform.sources.data.source import DATA, DataSet, DataSource, Options, images
-from netxform.sources.trust import Trust, read_path
+from netxform.sources.trust import TEXT, Trust, read_path, too_large
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
@@ -34,8 +34,13 @@ def _load(data: ast.Data, options: Options, trust: Trust, seed: int) -> DataSet:
                     "needed here",
                     helps=('apt-get install dataset-fashion-mnist, or name its folder: `fashion_mnist(root="…")`',),
                 )
+            if options.root is not None:
+                path = read_path(str(Path(options.root) / path.name), trust, data.span, TEXT)
             with gzip.open(path) as file:
-                raw = np.frombuffer(file.read(), dtype=np.uint8, offset=head)
+                held = file.read(TEXT + 1)
+            if len(held) > TEXT:
+                raise too_large(f"`{path.name}`, unpacked,", len(held), TEXT, data.span)
+            raw = np.frombuffer(held, dtype=np.uint8, offset=head)
             out.append(raw.reshape(-1, 28, 28) if head == 16 else raw)
     pixels = np.concatenate([out[0], out[2]]).astype(np.float32) / 255.0
     labels = np.concatenate([out[1], out[3]]).astype(np.int64)

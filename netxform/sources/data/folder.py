@@ -9,7 +9,7 @@ from typing import Any
 from netxform.errors import fail
 from netxform.sources.data.parts import few, share, split
 from netxform.sources.data.source import DATA, DataSet, DataSource, Options, images
-from netxform.sources.trust import Trust, read_path
+from netxform.sources.trust import Trust, no_links, read_path
 from netxform.syntax import ast
 
 
@@ -21,6 +21,8 @@ def _load(data: ast.Data, options: Options, trust: Trust, seed: int) -> DataSet:
     if options.path is None:
         raise fail("X0408", "`folder` needs the name of a folder", data.span, "which?")
     path = read_path(options.path, trust, data.span)
+    if not trust.outside:
+        no_links(path, data.span)
     try:
         from torchvision import datasets, transforms
     except ImportError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from netxform.errors import fail
 from netxform.sources.data.source import DataSet, Known, Options
 from netxform.sources.text import SPECIAL, read_documents, read_vocabulary, vocabulary
-from netxform.sources.trust import Trust, read_path
+from netxform.sources.trust import TEXT, Trust, read_path
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
@@ -28,17 +28,17 @@ def file_of(data: ast.Data, name: str, options: Options, trust: Trust) -> Path:
         raise fail("X0408", f"`{name}` needs the name of a file", data.span, "which?")
     if options.length < 3:
         raise fail("X0406", f"`length` is at least 3, not {options.length}", data.span, "too short")
-    return read_path(options.path, trust, data.span)
+    return read_path(options.path, trust, data.span, TEXT)
 
 
 def words_of(data: ast.Data, options: Options, trust: Trust, heard: Iterable[Sequence[str]]) -> tuple[str, ...]:
     """The words by their number: those of the file `vocabulary`, of the file `corpus`, or those that are heard in training."""
     span = data.span
     if options.vocabulary is not None:
-        words = read_vocabulary(read_path(options.vocabulary, trust, span), span)
+        words = read_vocabulary(read_path(options.vocabulary, trust, span, TEXT), span)
         return (*SPECIAL, *(w for w in words if w not in SPECIAL))
     if options.corpus is not None:
-        found = read_documents(read_path(options.corpus, trust, span), span)
+        found = read_documents(read_path(options.corpus, trust, span, TEXT), span)
         return vocabulary((s for d in found for s in d), options.words)
     return vocabulary(heard, options.words)
 

@@ -10,7 +10,7 @@ def _read(asked: Asked) -> Loaded:
     path = asked.path()
     from netxform.sources.foreign import stored_classifier
 
-    return stored_classifier(path, asked.span), None, {"source": asked.text}
+    return stored_classifier(path, asked.span, asked.trust.room), None, {"source": asked.text}
 
 
 FORMATS.register("skops")(Format(_read))

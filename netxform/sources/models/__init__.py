@@ -180,6 +180,7 @@ def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Mod
     call = _call(source)
     space, _, name = call.name.partition(".")
     found = MODELS.find(space, call.span, "unknown source")
+    call = found.checked(call, trust)
     try:
         return found.load(name, call)
     except (TypeError, ValueError, AssertionError, KeyError) as error:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from netxform.errors import Span, fail
+from netxform.errors import Span, did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
 from netxform.registry import Registry
 from netxform.sources.loaded import Loaded
+from netxform.sources.trust import Trust, need_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,32 @@ class ModelSource:
     """`load`: the name behind the dot and the call → the module, its inputs, and where it came from.
 
     `known`: the names that are known without importing anything, where they are; `title`: what the source is called.
+    `keywords`: those that a spec may pass on (None: all, for a source that checks them itself). `settle`: the call as it may
+    be carried out, files and folders looked up under the rule of paths; it raises NetxformError X09xx for what needs trust.
     """
 
     load: Callable[[str, Invocation], Loaded]
     known: Iterable[str] | None = None
     title: str = ""
+    keywords: frozenset[str] | None = None
+    settle: Callable[[Invocation, Trust], Invocation] | None = None
+
+    def checked(self, call: Invocation, trust: Trust) -> Invocation:
+        """The call as it may be carried out. Raises NetxformError X0411 (a keyword that a spec cannot pass), X09xx (trust)."""
+        if self.keywords is not None:
+            strange = [k for k in call.keywords if k not in self.keywords and k not in ("trust_remote_code", "checkpoint_path")]
+            if strange:
+                raise fail(
+                    "X0411",
+                    f"`{call.name}` takes no `{strange[0]}` in a spec",
+                    call.span,
+                    "not one of its arguments",
+                    notes=("a spec passes numbers and names on to a library, from a list",),
+                    helps=did_you_mean(strange[0], self.keywords) or (f"arguments: {', '.join(sorted(self.keywords))}",),
+                )
+            if call.keywords.get("trust_remote_code"):
+                need_code(str(call), trust, call.span)
+        return call if self.settle is None else self.settle(call, trust)
 
 
 MODELS: Registry[ModelSource] = Registry("netxform.models", "source of models", "X0211", "netxform.sources.models")

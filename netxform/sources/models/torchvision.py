@@ -9,6 +9,14 @@ from netxform.graph.layer_spec import Invocation
 from netxform.sources.loaded import Loaded
 from netxform.sources.models.source import MODELS, ModelSource, need
 
+_KEYWORDS = frozenset(
+    """
+weights weights_backbone progress num_classes dropout attention_dropout aux_logits aux_loss transform_input init_weights
+width_mult image_size stochastic_depth_prob memory_efficient groups width_per_group replace_stride_with_dilation
+zero_init_residual growth_rate num_init_features bn_size drop_rate trainable_backbone_layers min_size max_size num_keypoints
+""".split()
+)
+
 
 def _load(name: str, call: Invocation) -> Loaded:
     models = need("torchvision.models", "vision", call.span)
@@ -23,4 +31,4 @@ def _load(name: str, call: Invocation) -> Loaded:
     return module, (((1, 3, size, size), "f32"),), {"source": call.name, "weights": str(keywords["weights"])}
 
 
-MODELS.register("torchvision")(ModelSource(_load))
+MODELS.register("torchvision")(ModelSource(_load, keywords=_KEYWORDS))
