@@ -27,6 +27,7 @@ from netxform.errors import NetxformError, fail
 from netxform.graph.copies import lent, own, structure
 from netxform.graph.guards import guards_of
 from netxform.graph.layers import BatchNormAct2d, DropPath
+from netxform.graph.memory import settle
 from netxform.graph.meta import annotate
 from netxform.graph.network import Input, Island, Network
 from netxform.graph.tensors import held
@@ -325,6 +326,7 @@ def _finish(
                 for first in [u for u in node.users if u.target is operator.getitem and u.args[1] == 0]:
                     first.meta["exits"] = (*node.meta.get("exits", ()), *first.meta.get("exits", ()))
             node.meta |= {"exits": (), "entries": ()}
+    settle(module)
     called = {str(n.target) for n in module.graph.nodes if n.op == "call_module"}
     called |= {str(n.target).rpartition(".")[0] for n in module.graph.nodes if n.op == "get_attr"} - {""}
     run = called | {a for c in called for a in _above(c)}
