@@ -20,6 +20,7 @@ from netxform.compiler.execute import deepen, run
 from netxform.compiler.plan import Plan
 from netxform.compiler.remeasure import Verdict, certify, held_out_of, verify
 from netxform.errors import NetxformError, fail
+from netxform.graph.signature import shown
 from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
 from netxform.pipeline.controls import compared
@@ -136,7 +137,7 @@ def apply_prepared(
     except NetxformError as error:
         raise with_sources(error, prepared.spec) from error
     estimators = {f.name: f.estimator for f in executor.fitted}
-    model = copy.deepcopy(outcome.network.module)
+    model = shown(copy.deepcopy(outcome.network.module))
     histories = tuple(executor.histories)
     result = Result(model, record.plain(), record, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways))
     if keep is not None and processes.first:
@@ -147,7 +148,7 @@ def apply_prepared(
 
 def load_bundle(folder: str | Path) -> nn.Module:
     """The model of a bundle, in eval mode. Nothing in the folder is run; every hash is compared first."""
-    return bundle.read(Path(folder))[0].module.eval()
+    return shown(bundle.read(Path(folder))[0].module.eval())
 
 
 def verify_bundle(folder: str | Path) -> Verdict:

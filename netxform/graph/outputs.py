@@ -50,7 +50,7 @@ def set_output(module: fx.GraphModule, value: Any, loose: str | None) -> None:
     old = output_node(module)
     with module.graph.inserting_before(old):
         new = module.graph.output(value)
-    new.meta = {k: v for k, v in old.meta.items() if k not in ("shape", "dtype")} | {"loose": loose}
+    new.meta = {k: v for k, v in old.meta.items() if k not in ("shape", "dtype", "result", "classes")} | {"loose": loose}
     module.graph.erase_node(old)
 
 
