@@ -100,8 +100,7 @@ def emit(network: Network) -> str:
     for cls in _with_bases(own):
         extra += "\n\n" + inspect.getsource(OWN[cls]).rstrip().replace(") -> " + cls, ")") + "\n"
     title = f"{name}: {sum(p.numel() for p in module.parameters()):,} parameters."
-    tensors = own or (said is not None and "Tensor" in said.used)
-    out = [_HEAD.format(title=title, extra=extra, names="Tensor, " if tensors else "")]
+    out = [_HEAD.format(title=title, extra=extra, names="Tensor, " if own else "")]
     out.append(f"\nclass {name}(nn.Module):\n    def __init__(self):\n        super().__init__()")
     out += _tree(held)
     out.append("")

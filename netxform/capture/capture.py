@@ -372,12 +372,15 @@ def _untyped(value: Any) -> Any:
 def _as_called(network: Network, judge: Judge, model: nn.Module, inputs: tuple[Tensor, ...]) -> Network:
     """The network with a note of how the model is called and what it gives."""
     description, classes, notes = judge.result()
-    if description is not None and usual(description):
+    ends = outputs(network.module)
+    if description is None or tensors(description) != len(ends):
+        whole = len(ends) == 1 and any(n.meta.get("dtype") is None for n in ends.values())  # the model's own value
+        lost = ", ".join(f"`{key.partition(':')[2]}`" for key in classes)
+        notes = (f"the result is tensors in dicts and tuples in this network: {lost} cannot be kept",) if lost and not whole else ()
+        description = None
+    elif usual(description):
         description = None
     keep(network.module, signature_of(model, inputs), description, classes)
-    if description is not None and tensors(description) != len(outputs(network.module)):
-        lost = ", ".join(f"`{key.partition(':')[2]}`" for key in classes) or "all that is no tensor"
-        notes = (*notes, f"the result is tensors in dicts and tuples in this network: {lost} cannot be kept")
     return replace(network, notes=(*network.notes, *notes))
 
 

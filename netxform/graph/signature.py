@@ -129,6 +129,9 @@ class Spoken(CodeGen):
         for key, (kind, fields) in results.parts_of(description).items() if description is not None else ():
             cls = classes.get(key) or results.class_for(key, kind, fields)
             called = key.partition(":")[2]
+            if cls.__module__.partition(".")[0] == "torch":  # fx knows torch alone by its full name
+                self._called[key] = f"{cls.__module__}.{called}"
+                continue
             while called in names or called in _KNOWN or called in _PLAIN:
                 called += "_"
             names.add(called)
@@ -205,12 +208,12 @@ class Spoken(CodeGen):
             eval(compile(tree, "annotation", "eval"), {"__builtins__": {}}, known)
         except Exception:
             return repr(text)
-        self.used |= {n: _KNOWN[n] for n in names if n in _KNOWN}
-        return ast.unparse(tree)
+        self.used |= {n: _KNOWN[n] for n in names if n in _TYPING}
+        return ast.unparse(_OfTorch().visit(tree))
 
     def additional_globals(self) -> list[tuple[str, Any]]:
         """What the text speaks of."""
-        return [(n, v) for n, v in self.used.items() if n != "torch"]
+        return list(self.used.items())
 
     def gen_fn_def(self, free_vars: list[str], maybe_return_annotation: str, *, expanded_def: bool = False) -> str:
         """The first line, and the comparison with what was captured."""
@@ -225,6 +228,14 @@ class Spoken(CodeGen):
             return super().generate_output(output_args, descs=descs, repr_fn=repr_fn)
         names = iter([(repr_fn or repr)(n) for n in _nodes(output_args)])
         return f"return {results.expression(self.description, names, self._called.__getitem__)}"
+
+
+class _OfTorch(ast.NodeTransformer):
+    """Names of torch by their full name."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        torch_ = ast.Name("torch", ast.Load())
+        return ast.Attribute(torch_, node.id, ast.Load()) if node.id in ("Tensor", "nn") else node
 
 
 def _words(text: str) -> Iterator[str]:
@@ -245,7 +256,7 @@ def _checked(text: str) -> str:
         return text
     try:
         return repr(ast.literal_eval(text))
-    except (SyntaxError, TypeError) as error:
+    except (SyntaxError, TypeError, ValueError) as error:
         raise ValueError(f"`{text}` is no default value") from error
 
 
