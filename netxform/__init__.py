@@ -86,6 +86,7 @@ def plan(
     allow_outside: bool = False,
     progress: Progress | None = None,
     deep: bool = False,
+    bake: bool = False,
 ) -> Plan:
     """Settle every statement on a weightless twin: targets, defaults and where they came from, cost before and after.
 
@@ -98,6 +99,7 @@ def plan(
     `trust_code`: Python that the spec names may run. `trust_pickle`: pickled models may be loaded. `allow_outside`: files
     outside of `root` may be read. `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
     `deep`: weights and data are read too, choices that need them are made and measured; nothing is trained.
+    `bake`: weights that `model` computes each time (weight norm, spectral norm, parametrizations, masks) are made tensors.
 
     Raises NetxformError with what cannot be done.
     """
@@ -115,6 +117,7 @@ def plan(
         trust_code=trust_code,
         trust_pickle=trust_pickle,
         allow_outside=allow_outside,
+        bake=bake,
     )
     return api.plan_spec(spec, inputs, deep=deep, progress=progress)
 
@@ -136,6 +139,7 @@ def apply(
     out: str | _Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    bake: bool = False,
 ) -> Result:
     """Carry a spec out, and measure what it promises.
 
@@ -148,7 +152,8 @@ def apply(
     `trust_code`: Python that the spec names may run. `trust_pickle`: pickled models may be loaded. `allow_outside`: files
     outside of `root` may be read. `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
     `out`: the folder of the bundle that is written. `overwrite`: replace one that is there. `resume`: go on from the last
-    finished epoch of an interrupted run.
+    finished epoch of an interrupted run. `bake`: weights that `model` computes each time (weight norm, spectral norm,
+    parametrizations, masks) are made tensors first.
 
     Returns a result with `.model`, `.certificate`, `.plan`, `.estimators`. Raises NetxformError; then nothing has changed.
     """
@@ -166,6 +171,7 @@ def apply(
         trust_code=trust_code,
         trust_pickle=trust_pickle,
         allow_outside=allow_outside,
+        bake=bake,
     )
     folder = _Path(out) if out is not None else None
     return api.apply_spec(spec, inputs, out=folder, overwrite=overwrite, resume=resume, progress=progress)
@@ -224,17 +230,19 @@ def compare(
     return figure
 
 
-def capture(model: nn.Module, *inputs: Tensor) -> Captured:
+def capture(model: nn.Module, *inputs: Tensor | None, bake: bool = False) -> Captured:
     """Capture a model as a graph: `.module` is a plain `torch.fx.GraphModule`, names as in the model, tensors of its own.
 
     A graph is accepted that is the same program as the model, operation by operation, or gives the same bits, at two batch
-    sizes. Raises NetxformError X0802 where there is none.
+    sizes. An argument given as None stays optional, and is none of the network's inputs. `bake`: weights that the model computes
+    each time are made tensors first. Raises NetxformError X0802 where there is none.
     """
     from netxform.axes.view import Captured
+    from netxform.capture import bake as baked
     from netxform.capture import capture as found
     from netxform.graph.network import detached
 
-    return Captured.of(detached(found.capture(model, *inputs)))
+    return Captured.of(detached(found.capture(baked.bake(model) if bake else model, *inputs)))
 
 
 def _inputs(
@@ -250,6 +258,7 @@ def _inputs(
     trust_code: bool,
     trust_pickle: bool,
     allow_outside: bool,
+    bake: bool,
 ) -> Inputs:
     from netxform.pipeline.subject import Inputs
     from netxform.sources.trust import Trust
@@ -260,4 +269,4 @@ def _inputs(
     if example_inputs is not None:
         example = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (_cast("Tensor", example_inputs),)
     trust = Trust(folder, trust_code, trust_pickle, allow_outside)
-    return Inputs(model, example, named, dict(params or {}), trust, seed, dict(models or {}))
+    return Inputs(model, example, named, dict(params or {}), trust, seed, dict(models or {}), bake)

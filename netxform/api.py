@@ -25,7 +25,7 @@ from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
 from netxform.pipeline.controls import compared
 from netxform.pipeline.executor import Executor, keep_folder
-from netxform.pipeline.subject import Inputs, Prepared, prepare, with_sources
+from netxform.pipeline.subject import Inputs, Prepared, prepare, with_repair, with_sources
 from netxform.training.fit import History, Progress, Quiet
 from netxform.training.process import join, wait
 
@@ -135,7 +135,7 @@ def apply_prepared(
         if out is not None and processes.first:
             bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways)
     except NetxformError as error:
-        raise with_sources(error, prepared.spec) from error
+        raise with_sources(with_repair(error, prepared.weights), prepared.spec) from error
     estimators = {f.name: f.estimator for f in executor.fitted}
     model = shown(copy.deepcopy(outcome.network.module))
     histories = tuple(executor.histories)

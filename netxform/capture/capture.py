@@ -39,7 +39,7 @@ from netxform.graph.tensors import held
 _MAX_ISLANDS = 64
 
 
-def capture(model: nn.Module, *inputs: Tensor) -> Network:
+def capture(model: nn.Module, *inputs: Tensor | None) -> Network:
     """Capture `model` as it computes `model(*inputs)` in eval mode. The network may share the memory of its parameters.
 
     The module hierarchy and every `state_dict` key are kept; modules that eval never runs survive and are listed in

@@ -99,6 +99,8 @@ class Tracer(fx.Tracer):
         """A node with its places."""
         node = super().create_node(*args, **kwargs)
         node.meta |= {"scope": self.scopes[-1], "exits": (), "entries": ()}
+        if not torch.is_grad_enabled():
+            node.meta["apart"] = True
         return node
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -132,10 +134,39 @@ def symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.Grap
     """The graph of the model by symbolic tracing. Raises whatever the model raises on proxies."""
     tracer = Tracer(islands)
     try:
-        return tracer.trace(model)
+        with torch.enable_grad():
+            graph = tracer.trace(model)
+        set_apart(graph, model)
+        return graph
     except Exception as error:
         error.failing = tracer.failing  # type: ignore[attr-defined]
         raise
+
+
+def set_apart(graph: fx.Graph, model: nn.Module) -> None:
+    """What the model computes without gradients (`torch.no_grad()`) has none in the graph either: it reads values detached."""
+    if not any(n.meta.get("apart") for n in graph.nodes):
+        return
+    learned: set[fx.Node] = set()
+    detached: dict[fx.Node, fx.Node] = {}
+    parameters = {n for n, _ in model.named_parameters(remove_duplicate=False)}
+    for node in list(graph.nodes):
+        apart = node.meta.pop("apart", False)
+        if node.op == "get_attr" and str(node.target) in parameters:
+            learned.add(node)
+        if not apart or node.op in ("get_attr", "output", "placeholder"):
+            own = node.op == "call_module" and any(True for _ in model.get_submodule(str(node.target)).parameters())
+            if own or any(a in learned for a in node.all_input_nodes):
+                learned.add(node)
+            continue
+        for value in node.all_input_nodes:
+            if value not in learned:
+                continue
+            if value not in detached:
+                with graph.inserting_before(node):
+                    detached[value] = graph.call_method("detach", (value,))
+                detached[value].meta |= {"scope": node.meta.get("scope", ""), "exits": (), "entries": ()}
+            node.replace_input_with(value, detached[value])
 
 
 def flag_at(graph: fx.Graph, path: str) -> fx.Node:

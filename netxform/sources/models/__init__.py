@@ -26,7 +26,7 @@ from netxform.syntax.format import format_node
 if TYPE_CHECKING:
     from torch import nn
 
-OPTIONS = ("weights", "input", "by_position")
+OPTIONS = ("weights", "input", "by_position", "bake")
 _INPUT = re.compile(r"(\d+(?:x\d+)*)(?::(f16|f32|f64|bf16|i64|i32))?")
 
 
@@ -55,6 +55,8 @@ def check_model_source(model: ast.Model) -> list[Diagnostic]:
                     helps=did_you_mean(option.key, OPTIONS) or (f"options: {', '.join(OPTIONS)}",),
                 )
             )
+        if option.key == "bake" and not (isinstance(option.value, ast.Path) and option.value.text in ("true", "false")):
+            found.append(Diagnostic("X0401", f"`bake` is true or false, not `{format_node(option.value)}`", option.span, "which?"))
         if option.key == "input" and isinstance(option.value, ast.String):
             try:
                 parse_input(option.value.value, option.value.span)
@@ -134,6 +136,11 @@ def load_model(model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[
     declared = options.get("input")
     if declared is not None:
         shapes = parse_input(str(plain(declared)), declared.span)
+    if "bake" in options and plain(options["bake"]) is True:
+        from netxform.capture.bake import bake
+
+        module = bake(module)
+        provenance["bake"] = True
     check_finite(module, model.span)
     return LoadedModel(module, shapes, format_node(model.source), provenance)
 
