@@ -25,7 +25,7 @@ from netxform.graph.copies import tensors_of
 from netxform.graph.edits import Append, Assign, Bias, Edit, Insert, InsertBlock, Operation, Replace, Trainable, Truncate
 from netxform.graph.frozen import FROZEN, THAWED
 from netxform.graph.layer_spec import Layer
-from netxform.graph.memory import as_it_was, memory_of
+from netxform.graph.memory import as_it_was, hold, memory_of, release
 from netxform.graph.network import Network, clone, knowing, refresh
 from netxform.graph.outputs import find, output_node, outputs, set_output, sweep
 from netxform.graph.tensors import alike, exchange, held, put
@@ -341,4 +341,8 @@ def _trainable(edit: Trainable, network: Network, tensors: Mapping[str, torch.Te
         norm = module.get_submodule(name)
         norm.__class__ = swap[type(norm)]
         norm.train(module.training)
+    if edit.value and (edit.still or edit.held):
+        release(module, (*edit.still, *edit.held))
+    elif edit.still or edit.held:
+        hold(module, edit.still, edit.held)
     return network

@@ -44,7 +44,7 @@ from netxform.training.process import (
     whole,
 )
 from netxform.training.single import left_out, one_value
-from netxform.training.state import Run, load, remember, restore, save
+from netxform.training.state import Run, keep_still, load, remember, restore, save, watch
 from netxform.training.taps import Student
 from netxform.training.teachers import Teachers, cache_folder
 
@@ -122,6 +122,7 @@ def fit(
     asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
     run = _prepare(copied.module.to(device), work, device, processes, len(data.train), asked)
     _modes(run.module, work)
+    watch(run)
     single = one_value(network, run.module)
     per_epoch = batch_count(data.train, work.batch, single)
     epochs = work.length if work.unit == "epochs" else math.ceil(work.length / max(1, per_epoch))
@@ -134,6 +135,7 @@ def fit(
             if not per_epoch:
                 raise ValueError("there is no sample to train on")
             known = _known(run, asked, data, warnings)
+            keep_still(run)
             if checkpoint is not None:
                 load(run, checkpoint)
             if not run.points:
@@ -166,6 +168,7 @@ def fit(
     if len(data.test):
         found = evaluate(run.student, data.test, work, device, processes)
         metrics |= {f"test_{k}": v for k, v in found.items()}
+    keep_still(run)
     _weaker(metrics, work, warnings, "ended")
     _give_back(run, network, copied)
     evidence = asked.evidence() if asked is not None else ()
@@ -225,6 +228,7 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
         nn.utils.clip_grad_norm_([p for g in run.optimizer.param_groups for p in g["params"]], work.clip)
     run.scaler.step(run.optimizer)
     run.scaler.update()
+    keep_still(run)
     if work.schedule == "constant" and run.scheduler.last_epoch >= work.warmup:
         run.scheduler.last_epoch += 1  # the rate stays: computing it again in every step costs more than a small network does
     else:
