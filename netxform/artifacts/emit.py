@@ -115,7 +115,9 @@ def _called_as(said: Spoken) -> str:
     """What a `forward` needs that is called as the model was, and gives what the model gave."""
     typing_ = sorted({n for n, v in said.used.items() if getattr(v, "__module__", "") == "typing"})
     kinds = {kind for _, kind, _ in said.classes.values()}
-    typing_ += [n for n, kind in (("NamedTuple", "named"), ("Any", "")) if kinds & {kind or "named", "data"} and n not in typing_]
+    typing_ += [
+        n for n, kind in (("NamedTuple", "named"), ("Any", "")) if kinds & {kind or "named", "data"} and n not in typing_
+    ]
     text = ""
     if "data" in kinds:
         text += "from dataclasses import dataclass\n"

@@ -14,9 +14,7 @@ from netxform.capture.symbolic import computes_weights
 from netxform.graph.copies import own, structure
 
 M = TypeVar("M", bound=nn.Module)
-REPAIR = (
-    "bake them in: `model NAME = … bake=true`, or `bake=True` in Python; the layer then holds the weight that it computes in eval"
-)
+REPAIR = "bake them in: `model NAME = … bake=true`, or `bake=True` in Python; the layer then holds the weight that it computes in eval"
 
 
 def computed(model: nn.Module) -> list[str]:

@@ -376,7 +376,9 @@ def _as_called(network: Network, judge: Judge, model: nn.Module, inputs: tuple[T
     if description is None or tensors(description) != len(ends):
         whole = len(ends) == 1 and any(n.meta.get("dtype") is None for n in ends.values())  # the model's own value
         lost = ", ".join(f"`{key.partition(':')[2]}`" for key in classes)
-        notes = (f"the result is tensors in dicts and tuples in this network: {lost} cannot be kept",) if lost and not whole else ()
+        notes = (
+            (f"the result is tensors in dicts and tuples in this network: {lost} cannot be kept",) if lost and not whole else ()
+        )
         description = None
     elif usual(description):
         description = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -147,26 +148,33 @@ def set_apart(graph: fx.Graph, model: nn.Module) -> None:
     """What the model computes without gradients (`torch.no_grad()`) has none in the graph either: it reads values detached."""
     if not any(n.meta.get("apart") for n in graph.nodes):
         return
-    learned: set[fx.Node] = set()
+    learned: set[fx.Node] = set()  # values that have a gradient in the graph
+    apart: set[fx.Node] = set()  # those of them that have none in the model
     detached: dict[fx.Node, fx.Node] = {}
     parameters = {n for n, _ in model.named_parameters(remove_duplicate=False)}
+
+    def reads(node: fx.Node, value: fx.Node) -> None:
+        if value not in detached:
+            with graph.inserting_before(node):
+                detached[value] = graph.call_method("detach", (value,))
+            detached[value].meta |= {"scope": value.meta.get("scope", ""), "exits": (), "entries": ()}
+        node.replace_input_with(value, detached[value])
+
     for node in list(graph.nodes):
-        apart = node.meta.pop("apart", False)
-        if node.op == "get_attr" and str(node.target) in parameters:
-            learned.add(node)
-        if not apart or node.op in ("get_attr", "output", "placeholder"):
-            own = node.op == "call_module" and any(True for _ in model.get_submodule(str(node.target)).parameters())
-            if own or any(a in learned for a in node.all_input_nodes):
-                learned.add(node)
+        alone = bool(node.meta.pop("apart", False)) and node.op != "output"
+        if node.op in ("get_attr", "placeholder"):
+            learned |= {node} if str(node.target) in parameters else set()
             continue
-        for value in node.all_input_nodes:
-            if value not in learned:
-                continue
-            if value not in detached:
-                with graph.inserting_before(node):
-                    detached[value] = graph.call_method("detach", (value,))
-                detached[value].meta |= {"scope": node.meta.get("scope", ""), "exits": (), "entries": ()}
-            node.replace_input_with(value, detached[value])
+        if node.target is operator.getitem and any(a in learned for a in node.all_input_nodes):  # perhaps of a tuple
+            learned.add(node)
+            apart |= {node} if alone or node.args[0] in apart else set()
+            continue
+        for value in [v for v in node.all_input_nodes if v in learned and (alone or v in apart)]:
+            reads(node, value)
+        own = node.op == "call_module" and any(True for _ in model.get_submodule(str(node.target)).parameters())
+        if own or (not alone and any(a in learned for a in node.all_input_nodes)):
+            learned.add(node)
+            apart |= {node} if alone else set()
 
 
 def flag_at(graph: fx.Graph, path: str) -> fx.Node:

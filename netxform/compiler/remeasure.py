@@ -20,6 +20,7 @@ from netxform.compiler.evidence import Kept, Measured, distance, tensor_hash, te
 from netxform.compiler.execute import Outcome
 from netxform.compiler.plan import Plan
 from netxform.graph.cost import Cost
+from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
 from netxform.graph.outputs import outputs
 from netxform.language.certificate import (
@@ -157,7 +158,8 @@ def held_out_of(network: Network, data: Any) -> HeldOut | None:
 def _score(network: Network, held: HeldOut | None) -> HeldOutRecord | None:
     if held is None:
         return None
-    result: Any = network.module.eval()(held.x)
+    with evaluating(network.module):
+        result: Any = network.module(held.x)
     if not isinstance(result, Tensor) or result.dim() != 2 or held.y.dim() != 1 or held.y.dtype.is_floating_point:
         return None
     return HeldOutRecord(len(held.y), int((result.argmax(1) == held.y).sum()))

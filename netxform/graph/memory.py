@@ -50,7 +50,6 @@ class _Places(MetaRun):
                     self.found.gives_back[n] = operand
         return value
 
-
     def _statistics(self, n: fx.Node, counts: bool) -> list[Tensor]:
         """Running statistics that are written without a trace on meta tensors."""
         if n.op == "call_module" and counts:

@@ -178,7 +178,7 @@ def expression(description: Description, names: Iterator[str], called: Callable[
             return next(names)
         case "constant", [None | bool() | int() | float() | str() as value]:
             return repr(value)
-        case ("tuple" | "list"), [list() as items]:
+        case (("tuple" | "list"), [list() as items]):
             texts = [expression(d, names, called) for d in cast("list[Description]", items)]
             inner = ", ".join(texts) + ("," if kind == "tuple" and len(texts) == 1 else "")
             return f"({inner})" if kind == "tuple" else f"[{inner}]"
@@ -195,7 +195,7 @@ def expression(description: Description, names: Iterator[str], called: Callable[
             if key.partition(":")[0] != "torch.return_types" or not name.isidentifier():
                 raise ValueError(f"`{key}` is no class of torch")
             return f"torch.return_types.{name}(({', '.join(texts)},))"
-        case ("named" | "data" | "mapping"), [str() as key, list() as items]:
+        case (("named" | "data" | "mapping"), [str() as key, list() as items]):
             rows = []
             for field, inner in cast("list[tuple[str, Description]]", items):
                 if not _name(field):
@@ -227,7 +227,9 @@ def class_for(key: str, kind: str, fields: tuple[str, ...]) -> type:
     space, _, name = key.partition(":")
     if not (_name(name) and all(_name(f) for f in fields)):
         raise ValueError(f"`{key}` is no class of a result")
-    if kind == "mapping" and (space == "transformers" or space.startswith(("transformers.modeling_outputs", "transformers.models."))):
+    if kind == "mapping" and (
+        space == "transformers" or space.startswith(("transformers.modeling_outputs", "transformers.models."))
+    ):
         try:
             import_module(space)
         except ImportError:

@@ -60,7 +60,13 @@ class Net(nn.Module):
         self.fc, self.how = nn.Linear(4, 3), how
 
     def forward(
-        self, input: Tensor, mask: Optional[Tensor] = None, flag: bool = True, *, scale: float = 1.0, **more: Any  # noqa: UP045
+        self,
+        input: Tensor,
+        mask: Optional[Tensor] = None,
+        flag: bool = True,
+        *,
+        scale: float = 1.0,
+        **more: Any,  # noqa: UP045
     ) -> Any:
         y = self.fc(input)
         if mask is not None:
@@ -118,7 +124,9 @@ def test_results_and_arguments_are_the_models(how, given, tmp_path):
         assert alike(other(**named), wanted)
         parameters = inspect.signature(other.forward).parameters
         assert list(parameters) == list(inspect.signature(model.forward).parameters)
-        assert [p.default for p in parameters.values()] == [p.default for p in inspect.signature(model.forward).parameters.values()]
+        assert [p.default for p in parameters.values()] == [
+            p.default for p in inspect.signature(model.forward).parameters.values()
+        ]
         assert "Optional" in str(parameters["mask"].annotation) or "Union" in str(parameters["mask"].annotation)
         for more in ({"flag": False}, {"scale": 2.0}, {"unheard": 1}):
             with pytest.raises(TypeError, match=next(iter(more))):
@@ -240,7 +248,11 @@ def test_a_damaged_description_is_refused(description):
 
 @pytest.mark.parametrize(
     "row",
-    [["x=print()", "any", None, None, True], ["input", "any", "__import__('os')", None, True], ["class", "any", None, None, True]],
+    [
+        ["x=print()", "any", None, None, True],
+        ["input", "any", "__import__('os')", None, True],
+        ["class", "any", None, None, True],
+    ],
     ids=str,
 )
 def test_a_damaged_signature_is_refused(row):
