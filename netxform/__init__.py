@@ -234,8 +234,8 @@ def capture(model: nn.Module, *inputs: Tensor | None, bake: bool = False) -> Cap
     """Capture a model as a graph: `.module` is a plain `torch.fx.GraphModule`, names as in the model, tensors of its own.
 
     A graph is accepted that is the same program as the model, operation by operation, or gives the same bits, at two batch
-    sizes. An argument given as None stays optional, and is none of the network's inputs. `bake`: weights that the model computes
-    each time are made tensors first. Raises NetxformError X0802 where there is none.
+    sizes. An argument given as None stays optional, and is none of the network's inputs. `bake`: weights that the model
+    computes each time are made tensors first. Raises NetxformError X0802 where there is none.
     """
     from netxform.axes.view import Captured
     from netxform.capture import bake as baked

@@ -115,9 +115,8 @@ def _called_as(said: Spoken) -> str:
     """What a `forward` needs that is called as the model was, and gives what the model gave."""
     typing_ = sorted({n for n, v in said.used.items() if getattr(v, "__module__", "") == "typing"})
     kinds = {kind for _, kind, _ in said.classes.values()}
-    typing_ += [
-        n for n, kind in (("NamedTuple", "named"), ("Any", "")) if kinds & {kind or "named", "data"} and n not in typing_
-    ]
+    typing_ += ["NamedTuple"] if "named" in kinds else []
+    typing_ += ["Any"] if kinds & {"named", "data"} and "Any" not in typing_ else []
     text = ""
     if "data" in kinds:
         text += "from dataclasses import dataclass\n"
@@ -127,7 +126,7 @@ def _called_as(said: Spoken) -> str:
         text += f"from typing import {', '.join(sorted(typing_))}\n"
     for function in (taken, left_out):
         if function.__name__ in said.used:
-            text += f"\n\n{inspect.getsource(function).rstrip()}\n"
+            text += "\n\n" + re.sub(r"  # pyright.*", "", inspect.getsource(function)).rstrip() + "\n"
     if "mapping" in kinds:
         text += "\n\n" + re.sub(r"  # pyright.*", "", inspect.getsource(results.Fields)).rstrip() + "\n"
     for called, (key, kind, fields) in said.classes.items():

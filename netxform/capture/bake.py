@@ -1,4 +1,4 @@
-"""Weights that are computed each time from others (weight norm, spectral norm, parametrizations, pruning masks) made tensors."""
+"""Weights that are computed each time from others (weight norm, spectral norm, parametrizations, masks) made tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from netxform.capture.symbolic import computes_weights
 from netxform.graph.copies import own, structure
 
 M = TypeVar("M", bound=nn.Module)
-REPAIR = "bake them in: `model NAME = … bake=true`, or `bake=True` in Python; the layer then holds the weight that it computes in eval"
+REPAIR = "bake them in: `model NAME = … bake=true`, or `bake=True` in Python; a layer then holds the weight that it computes"
 
 
 def computed(model: nn.Module) -> list[str]:

@@ -39,19 +39,20 @@ from netxform.graph.tensors import held
 _MAX_ISLANDS = 64
 
 
-def capture(model: nn.Module, *inputs: Tensor | None) -> Network:
-    """Capture `model` as it computes `model(*inputs)` in eval mode. The network may share the memory of its parameters.
+def capture(model: nn.Module, *example: Tensor | None) -> Network:
+    """Capture `model` as it computes `model(*example)` in eval mode. The network may share the memory of its parameters.
 
     The module hierarchy and every `state_dict` key are kept; modules that eval never runs survive and are listed in
     `notes`. The graph runs at other batch sizes where the model does. On meta inputs values are not compared.
 
     Raises NetxformError X0802 where no front-end captures the model.
     """
+    everything: tuple[Any, ...] = example
     if isinstance(model, fx.GraphModule) and all("exits" in n.meta for n in model.graph.nodes if n.op != "output"):
-        taken = tuple(t for t in cast("tuple[Tensor | None, ...]", inputs) if t is not None)
+        taken = tuple(t for t in everything if t is not None)
         return _finish(inner(structure(model, lent)), taken, "graph", (), model)
-    given, (model, inputs) = (model, inputs), without_nothing(model, inputs)
-    if not all(isinstance(t, Tensor) for t in cast("tuple[object, ...]", inputs)):
+    given, (model, everything) = (model, everything), without_nothing(model, everything)
+    if not all(isinstance(t, Tensor) for t in everything):
         raise fail(
             "X0802",
             f"`{type(model).__name__}` takes something else than tensors here",
@@ -65,6 +66,7 @@ def capture(model: nn.Module, *inputs: Tensor | None) -> Network:
             f"a submodule is called `{barred[0]}`, a name that torch.fx needs for itself",
             helps=("rename the submodule, or wrap the model in another module",),
         )
+    inputs: tuple[Tensor, ...] = everything
     tried: list[str] = []
     packed = False
     narrow: Any = None

@@ -1,7 +1,7 @@
 """Where the values of a graph lie, and what is written there later: a value is read as it was where it was made.
 
 An operation in place changes what every name of its memory reads from then on. Who reads a value from outside (a head, a term
-of a loss, a cut) reads it through `as_it_was`; inside the graph a value is read under the name of what wrote it last (`settle`).
+of a loss) reads it through `as_it_was`; inside the graph a value is read under the name of what wrote it last (`settle`).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from netxform.errors import fail
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Generator[None]:
-    """Eval mode inside; every part is in its own mode again afterwards, and every buffer is what it was: to measure is to look."""
+    """Eval mode inside; every part is in its own mode again afterwards, and every buffer is what it was."""
     modes = {m: m.training for m in module.modules()}
     held = [(b, b._version, b.detach().clone()) for b in module.buffers() if not b.is_meta]  # pyright: ignore[reportPrivateUsage]
     module.eval()

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import fx
 
 from netxform.graph.guards import is_guard, only
-from netxform.graph.memory import memory_of
+from netxform.graph.memory import Memory, memory_of
 from netxform.graph.network import Network
 from netxform.graph.tensors import held
 
@@ -55,7 +55,10 @@ def set_output(module: fx.GraphModule, value: Any, loose: str | None) -> None:
 
 
 def sweep(module: fx.GraphModule, last: fx.Node) -> None:
-    """Remove nodes that no output needs, then modules that no node uses. Writes into needed values stay, up to the node `last`."""
+    """Remove nodes that no output needs, then modules that no node uses.
+
+    Writes into needed values stay, up to the node `last`.
+    """
     needed = _needed(module, [output_node(module)], last)
     for node in reversed(list(module.graph.nodes)):
         if node not in needed and node.op != "placeholder":
@@ -85,9 +88,9 @@ def _needed(module: fx.GraphModule, roots: list[fx.Node], until: fx.Node) -> set
                 else node.all_input_nodes[:1]
             ):
                 writers.setdefault(source, []).append(node)
-    found = memory_of(module)
-    for node, written in found.writes.items() if found is not None else ():
-        for other, own in found.lies.items():
+    known = memory_of(module) or Memory()
+    for node, written in known.writes.items():
+        for other, own in known.lies.items():
             if own & written and other is not node and node not in writers.get(other, []):
                 writers.setdefault(other, []).append(node)
     order = {n: i for i, n in enumerate(graph.nodes)}

@@ -2,8 +2,8 @@
 and written as an expression that makes it again.
 
 A description is a nested list: `["tensor"]`, `["constant", value]`, `["tuple", [d, …]]`, `["list", [d, …]]`,
-`["dict", [[key, d], …]]`, or `[kind, class, [[field, d], …]]` with the kinds `named` (NamedTuple), `data` (dataclass), `mapping`
-(a dictionary that is built from keywords, as the ModelOutput of transformers), `torch` (torch.return_types). A class goes by
+`["dict", [[key, d], …]]`, or `[kind, class, [[field, d], …]]` with the kinds `named` (NamedTuple), `data` (dataclass),
+`mapping` (a dictionary that is built from keywords, as the ModelOutput of transformers), `torch` (torch.return_types). A class goes by
 `module:name`.
 """
 
@@ -29,25 +29,21 @@ TENSOR: Description = ["tensor"]
 class Fields(OrderedDict):  # pyright: ignore[reportMissingTypeArgument]
     """A result whose entries are attributes too: `out.logits`, `out["logits"]`; `out[0]` is the first that is there."""
 
-    def __init__(self, **fields):
+    def __init__(self, **fields):  # pyright: ignore
         super().__init__((k, v) for k, v in fields.items() if v is not None)
         self.__dict__.update(fields)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name):  # pyright: ignore
         if name.startswith("_"):
             raise AttributeError(name)
         return None
 
-    def __getitem__(self, key):
+    def __getitem__(self, key):  # pyright: ignore
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
-    def to_tuple(self):
+    def to_tuple(self):  # pyright: ignore
         """The entries in their order."""
         return tuple(self.values())
-
-
-class _Unkept(Exception):
-    """A part of a result that is no tensor and no plain value."""
 
 
 def describe(result: Any) -> tuple[Description, dict[str, type], tuple[str, ...]]:
@@ -227,9 +223,7 @@ def class_for(key: str, kind: str, fields: tuple[str, ...]) -> type:
     space, _, name = key.partition(":")
     if not (_name(name) and all(_name(f) for f in fields)):
         raise ValueError(f"`{key}` is no class of a result")
-    if kind == "mapping" and (
-        space == "transformers" or space.startswith(("transformers.modeling_outputs", "transformers.models."))
-    ):
+    if kind == "mapping" and space.startswith(("transformers.modeling_outputs", "transformers.models.")):
         try:
             import_module(space)
         except ImportError:
@@ -239,7 +233,7 @@ def class_for(key: str, kind: str, fields: tuple[str, ...]) -> type:
         return cast("type[Any]", found)
     match kind:
         case "named":
-            return collections.namedtuple(name, fields)  # noqa: PYI024 # pyright: ignore
+            return collections.namedtuple(name, fields)  # pyright: ignore
         case "data":
             return dataclasses.make_dataclass(name, fields)
         case _:

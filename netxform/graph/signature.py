@@ -31,15 +31,15 @@ _KINDS = {
 }
 
 
-def taken(**given):
+def taken(**given):  # pyright: ignore
     """Arguments that the model was captured with. Raises TypeError for one that is missing."""
     for name, value in given.items():
         if value is None:
             raise TypeError(f"`{name}` is missing: this network was captured with it")
 
 
-def left_out(*defaults, **given):
-    """Arguments that the model was captured without. Raises TypeError for one that is given: its code is not in this network."""
+def left_out(*defaults, **given):  # pyright: ignore
+    """Arguments that the model was captured without. Raises TypeError for one that is given."""
     for i, (name, value) in enumerate(given.items()):
         default = defaults[i] if i < len(defaults) else ()
         if not (value is default or (type(value) is type(default) and value == default)):

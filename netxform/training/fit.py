@@ -44,7 +44,7 @@ from netxform.training.process import (
     whole,
 )
 from netxform.training.single import left_out, one_value
-from netxform.training.state import Run, keep_still, load, remember, restore, save, watch
+from netxform.training.state import Run, keep_still, load, remember, restore, save
 from netxform.training.taps import Student
 from netxform.training.teachers import Teachers, cache_folder
 
@@ -122,7 +122,6 @@ def fit(
     asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
     run = _prepare(copied.module.to(device), work, device, processes, len(data.train), asked)
     _modes(run.module, work)
-    watch(run)
     single = one_value(network, run.module)
     per_epoch = batch_count(data.train, work.batch, single)
     epochs = work.length if work.unit == "epochs" else math.ceil(work.length / max(1, per_epoch))
@@ -135,7 +134,6 @@ def fit(
             if not per_epoch:
                 raise ValueError("there is no sample to train on")
             known = _known(run, asked, data, warnings)
-            keep_still(run)
             if checkpoint is not None:
                 load(run, checkpoint)
             if not run.points:

@@ -42,6 +42,14 @@ class Run:
     stale: int = 0
     points: list[tuple[int, Tensor]] = field(default_factory=list["tuple[int, Tensor]"])
 
+    def __post_init__(self) -> None:
+        """Note the buffers of modules that are not trained."""
+        trained = set(self.work.training_modules)
+        for path, part in self.module.named_modules():
+            if path not in trained:
+                held = [b for b in part._buffers.values() if b is not None]  # pyright: ignore[reportPrivateUsage]
+                self.still += [(b, b.detach().clone(), [b._version]) for b in held]  # pyright: ignore[reportPrivateUsage]
+
 
 def state_of(run: Run) -> dict[str, Tensor]:
     """Every tensor of the network and of the maps of matched features, by name."""
@@ -49,14 +57,6 @@ def state_of(run: Run) -> dict[str, Tensor]:
     held |= {n: p for n, p in run.named.items() if n in held}
     held |= {f"adapters.{n}": t for n, t in run.student.adapters.state_dict(keep_vars=True).items()}
     return {n: t.detach() for n, t in held.items()}
-
-
-def watch(run: Run) -> None:
-    """Note the buffers of modules that are not trained."""
-    trained = set(run.work.training_modules)
-    for path, part in run.module.named_modules():
-        if path not in trained:
-            run.still += [(b, b.detach().clone(), [b._version]) for b in part._buffers.values() if b is not None]  # pyright: ignore[reportPrivateUsage]
 
 
 @torch.no_grad()

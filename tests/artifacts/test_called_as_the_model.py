@@ -62,11 +62,11 @@ class Net(nn.Module):
     def forward(
         self,
         input: Tensor,
-        mask: Optional[Tensor] = None,
+        mask: Tensor | None = None,
         flag: bool = True,
         *,
         scale: float = 1.0,
-        **more: Any,  # noqa: UP045
+        **more: Any,
     ) -> Any:
         y = self.fc(input)
         if mask is not None:

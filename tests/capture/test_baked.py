@@ -1,4 +1,4 @@
-"""Weights that are computed each time: traced through every verb, or refused with the repair; baked in, a layer like any other."""
+"""Weights that are computed each time: right in every verb, or refused with the repair; baked in, a layer like others."""
 
 from __future__ import annotations
 
@@ -71,9 +71,16 @@ def test_baked_is_the_same_function_with_the_tensors_of_a_plain_layer(kind):
 
 
 SPECS = [
-    "freeze a", "cut at a", "attach h after a classes=2", "prune a by magnitude amount=25%", "factorize a using svd rank=8 when_smaller=false",
-    "widen a x2", "deepen a", "cast bfloat16", "train ** for 1epochs on d",
-]  # fmt: skip
+    "freeze a",
+    "cut at a",
+    "attach h after a classes=2",
+    "prune a by magnitude amount=25%",
+    "factorize a using svd rank=8 when_smaller=false",
+    "widen a x2",
+    "deepen a",
+    "cast bfloat16",
+    "train ** for 1epochs on d",
+]
 KEEP = ("freeze", "factorize", "widen", "deepen", "attach")
 
 

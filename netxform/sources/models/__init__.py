@@ -56,9 +56,8 @@ def check_model_source(model: ast.Model) -> list[Diagnostic]:
                 )
             )
         if option.key == "bake" and not (isinstance(option.value, ast.Path) and option.value.text in ("true", "false")):
-            found.append(
-                Diagnostic("X0401", f"`bake` is true or false, not `{format_node(option.value)}`", option.span, "which?")
-            )
+            said = f"`bake` is true or false, not `{format_node(option.value)}`"
+            found.append(Diagnostic("X0401", said, option.span, "which?"))
         if option.key == "input" and isinstance(option.value, ast.String):
             try:
                 parse_input(option.value.value, option.value.span)
