@@ -3,8 +3,8 @@ and written as an expression that makes it again.
 
 A description is a nested list: `["tensor"]`, `["constant", value]`, `["tuple", [d, …]]`, `["list", [d, …]]`,
 `["dict", [[key, d], …]]`, or `[kind, class, [[field, d], …]]` with the kinds `named` (NamedTuple), `data` (dataclass),
-`mapping` (a dictionary that is built from keywords, as the ModelOutput of transformers), `torch` (torch.return_types). A class goes by
-`module:name`.
+`mapping` (a dictionary that is built from keywords, as the ModelOutput of transformers), `torch` (torch.return_types).
+A class goes by `module:name`.
 """
 
 from __future__ import annotations

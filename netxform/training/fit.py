@@ -114,8 +114,7 @@ def fit(
     X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device), X0822 (damaged checkpoint), X0841
     (another number of processes).
     """
-    progress = progress or Quiet()
-    processes = join()
+    progress, processes = progress or Quiet(), join()
     require(work.processes, processes)
     copied = detached(network)
     device = device_of(work.device)
