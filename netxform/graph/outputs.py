@@ -66,8 +66,8 @@ def sweep(module: fx.GraphModule, last: fx.Node) -> None:
     kept = _kept_modules(module, needed)
     for name, _ in reversed(list(module.named_modules(remove_duplicate=False))):
         if name and name not in kept:
-            owner, _, last = name.rpartition(".")
-            delattr(module.get_submodule(owner), last)
+            owner, _, own = name.rpartition(".")
+            delattr(module.get_submodule(owner), own)
     _drop_root_tensors(module, needed)
 
 
