@@ -89,6 +89,7 @@ def plan(
     max_memory: int | None = None,
     progress: Progress | None = None,
     deep: bool = False,
+    bake: bool = False,
 ) -> Plan:
     """Settle every statement on a weightless twin: targets, defaults and where they came from, cost before and after.
 
@@ -102,6 +103,7 @@ def plan(
     outside of `root` may be read. `max_memory`: bytes that one file or tensor may take (default: what the machine has).
     `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
     `deep`: weights and data are read too, choices that need them are made and measured; nothing is trained.
+    `bake`: weights that `model` computes each time (weight norm, spectral norm, parametrizations, masks) are made tensors.
 
     Raises NetxformError with what cannot be done.
     """
@@ -120,6 +122,7 @@ def plan(
         trust_pickle=trust_pickle,
         allow_outside=allow_outside,
         max_memory=max_memory,
+        bake=bake,
     )
     return api.plan_spec(spec, inputs, deep=deep, progress=progress)
 
@@ -144,6 +147,7 @@ def apply(
     resume: bool = False,
     keep_class: bool = False,
     sign: str | _Path | None = None,
+    bake: bool = False,
 ) -> Result:
     """Carry a spec out, and measure what it promises.
 
@@ -159,6 +163,7 @@ def apply(
     `out`: the folder of the bundle that is written. `overwrite`: replace one that is there. `resume`: go on from the last
     finished epoch of an interrupted run. `sign`: the private key (a PEM file, elliptic curve) that the bundle is signed with.
     `keep_class`: `.model` is a copy of the model's own class with the same edits (`Result.graft`), where its code can follow.
+    `bake`: weights that `model` computes each time (weight norm, spectral norm, parametrizations, masks) become tensors first.
 
     Returns a result with `.model`, `.certificate`, `.plan`, `.estimators`. Raises NetxformError; then nothing has changed.
     """
@@ -177,6 +182,7 @@ def apply(
         trust_pickle=trust_pickle,
         allow_outside=allow_outside,
         max_memory=max_memory,
+        bake=bake,
     )
     folder = _Path(out) if out is not None else None
     key = _Path(sign) if sign is not None else None
@@ -254,17 +260,19 @@ def compare(
     return figure
 
 
-def capture(model: nn.Module, *inputs: Tensor) -> Captured:
+def capture(model: nn.Module, *inputs: Tensor | None, bake: bool = False) -> Captured:
     """Capture a model as a graph: `.module` is a plain `torch.fx.GraphModule`, names as in the model, tensors of its own.
 
     A graph is accepted that is the same program as the model, operation by operation, or gives the same bits, at two batch
-    sizes. Raises NetxformError X0802 where there is none.
+    sizes. An argument given as None stays optional, and is none of the network's inputs. `bake`: weights that the model
+    computes each time are made tensors first. Raises NetxformError X0802 where there is none.
     """
     from netxform.axes.view import Captured
+    from netxform.capture import bake as baked
     from netxform.capture import capture as found
     from netxform.graph.network import detached
 
-    return Captured.of(detached(found.capture(model, *inputs)))
+    return Captured.of(detached(found.capture(baked.bake(model) if bake else model, *inputs)))
 
 
 def _inputs(
@@ -281,6 +289,7 @@ def _inputs(
     trust_pickle: bool,
     allow_outside: bool,
     max_memory: int | None,
+    bake: bool,
 ) -> Inputs:
     from netxform.pipeline.subject import Inputs
     from netxform.sources.trust import Trust
@@ -291,4 +300,4 @@ def _inputs(
     if example_inputs is not None:
         example = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (_cast("Tensor", example_inputs),)
     trust = Trust(folder, trust_code, trust_pickle, allow_outside, max_memory)
-    return Inputs(model, example, named, dict(params or {}), trust, seed, dict(models or {}))
+    return Inputs(model, example, named, dict(params or {}), trust, seed, dict(models or {}), bake)

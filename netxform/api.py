@@ -24,11 +24,12 @@ from netxform.compiler.verdict import Verdict
 from netxform.compiler.verify import verify
 from netxform.errors import NetxformError, fail
 from netxform.graph.network import Network
+from netxform.graph.signature import shown
 from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
 from netxform.pipeline.controls import compared
 from netxform.pipeline.executor import Executor, keep_folder
-from netxform.pipeline.subject import Inputs, Prepared, prepare, with_sources
+from netxform.pipeline.subject import Inputs, Prepared, prepare, with_repair, with_sources
 from netxform.training.fit import History, Progress, Quiet
 from netxform.training.process import join, wait
 from netxform.training.resume import release
@@ -176,9 +177,9 @@ def apply_prepared(
         if out is not None and processes.first:
             bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways, sign)
     except NetxformError as error:
-        raise with_sources(error, prepared.spec) from error
+        raise with_sources(with_repair(error, prepared.weights), prepared.spec) from error
     estimators = {f.name: f.estimator for f in executor.fitted}
-    model = copy.deepcopy(outcome.network.module)
+    model = shown(copy.deepcopy(outcome.network.module))
     histories = tuple(executor.histories)
     origin = Origin(prepared.original, prepared.network, outcome.network, outcome.inputs)
     result = Result(
@@ -197,7 +198,7 @@ def load_bundle(folder: str | Path, key: str | Path | None = None, most: int | N
     """
     if key is not None:
         signing.check(Path(folder), Path(key))
-    return bundle.read(Path(folder), most)[0].module.eval()
+    return shown(bundle.read(Path(folder), most)[0].module.eval())
 
 
 def verify_bundle(folder: str | Path, key: str | Path | None = None, most: int | None = None) -> Verdict:

@@ -13,8 +13,9 @@ from torch import fx, nn
 from netxform.artifacts.construct import OWN, class_of
 from netxform.artifacts.graph import to_json
 from netxform.errors import fail
-from netxform.graph import guards
+from netxform.graph import guards, results
 from netxform.graph.network import Network
+from netxform.graph.signature import Spoken, left_out, spoken, taken
 from netxform.graph.tensors import DTYPES, held
 
 _HEAD = '''"""{title}
@@ -79,20 +80,21 @@ def emit(network: Network) -> str:
     Raises NetxformError X0820 for what cannot stand in such a file.
     """
     source = source_of(network)
-    _prove(source, _name(network), network.module)
+    _prove(source, _name(type(network.module).__name__), network.module)
     return source
 
 
-def _name(network: Network) -> str:
-    name = re.sub(r"\W", "_", type(network.module).__name__) or "Model"
+def _name(text: str) -> str:
+    name = re.sub(r"\W", "_", text) or "Model"
     return "Model" if name in ("GraphModule", "nn", "torch", "Path", "group", "load") else name
 
 
 def source_of(network: Network) -> str:
     """The source, and nothing of it run: what a file that came with a graph is compared with."""
     held = to_json(network)
-    module, name = network.module, _name(network)
-    body, forward_globals = _forward(module)
+    module, name = network.module, _name(str(held["name"]))
+    said = spoken(module)
+    body, forward_globals = _forward(module, said)
     own = sorted({e["class"] for e in held["modules"] if e.get("own")})
     extra = _imports({k: v for k, v in forward_globals.items() if re.search(rf"\b{re.escape(k)}\b", body)})
     for space in ("operator", "math"):
@@ -103,6 +105,7 @@ def source_of(network: Network) -> str:
         extra += (
             "\n\n" + re.sub(r": [\w.]+(?=[,)])| -> \w+", "", first) + "\n" + re.sub(r"  # pyright.*", "", rest).rstrip() + "\n"
         )
+    extra += _called_as(said) if said is not None else ""
     for cls in _with_bases(own):
         extra += "\n\n" + inspect.getsource(OWN[cls]).rstrip().replace(") -> " + cls, ")") + "\n"
     title = f"{name}: {sum(p.numel() for p in module.parameters()):,} parameters."
@@ -113,6 +116,29 @@ def source_of(network: Network) -> str:
     out.append(body)
     tail = _TAIL.format(ties=_pretty(held["ties"]), frozen=_pretty(sorted(held["frozen"])), name=name)
     return "\n".join(out) + tail
+
+
+def _called_as(said: Spoken) -> str:
+    """What a `forward` needs that is called as the model was, and gives what the model gave."""
+    typing_ = sorted({n for n, v in said.used.items() if getattr(v, "__module__", "") == "typing"})
+    kinds = {kind for _, kind, _ in said.classes.values()}
+    typing_ += ["NamedTuple"] if "named" in kinds else []
+    typing_ += ["Any"] if kinds & {"named", "data"} and "Any" not in typing_ else []
+    text = ""
+    if "data" in kinds:
+        text += "from dataclasses import dataclass\n"
+    if "mapping" in kinds:
+        text += "from collections import OrderedDict\n"
+    if typing_:
+        text += f"from typing import {', '.join(sorted(typing_))}\n"
+    for function in (taken, left_out):
+        if function.__name__ in said.used:
+            text += "\n\n" + re.sub(r"  # pyright.*", "", inspect.getsource(function)).rstrip() + "\n"
+    if "mapping" in kinds:
+        text += "\n\n" + re.sub(r"  # pyright.*", "", inspect.getsource(results.Fields)).rstrip() + "\n"
+    for called, (key, kind, fields) in said.classes.items():
+        text += results.source_of(key, kind, fields, called)
+    return text
 
 
 def _with_bases(names: list[str]) -> list[str]:
@@ -218,22 +244,32 @@ def _plainly(line: str) -> str:
             return f"{start}{function}({', '.join(texts[2:] + named)}) if {texts[0]} else None"
 
 
-def _forward(module: fx.GraphModule) -> tuple[str, dict[str, object]]:
-    """The source of `forward` as fx writes it, and the globals that it needs."""
-    code = module.graph.python_code("self")
+def _forward(module: fx.GraphModule, said: Spoken | None) -> tuple[str, dict[str, object]]:
+    """The source of `forward` as fx writes it, called as `said`, and the globals that it needs."""
+    usual = module.graph._codegen  # pyright: ignore[reportPrivateUsage]
+    module.graph.set_codegen(said or usual)
+    try:
+        code = module.graph.python_code("self")
+    finally:
+        module.graph.set_codegen(usual)
     at = code.src.index("def forward")
     source = code.src[at:].rstrip()
     # fx frees values as it goes (`x = None`); for a reader that is noise
     source = re.sub(r";  (\w+ = )+None", "", source)
     source = re.sub(r"[ \t]+# .*$", "", source, flags=re.M)
     source = "\n".join(_plainly(line) if _OURS in line else line for line in source.split("\n"))
+    if said is not None and said.header is not None:
+        return "\n".join("    " + line if line.strip() else "" for line in source.split("\n")), {
+            n: v for n, v in code.globals.items() if n not in said.used
+        }
     source = (
         re.sub(r"(\w+) : (?:torch\.Tensor|Tensor|[\w.\[\], ]+?)(?=[,)=])", r"\1", source.split("\n")[0])
         + "\n"
         + "\n".join(source.split("\n")[1:])
     )
     source = re.sub(r"\) -> .*:$", "):", source.split("\n")[0]) + "\n" + "\n".join(source.split("\n")[1:])
-    return "\n".join("    " + line if line.strip() else "" for line in source.split("\n")), dict(code.globals)
+    needed = {n: v for n, v in code.globals.items() if said is None or n not in said.used}
+    return "\n".join("    " + line if line.strip() else "" for line in source.split("\n")), needed
 
 
 def _imports(needed: dict[str, object]) -> str:
@@ -272,7 +308,7 @@ def _prove(source: str, name: str, module: nn.Module) -> None:
     """Build the emitted class on the meta device: the same names and shapes, or nothing is written."""
     space: dict[str, Any] = {"__file__": "model.py", "__name__": "netxform_emitted"}
     try:
-        exec(compile(source, "model.py", "exec"), space)
+        exec(compile(source, "model.py", "exec", dont_inherit=True), space)
         with torch.device("meta"):
             again = cast(nn.Module, space[name]())
     except Exception as error:

@@ -17,8 +17,11 @@ from netxform.capture.symbolic import is_leaf
 from netxform.errors import NetxformError, fail
 from netxform.graph.network import Input, Network, refresh
 from netxform.graph.outputs import output_node
+from netxform.graph.signature import spoken
 from netxform.graph.tensors import DTYPES, NAMES
 from netxform.graph.tensors import held as held_by
+
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, StopIteration, SyntaxError, AssertionError)
 
 
 def to_json(network: Network) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def to_json(network: Network) -> dict[str, Any]:
         "ties": ties(module),
         "frozen": [n for n, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad],
         "nodes": [_node(n) for n in module.graph.nodes],
-        "output": {k: out.meta.get(k) for k in ("loose", "sole")},
+        "output": {k: out.meta.get(k) for k in ("loose", "sole", "signature", "result")},
         "capture": {"front_end": network.front_end, "notes": list(network.notes)},
     }
     _readable(held, {n.name: n for n in module.graph.nodes})
@@ -118,7 +121,8 @@ def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor], most: int 
         module = fx.GraphModule(_Holder(root), graph, class_name=str(held["name"]))
         _fill(root, module)
         output_node(module).meta |= held["output"]
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, StopIteration, SyntaxError, AssertionError) as error:
+        spoken(module)
+    except _DAMAGED as error:
         raise fail("X0821", f"the stored graph is damaged: {type(error).__name__}: {error}") from error
     inputs = tuple(Input(i["name"], tuple(i["shape"]), DTYPES[i["dtype"]]) for i in held["inputs"])
     module.eval()

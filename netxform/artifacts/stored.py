@@ -61,6 +61,8 @@ class _Node(_Part):
 class _Output(_Part):
     loose: str | None
     sole: Any = None
+    signature: Any = None
+    result: Any = None
 
 
 class _Capture(_Part):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -27,37 +28,45 @@ from netxform.errors import NetxformError, fail
 from netxform.graph.copies import lent, own, structure
 from netxform.graph.guards import guards_of
 from netxform.graph.layers import BatchNormAct2d, DropPath
+from netxform.graph.memory import settle
 from netxform.graph.meta import annotate
 from netxform.graph.network import Input, Island, Network
+from netxform.graph.outputs import output_node, outputs
+from netxform.graph.results import tensors, usual
+from netxform.graph.signature import inner, keep, signature_of, without_nothing
 from netxform.graph.tensors import held
 
 _MAX_ISLANDS = 64
 
 
-def capture(model: nn.Module, *inputs: Tensor) -> Network:
-    """Capture `model` as it computes `model(*inputs)` in eval mode. The network may share the memory of its parameters.
+def capture(model: nn.Module, *example: Tensor | None) -> Network:
+    """Capture `model` as it computes `model(*example)` in eval mode. The network may share the memory of its parameters.
 
     The module hierarchy and every `state_dict` key are kept; modules that eval never runs survive and are listed in
     `notes`. The graph runs at other batch sizes where the model does. On meta inputs values are not compared.
 
     Raises NetxformError X0802 where no front-end captures the model.
     """
+    everything: tuple[Any, ...] = example
     if isinstance(model, fx.GraphModule) and all("exits" in n.meta for n in model.graph.nodes if n.op != "output"):
-        return _finish(structure(model, lent), inputs, "graph", (), model)
-    if not all(isinstance(t, Tensor) for t in cast("tuple[object, ...]", inputs)):
+        taken = tuple(t for t in everything if t is not None)
+        return _finish(inner(structure(model, lent)), taken, "graph", (), model)
+    given, (model, everything) = (model, everything), without_nothing(model, everything)
+    if not all(isinstance(t, Tensor) for t in everything):
         raise fail(
             "X0802",
             f"`{type(model).__name__}` takes something else than tensors here",
             notes=("a captured network takes tensors; lists of images of several sizes, as detectors do, are no tensors",),
             helps=("capture its `backbone`, or wrap the model in a module that takes one tensor",),
         )
-    taken = [n for n, _ in model.named_children() if hasattr(fx.GraphModule, n)]
-    if taken:
+    barred = [n for n, _ in model.named_children() if hasattr(fx.GraphModule, n)]
+    if barred:
         raise fail(
             "X0802",
-            f"a submodule is called `{taken[0]}`, a name that torch.fx needs for itself",
+            f"a submodule is called `{barred[0]}`, a name that torch.fx needs for itself",
             helps=("rename the submodule, or wrap the model in another module",),
         )
+    inputs: tuple[Tensor, ...] = everything
     tried: list[str] = []
     packed = False
     narrow: Any = None
@@ -84,7 +93,7 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
                     raise ApartError(fail("X0802", "the graph differs from the model in training").diagnostics)
                 found = module, inputs, name, islands, model, noted, None if both is not None else lost
                 if not judge.narrow:
-                    return _finish(*found)
+                    return _as_called(_finish(*found), judge, *given)
                 narrow = found  # right, but for batches of this size alone: what is kept whole may do more
             except Exception as error:
                 if isinstance(error, ApartError) and lost is None:
@@ -96,7 +105,7 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
                 lines = str(error).strip().splitlines()
                 tried.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:200])
         if narrow is not None:
-            return _finish(*narrow)
+            return _as_called(_finish(*narrow), judge, *given)
         if judge.random:
             raise fail(
                 "X0802",
@@ -325,6 +334,9 @@ def _finish(
                 for first in [u for u in node.users if u.target is operator.getitem and u.args[1] == 0]:
                     first.meta["exits"] = (*node.meta.get("exits", ()), *first.meta.get("exits", ()))
             node.meta |= {"exits": (), "entries": ()}
+    settle(module)
+    end = output_node(module)
+    end.args = (_untyped(end.args[0]),)
     called = {str(n.target) for n in module.graph.nodes if n.op == "call_module"}
     called |= {str(n.target).rpartition(".")[0] for n in module.graph.nodes if n.op == "get_attr"} - {""}
     run = called | {a for c in called for a in _above(c)}
@@ -349,6 +361,31 @@ def _finish(
         part.training = next(modes[p] for p in (name, *reversed(_above(name)), "") if p in modes)
     given = tuple(t.detach().clone() for t in inputs) if guards_of(module.graph) else ()
     return Network(module, specs, way, islands, notes, given)
+
+
+def _untyped(value: Any) -> Any:
+    """What a graph gives, with tuples in the place of named ones."""
+    if isinstance(value, tuple | list):
+        items = [_untyped(v) for v in cast("list[Any]", value)]
+        return items if isinstance(value, list) else tuple(items)
+    return {k: _untyped(v) for k, v in cast("dict[Any, Any]", value).items()} if isinstance(value, dict) else value
+
+
+def _as_called(network: Network, judge: Judge, model: nn.Module, inputs: tuple[Tensor, ...]) -> Network:
+    """The network with a note of how the model is called and what it gives."""
+    description, classes, notes = judge.result()
+    ends = outputs(network.module)
+    if description is None or tensors(description) != len(ends):
+        whole = len(ends) == 1 and any(n.meta.get("dtype") is None for n in ends.values())  # the model's own value
+        lost = ", ".join(f"`{key.partition(':')[2]}`" for key in classes)
+        notes = (
+            (f"the result is tensors in dicts and tuples in this network: {lost} cannot be kept",) if lost and not whole else ()
+        )
+        description = None
+    elif usual(description):
+        description = None
+    keep(network.module, signature_of(model, inputs), description, classes)
+    return replace(network, notes=(*network.notes, *notes))
 
 
 def _above(path: str) -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from netxform.capture.places import compared, located
-from netxform.capture.symbolic import TrainingFlag, hooked, is_leaf
+from netxform.capture.symbolic import TrainingFlag, hooked, is_leaf, set_apart
 from netxform.capture.traced_ints import ACTIVE, RANGE, TracedInt, TracedRange
 from netxform.errors import fail
 from netxform.graph.guards import number, require
@@ -78,7 +78,9 @@ class Recorder(TorchFunctionMode):
         nn.Module.__call__ = call  # type: ignore[method-assign]
         ACTIVE.append(self)
         try:
-            with torch.no_grad(), self:
+            for parameter in self.model.parameters():  # nothing is differentiated, and code that asks for no gradients is seen
+                parameter.requires_grad_(False)
+            with torch.enable_grad(), self:
                 builtins.range = TracedRange  # type: ignore[misc,assignment]
                 result = self.model(*inputs)
         finally:
@@ -88,6 +90,7 @@ class Recorder(TorchFunctionMode):
         outputs = self._encode(plain(result))
         self._written()
         self.graph.output(outputs)
+        set_apart(self.graph, self.model)
         return self.graph, self.constants
 
     def _written(self) -> None:
@@ -252,6 +255,8 @@ class Recorder(TorchFunctionMode):
         node.meta.setdefault("scope", self.stack[-1] if scope is None and self.stack else scope or "")
         node.meta.setdefault("exits", ())
         node.meta.setdefault("entries", ())
+        if not torch.is_grad_enabled():
+            node.meta["apart"] = True
         return node
 
     def _of(self, tensor: Tensor) -> fx.Node:

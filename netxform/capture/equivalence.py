@@ -98,6 +98,10 @@ class _Recording(Kernels):
         said = (self.told(args), {k: self.told(v) for k, v in kwargs.items() if k != "device"})
         result = self.answer(func, args, kwargs | {"device": "meta"} if _places(func) else kwargs)
         made = [t for t in (result if isinstance(result, list | tuple) else (result,)) if isinstance(t, Tensor)]
+        if func is torch.ops.aten.detach.default and id(args[0]) in self.names:  # the same numbers, whoever learns by them
+            self.names[id(result)] = self.names[id(args[0])]
+            self.alive.append(result)
+            return result
         alone = len(made) == 1 and args and made[0] is args[0] and self.sharing.get(memory(made[0])) == 1
         if alone:
             # `x += y` is `x = x + y` where nothing else lies in that memory; tracing knows the latter alone

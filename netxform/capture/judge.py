@@ -19,6 +19,7 @@ from netxform.errors import fail
 from netxform.graph.copies import own, parts, structure, weightless
 from netxform.graph.guards import REFUSES
 from netxform.graph.meta import MetaRun, annotate
+from netxform.graph.results import Description, agreed, describe
 from netxform.graph.shape_cache import Kernels
 
 Given = tuple[Tensor, ...]
@@ -37,6 +38,7 @@ class Judge:
         self.shapes: dict[Any, Any] = {}
         self.narrow = False
         self.random = False
+        self.results: list[Any] = []  # descriptions of what the model gives, with classes and notes, one a batch size
         self.on_meta = any(t.is_meta for t in (*inputs, *model.parameters()))
 
     def accept(self, module: fx.GraphModule, recorded: bool = False) -> bool:
@@ -70,12 +72,35 @@ class Judge:
         if not provable(self.model):
             return None
         try:
-            return self._programs(self.shadow, self.shadow, self.shadow)
+            self.results = []
+            return self._programs(self.shadow, self._told_result, self._told_result)
         except RandomError:
             self.random = True
             return None
         except Exception:
             return None
+
+    def _told_result(self, *inputs: Tensor) -> Any:
+        result = self.shadow(*inputs)
+        self.results.append(describe(result))
+        return result
+
+    def result(self) -> tuple[Description | None, dict[str, type], tuple[str, ...]]:
+        """What the model gives, as data; its classes; what of it a graph does not keep. None where it cannot be told."""
+        if not self.results:
+            try:
+                with torch.no_grad(), torch.device("meta"), Kernels(self.shapes):
+                    self._told_result(*(weightless(t) for t in self.given[0]))
+            except Exception:
+                if self.on_meta or not self.runs:
+                    return None, {}, ()
+        first, classes, notes = self.results[0]
+        both = first
+        for other, _, _ in self.results[1:2]:
+            both = agreed(first, other)
+        if both is not None and both != first:
+            notes = (*notes, "numbers in the result that follow the batch are None in this network")
+        return both, classes, notes
 
     @cached_property
     def shadow(self) -> nn.Module:
@@ -92,9 +117,10 @@ class Judge:
         if self.on_meta:
             return []
         runs: list[tuple[Given, list[Tensor], dict[str, Tensor]]] = []
+        self.results = []
         for i, given in enumerate(self.given):
             try:
-                runs.append((given, *_values(self.model, given)))
+                runs.append((given, *_values(self.model, given, told=lambda r: self.results.append(describe(r)))))
             except Exception as error:
                 if i == 0:
                     text = str(error).strip().split("\n")[0]
@@ -162,14 +188,18 @@ class Judge:
             return False
 
 
-def _values(module: nn.Module, given: Given, training: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
+def _values(
+    module: nn.Module, given: Given, training: bool = False, told: Callable[[Any], None] = lambda result: None
+) -> tuple[list[Tensor], dict[str, Tensor]]:
     """What a copy of the module computes, and its buffers afterwards; in training under one random state."""
     copied = structure(module, own).train(training)
     with torch.no_grad(), torch.random.fork_rng(devices=[]) if training else contextlib.nullcontext():
         if training:
             torch.manual_seed(0)
         run = copied.forward if isinstance(copied, fx.GraphModule) else copied  # a graph that fails when called prints
-        result = _leaves(plain(run(*[t.clone() for t in given])))
+        raw = run(*[t.clone() for t in given])
+        told(raw)
+        result = _leaves(plain(raw))
     return result, dict(copied.named_buffers())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -99,6 +100,8 @@ class Tracer(fx.Tracer):
         """A node with its places."""
         node = super().create_node(*args, **kwargs)
         node.meta |= {"scope": self.scopes[-1], "exits": (), "entries": ()}
+        if not torch.is_grad_enabled():
+            node.meta["apart"] = True
         return node
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -132,10 +135,46 @@ def symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.Grap
     """The graph of the model by symbolic tracing. Raises whatever the model raises on proxies."""
     tracer = Tracer(islands)
     try:
-        return tracer.trace(model)
+        with torch.enable_grad():
+            graph = tracer.trace(model)
+        set_apart(graph, model)
+        return graph
     except Exception as error:
         error.failing = tracer.failing  # type: ignore[attr-defined]
         raise
+
+
+def set_apart(graph: fx.Graph, model: nn.Module) -> None:
+    """What the model computes without gradients (`torch.no_grad()`) has none in the graph either: it reads values detached."""
+    if not any(n.meta.get("apart") for n in graph.nodes):
+        return
+    learned: set[fx.Node] = set()  # values that have a gradient in the graph
+    apart: set[fx.Node] = set()  # those of them that have none in the model
+    detached: dict[fx.Node, fx.Node] = {}
+    parameters = {n for n, _ in model.named_parameters(remove_duplicate=False)}
+
+    def reads(node: fx.Node, value: fx.Node) -> None:
+        if value not in detached:
+            with graph.inserting_before(node):
+                detached[value] = graph.call_method("detach", (value,))
+            detached[value].meta |= {"scope": value.meta.get("scope", ""), "exits": (), "entries": ()}
+        node.replace_input_with(value, detached[value])
+
+    for node in list(graph.nodes):
+        alone = bool(node.meta.pop("apart", False)) and node.op != "output"
+        if node.op in ("get_attr", "placeholder"):
+            learned |= {node} if str(node.target) in parameters else set()
+            continue
+        if node.target is operator.getitem and any(a in learned for a in node.all_input_nodes):  # perhaps of a tuple
+            learned.add(node)
+            apart |= {node} if alone or node.args[0] in apart else set()
+            continue
+        for value in [v for v in node.all_input_nodes if v in learned and (alone or v in apart)]:
+            reads(node, value)
+        own = node.op == "call_module" and any(True for _ in model.get_submodule(str(node.target)).parameters())
+        if own or (not alone and any(a in learned for a in node.all_input_nodes)):
+            learned.add(node)
+            apart |= {node} if alone else set()
 
 
 def flag_at(graph: fx.Graph, path: str) -> fx.Node:

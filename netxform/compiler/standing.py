@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from netxform.compiler.claims.registry import family
 from netxform.compiler.evidence import Measured, ends, tensor_hash
 from netxform.graph.network import Network
-from netxform.graph.outputs import needed
+from netxform.graph.outputs import needed, output_node
 from netxform.language.laws import Detail
 
 
@@ -66,7 +66,7 @@ def _program(module: fx.GraphModule, nodes: tuple[str, ...]) -> tuple[list[str],
     known = {n.name: n for n in module.graph.nodes}
     if any(n not in known for n in nodes):
         return ["gone"], set()
-    closure = needed(module.graph, [known[n] for n in nodes])
+    closure = needed(module, [known[n] for n in nodes], output_node(module))
     place: dict[fx.Node, int] = {}
     lines: list[str] = []
     read: set[str] = set()

@@ -86,7 +86,7 @@ def observe(
     def watch(path: str, part: nn.Module) -> Any:
         first = isinstance(part, nn.modules.conv._ConvNd)  # pyright: ignore[reportPrivateUsage]
 
-        def hook(_: nn.Module, __: Any, y: Tensor) -> None:
+        def hook(_: nn.Module, __: Any, y: Tensor) -> Tensor | None:
             rows = _rows(y, first)
             if path not in found:
                 size = rows.shape[1]
@@ -95,6 +95,8 @@ def observe(
             found[path].add(rows)
             if y.requires_grad:
                 kept.setdefault(path, []).append(y)
+                return y.clone()  # what comes next may write into it
+            return None
 
         return hook
 

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from netxform.graph.building import build
 from netxform.graph.edits import Beside, TakeAway
 from netxform.graph.network import Network
-from netxform.graph.outputs import sweep
+from netxform.graph.outputs import output_node, sweep
 from netxform.graph.surgery import perform_operation
 from netxform.graph.tensors import held
 
@@ -177,5 +177,5 @@ def _take_away(edit: TakeAway, network: Network, tensors: Mapping[str, Tensor], 
             )
             total.replace_all_uses_with(base)
             module.graph.erase_node(total)
-    sweep(module)
+    sweep(module, output_node(module))
     return network

@@ -12,7 +12,7 @@ from netxform.errors import fail
 from netxform.graph.blocks import passed_by
 from netxform.graph.edits import Bypass
 from netxform.graph.network import Network
-from netxform.graph.outputs import sweep
+from netxform.graph.outputs import output_node, sweep
 from netxform.graph.surgery import perform_operation
 
 
@@ -54,7 +54,7 @@ def _bypass(edit: Bypass, network: Network, tensors: Mapping[str, torch.Tensor],
         end.replace_all_uses_with(entry)
         for node in reversed(inside):  # what it wrote into its own input goes with it
             module.graph.erase_node(node)
-    sweep(module)
+    sweep(module, output_node(module))
     return network
 
 

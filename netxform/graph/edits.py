@@ -60,12 +60,17 @@ class Append(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Trainable(Operation):
-    """Set `requires_grad` of the named parameters; put the named BatchNorm modules in or out of frozen mode."""
+    """Set `requires_grad` of the named parameters; put the named BatchNorm modules in or out of frozen mode.
+
+    `still`: modules whose own code is in eval mode from now on; `held`: buffers that the graph no longer writes into.
+    """
 
     restructures: ClassVar[bool] = False
     parameters: tuple[str, ...]
     value: bool
     norms: tuple[str, ...] = ()
+    still: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from netxform.graph.layers import BatchNormAct2d, FrozenBatchNormAct2d
+from netxform.graph.memory import written_buffers
 from netxform.graph.network import Network
 
 
@@ -51,17 +52,29 @@ THAWED: dict[type[nn.Module], type[nn.Module]] = {frozen: plain for plain, froze
 
 
 def norms_in(network: Network, owners: set[str]) -> tuple[list[str], list[str]]:
-    """BatchNorm modules among `owners` that can be frozen, and modules with running statistics that cannot."""
+    """BatchNorm modules among `owners` that can be frozen, and layers that write buffers and cannot."""
     good: list[str] = []
     bad: list[str] = []
+    written = {n.rpartition(".")[0] for n in written_buffers(network.module)}
+    called = {str(n.target) for n in network.module.graph.nodes if n.op == "call_module"}
     for name, module in network.module.named_modules(remove_duplicate=False):
-        if name not in owners or getattr(module, "running_mean", None) is None:
-            continue
-        if type(module) in FROZEN:
+        if type(module) in FROZEN and name in owners and getattr(module, "running_mean", None) is not None:
             good.append(name)
-        elif type(module) not in THAWED:
+        elif type(module) not in (*FROZEN, *THAWED) and name in owners and name in written and name in called:
             bad.append(name)
     return good, bad
+
+
+def still_in(network: Network, owners: set[str], norms: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Modules among `owners` whose own code writes their buffers in training, and the buffers that are written even where
+    those modules are in eval mode. `norms` are frozen as layers.
+    """
+    inside = owners - set(norms)
+    order = [n for n, _ in network.module.named_modules(remove_duplicate=False)]
+    found = {n.rpartition(".")[0] for n in written_buffers(network.module)}
+    still = [n for n in order if n in inside and n in found]
+    held = [n for n in written_buffers(network.module, still) if n.rpartition(".")[0] in inside] if still else []
+    return still, sorted(held)
 
 
 def frozen_norms(network: Network) -> list[str]:

@@ -15,14 +15,19 @@ from netxform.errors import fail
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Generator[None]:
-    """Eval mode inside; every part is in its own mode again afterwards."""
+    """Eval mode inside; every part is in its own mode again afterwards, and every buffer is what it was."""
     modes = {m: m.training for m in module.modules()}
+    held = [(b, b._version, b.detach().clone()) for b in module.buffers() if not b.is_meta]  # pyright: ignore[reportPrivateUsage]
     module.eval()
     try:
         yield
     finally:
         for part, mode in modes.items():
             part.training = mode
+        with torch.no_grad():
+            for buffer, version, value in held:
+                if buffer._version != version:  # pyright: ignore[reportPrivateUsage]
+                    buffer.copy_(value)
 
 
 def on_meta(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import fx
 
 from netxform.graph.guards import is_guard, only
+from netxform.graph.memory import Memory, memory_of
 from netxform.graph.network import Network
 from netxform.graph.tensors import held
 
@@ -49,26 +50,33 @@ def set_output(module: fx.GraphModule, value: Any, loose: str | None) -> None:
     old = output_node(module)
     with module.graph.inserting_before(old):
         new = module.graph.output(value)
-    new.meta = {k: v for k, v in old.meta.items() if k not in ("shape", "dtype")} | {"loose": loose}
+    new.meta = {k: v for k, v in old.meta.items() if k not in ("shape", "dtype", "result", "classes")} | {"loose": loose}
     module.graph.erase_node(old)
 
 
-def sweep(module: fx.GraphModule) -> None:
-    """Remove nodes that no output needs (in-place writes into needed values stay), then modules that no node uses."""
-    used = needed(module.graph, [output_node(module)])
+def sweep(module: fx.GraphModule, last: fx.Node) -> None:
+    """Remove nodes that no output needs, then modules that no node uses.
+
+    Writes into needed values stay, up to the node `last`.
+    """
+    used = needed(module, [output_node(module)], last)
     for node in reversed(list(module.graph.nodes)):
         if node not in used and node.op != "placeholder":
             module.graph.erase_node(node)
     kept = _kept_modules(module, used)
     for name, _ in reversed(list(module.named_modules(remove_duplicate=False))):
         if name and name not in kept:
-            owner, _, last = name.rpartition(".")
-            delattr(module.get_submodule(owner), last)
+            owner, _, own = name.rpartition(".")
+            delattr(module.get_submodule(owner), own)
     _drop_root_tensors(module, used)
 
 
-def needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
-    """The ancestors of the roots, the in-place writes that change one of them before it is read, and the guards before them."""
+def needed(module: fx.GraphModule, roots: list[fx.Node], until: fx.Node) -> set[fx.Node]:
+    """The ancestors of the roots, the in-place writes that change one of them before it is read, and the guards before them.
+
+    What stands behind the node `until` writes too late for any of them.
+    """
+    graph = module.graph
     needed: set[fx.Node] = set()
     stack = list(roots)
     writers: dict[fx.Node, list[fx.Node]] = {}
@@ -80,8 +88,13 @@ def needed(graph: fx.Graph, roots: list[fx.Node]) -> set[fx.Node]:
                 else node.all_input_nodes[:1]
             ):
                 writers.setdefault(source, []).append(node)
+    known = memory_of(module) or Memory()
+    for node, written in known.writes.items():
+        for other, own in known.lies.items():
+            if own & written and other is not node and node not in writers.get(other, []):
+                writers.setdefault(other, []).append(node)
     order = {n: i for i, n in enumerate(graph.nodes)}
-    last = max((order[r] for r in roots), default=0)
+    last = order[until]
     while stack:
         node = stack.pop()
         if node in needed:
@@ -142,7 +155,8 @@ def _drop_root_tensors(module: fx.GraphModule, needed: set[fx.Node]) -> None:
 
 def kept_by(network: Network, node: str) -> set[str]:
     """The modules that remain when the value of `node` becomes the only output."""
-    return _kept_modules(network.module, needed(network.module.graph, [find(network.module, node)]))
+    end = find(network.module, node)
+    return _kept_modules(network.module, needed(network.module, [end], end))
 
 
 def find(module: fx.GraphModule, name: str) -> fx.Node:

@@ -25,6 +25,7 @@ from netxform.graph.copies import tensors_of
 from netxform.graph.edits import Append, Assign, Bias, Edit, Insert, InsertBlock, Operation, Replace, Trainable, Truncate
 from netxform.graph.frozen import FROZEN, THAWED
 from netxform.graph.layer_spec import Layer
+from netxform.graph.memory import as_it_was, hold, memory_of, release
 from netxform.graph.network import Network, clone, knowing, refresh
 from netxform.graph.outputs import find, output_node, outputs, set_output, sweep
 from netxform.graph.tensors import alike, exchange, held, put
@@ -89,7 +90,7 @@ def _truncate(edit: Truncate, network: Network, tensors: Mapping[str, torch.Tens
     module = network.module
     node = find(module, edit.node)
     set_output(module, node, node.name if edit.open else None)
-    sweep(module)
+    sweep(module, node)
     return network
 
 
@@ -103,10 +104,12 @@ def _append(edit: Append, network: Network, tensors: Mapping[str, torch.Tensor],
     device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
     source = find(module, edit.node)
     old = output_node(module)
-    value: fx.Node = source
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(edit.seed)
         made = [(layer, build(layer, device, source.meta.get("dtype"))) for layer in edit.layers]
+    writes = any(getattr(p, "inplace", False) for _, part in made for p in part.modules())
+    first: fx.Node = as_it_was(module, source, memory_of(module), kept=writes)
+    value = first
     with module.graph.inserting_before(old):
         for layer, part in made:
             path = edit.name if head is None else f"{edit.name}.{layer.name}"
@@ -118,7 +121,7 @@ def _append(edit: Append, network: Network, tensors: Mapping[str, torch.Tensor],
                 if not hasattr(module, edit.name):
                     head.train(module.training)
                     module.add_module(edit.name, head)
-            entries = (path, edit.name) if value is source and head is not None else (path,)
+            entries = (path, edit.name) if value is first and head is not None else (path,)
             value.meta["entries"] = (*value.meta.get("entries", ()), *entries)
             value = module.graph.call_module(path, (value,))
             value.meta |= {"scope": edit.name if head is not None else "", "exits": (path,), "entries": ()}
@@ -342,4 +345,8 @@ def _trainable(edit: Trainable, network: Network, tensors: Mapping[str, torch.Te
         norm = module.get_submodule(name)
         norm.__class__ = swap[type(norm)]
         norm.train(module.training)
+    if edit.value and (edit.still or edit.held):
+        release(module, (*edit.still, *edit.held))
+    elif edit.still or edit.held:
+        hold(module, edit.still, edit.held)
     return network

@@ -5,7 +5,7 @@ Spec, Inputs ─prepare→ Prepared: one capture, one planning; all that follows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from netxform.artifacts import bundle
+from netxform.capture.bake import REPAIR, bake, computed, names_of
 from netxform.capture.capture import capture
 from netxform.compiler.check import Spec
 from netxform.compiler.models import Models
@@ -32,7 +33,7 @@ from netxform.syntax import ast
 @dataclass(frozen=True)
 class Inputs:
     """What comes with a spec from outside: a model and example inputs, data by name, parameter values, trust, a seed, and
-    further models by name (modules, fitted classifiers, functions).
+    further models by name (modules, fitted classifiers, functions). `bake`: weights that the model computes are made tensors.
     """
 
     model: nn.Module | None = None
@@ -42,6 +43,7 @@ class Inputs:
     trust: Trust = field(default_factory=Trust)
     seed: int | None = None
     models: Mapping[str, Any] = field(default_factory=dict[str, object])
+    bake: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Prepared:
     network: Network
     planned: Planned
     original: nn.Module
+    weights: tuple[str, ...] = ()  # layers that compute their weights each time
 
     @property
     def plan(self) -> Plan:
@@ -69,10 +72,12 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
 
     Raises NetxformError, with the texts of the spec for its places.
     """
+    weights: list[str] = []
     try:
         models = models_of(spec, inputs)
         name, loaded = subject_of(spec, inputs, models)
         models.example = example_of(loaded, inputs)
+        weights = computed(loaded.module)
         network = capture(loaded.module, *models.example)
         planned = resolve(
             spec,
@@ -85,9 +90,19 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
             trust=inputs.trust,
             carried=carries(spec, inputs),
         )
-        return Prepared(spec, inputs, models, network, with_weights(planned, models), loaded.module)
+        return Prepared(spec, inputs, models, network, with_weights(planned, models), loaded.module, tuple(weights))
     except NetxformError as error:
-        raise with_sources(error, spec) from error
+        raise with_sources(with_repair(error, weights), spec) from error
+
+
+def with_repair(error: NetxformError, weights: Sequence[str]) -> NetxformError:
+    """The error; where layers compute their weights, it says so: statements about layers do not see such a one."""
+    first = error.diagnostics[0]
+    if not weights or not first.code.startswith(("X032", "X033")):
+        return error
+    note = f"{names_of(list(weights))} computed each time from other tensors"
+    first = replace(first, notes=(*first.notes, note), helps=(*first.helps, REPAIR))
+    return NetxformError([first, *error.diagnostics[1:]], error.sources, error.exit_code)
 
 
 def with_weights(planned: Planned, models: Models) -> Planned:
@@ -120,7 +135,8 @@ def subject_of(spec: Spec, inputs: Inputs, models: Models) -> tuple[str, LoadedM
     if inputs.model is not None:
         check_finite(inputs.model)
         name = next(iter(spec.models), "model")
-        return name, LoadedModel(inputs.model, None, type(inputs.model).__name__, {"source": "python"})
+        model = bake(inputs.model) if inputs.bake else inputs.model
+        return name, LoadedModel(model, None, type(inputs.model).__name__, {"source": "python"})
     if not spec.models:
         raise fail(
             "X0214",

@@ -44,7 +44,7 @@ from netxform.training.process import (
     whole,
 )
 from netxform.training.single import left_out, one_value
-from netxform.training.state import Run, load, remember, restore, save
+from netxform.training.state import Run, keep_still, load, remember, restore, save
 from netxform.training.taps import Student
 from netxform.training.teachers import Teachers, cache_folder
 
@@ -114,8 +114,7 @@ def fit(
     X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device), X0822 (damaged checkpoint), X0841
     (another number of processes).
     """
-    progress = progress or Quiet()
-    processes = join()
+    progress, processes = progress or Quiet(), join()
     require(work.processes, processes)
     copied = detached(network)
     device = device_of(work.device)
@@ -166,6 +165,7 @@ def fit(
     if len(data.test):
         found = evaluate(run.student, data.test, work, device, processes)
         metrics |= {f"test_{k}": v for k, v in found.items()}
+    keep_still(run)
     _weaker(metrics, work, warnings, "ended")
     _give_back(run, network, copied)
     evidence = asked.evidence() if asked is not None else ()
@@ -225,6 +225,7 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
         nn.utils.clip_grad_norm_([p for g in run.optimizer.param_groups for p in g["params"]], work.clip)
     run.scaler.step(run.optimizer)
     run.scaler.update()
+    keep_still(run)
     if work.schedule == "constant" and run.scheduler.last_epoch >= work.warmup:
         run.scheduler.last_epoch += 1  # the rate stays: computing it again in every step costs more than a small network does
     else:

@@ -35,12 +35,21 @@ class Run:
     scaler: torch.amp.GradScaler
     objective: Objective
     moving: dict[str, Tensor]  # of parameters whose zeros are held, which elements are trained
+    still: list[tuple[Tensor, Tensor, list[int]]] = field(default_factory=list["tuple[Tensor, Tensor, list[int]]"])
     epoch: int = 0
     sums: dict[str, float] = field(default_factory=dict[str, float])
     rows: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     best: tuple[float, int, dict[str, Tensor]] | None = None
     stale: int = 0
     points: list[tuple[int, Tensor]] = field(default_factory=list["tuple[int, Tensor]"])
+
+    def __post_init__(self) -> None:
+        """Note the buffers of modules that are not trained."""
+        trained = set(self.work.training_modules)
+        for path, part in self.module.named_modules():
+            if path not in trained:
+                held = [b for b in part._buffers.values() if b is not None]  # pyright: ignore[reportPrivateUsage]
+                self.still += [(b, b.detach().clone(), [b._version]) for b in held]  # pyright: ignore[reportPrivateUsage]
 
 
 def state_of(run: Run) -> dict[str, Tensor]:
@@ -49,6 +58,15 @@ def state_of(run: Run) -> dict[str, Tensor]:
     held |= {n: p for n, p in run.named.items() if n in held}
     held |= {f"adapters.{n}": t for n, t in run.student.adapters.state_dict(keep_vars=True).items()}
     return {n: t.detach() for n, t in held.items()}
+
+
+@torch.no_grad()
+def keep_still(run: Run) -> None:
+    """Put back what a pass has written into buffers of modules that are not trained."""
+    for buffer, value, version in run.still:
+        if buffer._version != version[0]:  # pyright: ignore[reportPrivateUsage]
+            buffer.copy_(value)
+            version[0] = buffer._version  # pyright: ignore[reportPrivateUsage]
 
 
 def remember(run: Run, row: dict[str, float]) -> None:

@@ -8,19 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from netxform.graph.memory import as_it_was, memory_of
 from netxform.graph.outputs import output_node
 from netxform.language.work import Match, Training
 
 
 def tapped(module: fx.GraphModule, nodes: Sequence[str]) -> fx.GraphModule:
-    """A graph module that returns (output, values of the nodes). Layers and tensors are those of `module`."""
+    """A graph module that returns (output, values of the nodes as they are where they are made). Layers and tensors are those
+    of `module`.
+    """
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     graph.graph_copy(module.graph, copied)
     known = {old.name: new for old, new in copied.items()}
     outputs = fx.map_arg(output_node(module).args[0], lambda n: copied[n])
-    graph.output((outputs, tuple(known[n] for n in nodes)))
-    return fx.GraphModule(module, graph, class_name=type(module).__name__)
+    graph.output(outputs)
+    made = fx.GraphModule(module, graph, class_name=type(module).__name__)
+    found = memory_of(made)
+    values = {n: as_it_was(made, known[n], found) for n in dict.fromkeys(nodes)}
+    output_node(made).args = ((outputs, tuple(values[n] for n in nodes)),)
+    made.recompile()
+    return made
 
 
 def adapter(match: Match) -> nn.Module:

@@ -25,26 +25,29 @@ class Frozen(Values):
     norms: tuple[str, ...] = field(metadata=HIDDEN)
     buffers: tuple[str, ...] = field(metadata=HIDDEN)
     bn: str
+    still: tuple[str, ...] = field(default=(), metadata=HIDDEN)
+    held: tuple[str, ...] = field(default=(), metadata=HIDDEN)
 
     def lines(self) -> tuple[str, ...]:
         """How many, then the rest."""
         norms = f", {len(self.norms)} BatchNorm" if self.norms else ""
+        norms += f", what {', '.join(self.still)} keeps of its inputs" if self.still else ""
         return (f"{len(self.parameters)} parameters{norms}", *super().lines())
 
 
 @verb("freeze")
 @dataclass(frozen=True)
 class Freeze:
-    """Freeze parameters, and with them the running statistics of BatchNorm.
+    """Freeze parameters, and with them what a module keeps of its inputs: running statistics, counters, vectors of a norm.
 
     With `bn=eval` (the default) BatchNorm in the selection normalises by its running statistics even in `train()` mode
-    and never updates them; with `bn=train` only the parameters stand still.
+    and never updates them, and no other buffer of the selection is written; with `bn=train` only the parameters stand still.
 
     Example: model net = zoo.smallcnn(); cut at layer4; freeze body
 
     Contract: exact. The function is unchanged, and after any training the frozen tensors have the same bits.
-    Refused: a selection without parameters that could be frozen (X0307); a normalisation with running statistics of a class
-    that cannot be frozen (X0306).
+    Refused: a selection without parameters that could be frozen (X0307); a layer that writes buffers of its own and is of a
+    class that cannot be frozen (X0306).
     Paper: Ioffe, Szegedy, "Batch normalization", ICML 2015 (running statistics are no parameters, and move without gradients).
     """
 
@@ -55,7 +58,7 @@ class Freeze:
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Frozen]:
         """Name the tensors and the norms."""
-        from netxform.graph.frozen import norms_in
+        from netxform.graph.frozen import norms_in, still_in
 
         tensors = scope.tensors(self.selection)
         known = dict(network.module.named_parameters(remove_duplicate=False))
@@ -65,26 +68,28 @@ class Freeze:
         if stuck:
             raise fail(
                 "X0306",
-                f"the running statistics of `{stuck[0]}` cannot be frozen",
+                f"what `{stuck[0]}` keeps of its inputs cannot be frozen",
                 self.selection.span,
-                f"{len(stuck)} norm(s) of an unknown kind",
+                f"{len(stuck)} layer(s) of an unknown kind",
                 notes=("netxform freezes BatchNorm1d, BatchNorm2d and BatchNorm3d",),
                 helps=("write `bn=train` to freeze the parameters alone",),
             )
-        if not parameters and not norms:
+        still, held = still_in(network, owners, norms) if self.bn == "eval" else ([], [])
+        if not parameters and not norms and not still:
             raise fail(
                 "X0307",
                 f"`{self.selection}` has no parameters to freeze",
                 self.selection.span,
                 "nothing to freeze",
             )
-        buffers = [t for t in tensors if t not in known and t.rpartition(".")[0] in set(norms)]
-        values = Frozen(tuple(parameters), tuple(norms), tuple(buffers), self.bn)
+        buffers = [t for t in tensors if t not in known and t.rpartition(".")[0] in {*norms, *still}]
+        values = Frozen(tuple(parameters), tuple(norms), tuple(buffers), self.bn, tuple(still), tuple(held))
         return Choice(values, (str(self.selection),))
 
     def rewrite(self, network: Network, choice: Choice[Frozen]) -> Edit:
         """Flags only; norms change their class."""
-        return Edit((Trainable(choice.values.parameters, False, choice.values.norms),))
+        v = choice.values
+        return Edit((Trainable(v.parameters, False, v.norms, v.still, v.held),))
 
     def law(self, choice: Choice[Frozen]) -> tuple[Claim, ...]:
         """Same outputs; nothing frozen moves."""

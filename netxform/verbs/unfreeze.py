@@ -24,6 +24,7 @@ class Thawed(Values):
     parameters: tuple[str, ...] = field(metadata=HIDDEN)
     norms: tuple[str, ...] = field(metadata=HIDDEN)
     bn: str
+    held: tuple[str, ...] = field(default=(), metadata=HIDDEN)
 
     def lines(self) -> tuple[str, ...]:
         """How many, then the rest."""
@@ -52,24 +53,26 @@ class Unfreeze:
     def resolve(self, network: Network, scope: Scope) -> Choice[Thawed]:
         """Name the frozen tensors and norms of the selection."""
         from netxform.graph.frozen import frozen_norms
+        from netxform.graph.memory import held_by
 
         tensors = set(scope.tensors(self.selection))
         named = network.module.named_parameters(remove_duplicate=False)
         parameters = [n for n, p in named if n in tensors and not p.requires_grad]
         owners = {t.rpartition(".")[0] for t in tensors}
         norms = [n for n in frozen_norms(network) if n in owners] if self.bn == "train" else []
-        if not parameters and not norms:
+        held = [n for n in held_by(network.module).values() if n in owners or n in tensors] if self.bn == "train" else []
+        if not parameters and not norms and not held:
             raise fail(
                 "X0307",
                 f"nothing in `{self.selection}` is frozen",
                 self.selection.span,
                 "already trainable",
             )
-        return Choice(Thawed(tuple(parameters), tuple(norms), self.bn), (str(self.selection),))
+        return Choice(Thawed(tuple(parameters), tuple(norms), self.bn, tuple(dict.fromkeys(held))), (str(self.selection),))
 
     def rewrite(self, network: Network, choice: Choice[Thawed]) -> Edit:
         """Flags only; frozen norms become ordinary ones."""
-        return Edit((Trainable(choice.values.parameters, True, choice.values.norms),))
+        return Edit((Trainable(choice.values.parameters, True, choice.values.norms, held=choice.values.held),))
 
     def law(self, choice: Choice[Thawed]) -> tuple[Claim, ...]:
         """Same outputs."""

@@ -27,8 +27,8 @@ from netxform.syntax.format import format_node
 if TYPE_CHECKING:
     from torch import nn
 
-OPTIONS = ("weights", "input", "inside", "rename", "partial", "by_position")
-_OF_WEIGHTS = OPTIONS[2:]
+OPTIONS = ("weights", "input", "inside", "rename", "partial", "by_position", "bake")
+_OF_WEIGHTS = OPTIONS[2:-1]
 _KINDS: dict[str, tuple[type, str]] = {
     "inside": (str, 'inside="model_state_dict"'),
     "rename": (dict, 'rename={"old.*": "new.*"}'),
@@ -76,6 +76,9 @@ def check_model_source(model: ast.Model) -> list[Diagnostic]:
                     helps=('name the file: `weights="file.safetensors"`',),
                 )
             )
+        if option.key == "bake" and not (isinstance(option.value, ast.Path) and option.value.text in ("true", "false")):
+            said = f"`bake` is true or false, not `{format_node(option.value)}`"
+            found.append(Diagnostic("X0401", said, option.span, "which?"))
         if option.key == "input" and isinstance(option.value, ast.String):
             try:
                 parse_input(option.value.value, option.value.span)
@@ -155,6 +158,11 @@ def load_model(model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[
     declared = options.get("input")
     if declared is not None:
         shapes = parse_input(str(plain(declared)), declared.span)
+    if "bake" in options and plain(options["bake"]) is True:
+        from netxform.capture.bake import bake
+
+        module = bake(module)
+        provenance["bake"] = True
     check_finite(module, model.span)
     return LoadedModel(module, shapes, format_node(model.source), provenance, taken)
 
