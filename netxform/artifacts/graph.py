@@ -15,7 +15,7 @@ from torch.overrides import get_overridable_functions, resolve_name
 from netxform.artifacts.construct import class_of, construct
 from netxform.capture.symbolic import is_leaf
 from netxform.errors import fail
-from netxform.graph.guards import FUNCTIONS
+from netxform.graph.guards import FUNCTIONS, Lost
 from netxform.graph.network import Input, Network, refresh
 from netxform.graph.outputs import output_node
 from netxform.graph.tensors import DTYPES, NAMES
@@ -115,7 +115,7 @@ def to_json(network: Network) -> dict[str, Any]:
         "frozen": [n for n, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad],
         "nodes": [_node(n) for n in module.graph.nodes],
         "output": {k: out.meta.get(k) for k in ("loose", "sole")},
-        "capture": {"front_end": network.front_end, "notes": list(network.notes)},
+        "capture": {"front_end": network.front_end, "notes": list(network.notes), "eval_only": _plainly(network.lost)},
     }
 
 
@@ -153,7 +153,12 @@ def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network
     inputs = tuple(Input(i["name"], tuple(i["shape"]), DTYPES[i["dtype"]]) for i in held["inputs"])
     module.eval()
     way = held["capture"]
-    return refresh(Network(module, inputs, str(way["front_end"]), (), tuple(way["notes"])))
+    lost = tuple(Lost(one["path"], one["name"], one["where"], one["what"]) for one in way.get("eval_only", ()))
+    return refresh(Network(module, inputs, str(way["front_end"]), (), tuple(way["notes"]), (), lost))
+
+
+def _plainly(lost: tuple[Lost, ...]) -> list[dict[str, str]]:
+    return [{"path": one.path, "name": one.name, "where": one.where, "what": one.what} for one in lost]
 
 
 class _Holder(nn.Module):

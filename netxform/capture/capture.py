@@ -21,11 +21,11 @@ from torch import Tensor, fx, nn
 from netxform.capture.concrete import Recorder
 from netxform.capture.judge import Judge
 from netxform.capture.modes import ApartError, merge
-from netxform.capture.symbolic import TrainingFlag, computes_weights, drop_asserts, foreign, is_leaf, lower_training, symbolic
+from netxform.capture.symbolic import Reads, TrainingFlag, computes_weights, drop_asserts, foreign, is_leaf, lower_training, symbolic
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
 from netxform.graph.copies import lent, own, structure
-from netxform.graph.guards import guards_of
+from netxform.graph.guards import Lost, guards_of
 from netxform.graph.layers import BatchNormAct2d, DropPath
 from netxform.graph.meta import annotate
 from netxform.graph.network import Input, Island, Network
@@ -61,12 +61,12 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
     tried: list[str] = []
     packed = False
     narrow: Any = None
-    lost: str | None = None  # the module that decides by its mode, where no graph does both
+    lost: tuple[Lost, ...] = ()  # decisions by the mode, where no graph does both
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), paused():
         warnings.simplefilter("ignore")
         judge = Judge(model, inputs)
-        reads: list[str] = []
-        ways: list[tuple[str, list[str] | None, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
+        reads: Reads = {}
+        ways: list[tuple[str, Reads | None, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
             ("symbolic", reads, lambda: (_symbolic(model, reads=reads), ())),
             ("recorder", reads, lambda: (_recorded(model, inputs, reads), ())),
             ("symbolic", None, lambda: (_symbolic(model), ())),
@@ -74,21 +74,21 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
             ("islands", None, lambda: _with_islands(model)),
         ]
         for name, both, way in ways:
-            if both is None and name != "islands" and lost is None:
+            if both is None and name != "islands" and not lost:
                 continue
-            del reads[:]
+            reads.clear()
             try:
                 module, islands = way()
                 noted = judge.accept(module, name == "recorder")
                 if both and not judge.trains(module):
                     raise ApartError(fail("X0802", "the graph differs from the model in training").diagnostics)
-                found = module, inputs, name, islands, model, noted, None if both is not None else lost
+                found = module, inputs, name, islands, model, noted, () if both is not None else lost
                 if not judge.narrow:
                     return _finish(*found)
                 narrow = found  # right, but for batches of this size alone: what is kept whole may do more
             except Exception as error:
-                if isinstance(error, ApartError) and lost is None:
-                    lost = reads[0]
+                if isinstance(error, ApartError) and not lost:
+                    lost = tuple(Lost(path, path or type(model).__name__, *place) for path, *place in reads)
                 if isinstance(error, NetxformError):
                     tried.append(f"{name}: {error.diagnostics[0].message}")
                     continue
@@ -147,7 +147,7 @@ def _exchange(part: nn.Module) -> None:
             setattr(part, name, DropPath(float(drop.drop_prob or 0.0), "row", bool(drop.scale_by_keep)).eval())
 
 
-def _flagged(model: nn.Module, training: int = 0, reads: list[str] | None = None) -> nn.Module:
+def _flagged(model: nn.Module, training: int = 0, reads: Reads | None = None) -> nn.Module:
     """The model with flags in the place of modes; `reads` gets who decides by them."""
     for path, part in model.named_modules():
         if not is_leaf(part):
@@ -160,7 +160,7 @@ def _unflagged(module: nn.Module) -> None:
         part.training = False
 
 
-def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset(), reads: list[str] | None = None) -> fx.GraphModule:
+def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset(), reads: Reads | None = None) -> fx.GraphModule:
     """The graph by symbolic tracing. Where code decides by the mode and `reads` is given, that of both modes."""
 
     def traced(training: int) -> tuple[nn.Module, fx.Graph]:
@@ -179,7 +179,7 @@ def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset(), reads: li
     return _module(copied, graph, {})
 
 
-def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: list[str] | None = None) -> fx.GraphModule:
+def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: Reads | None = None) -> fx.GraphModule:
     """The graph of one pass; where code decides by the mode and `reads` is given, of one in each mode."""
 
     def recorded(training: int) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
@@ -305,7 +305,7 @@ def _finish(
     islands: tuple[Island, ...],
     model: nn.Module,
     noted: bool = False,
-    lost: str | None = None,
+    lost: tuple[Lost, ...] = (),
 ) -> Network:
     taken = [n for n in module.graph.nodes if n.op == "placeholder"]
     for node in taken:
@@ -338,9 +338,7 @@ def _finish(
     notes = tuple(f"`{n}` is not run in eval mode: it stays in the module, outside the graph" for n in tops)
     notes += tuple(f"`{i.path}` ({i.kind}) is kept whole: {i.reason}" for i in islands)
     notes += tuple(str(guard) for guard in guards_of(module.graph))
-    if lost is not None:
-        where = f"`{lost}`" if lost else f"`{type(model).__name__}`"
-        notes += (f"train() loses what {where} does in training alone: the graph holds what it does in eval mode",)
+    notes += tuple(map(str, lost))
     modes = {n: m.training for n, m in model.named_modules(remove_duplicate=False)}
     flags = {n: p.requires_grad for n, p in model.named_parameters(remove_duplicate=False)}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -348,7 +346,7 @@ def _finish(
     for name, part in module.named_modules(remove_duplicate=False):
         part.training = next(modes[p] for p in (name, *reversed(_above(name)), "") if p in modes)
     given = tuple(t.detach().clone() for t in inputs) if guards_of(module.graph) else ()
-    return Network(module, specs, way, islands, notes, given)
+    return Network(module, specs, way, islands, notes, given, lost)
 
 
 def _above(path: str) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from netxform.capture.places import located
 from netxform.graph.frozen import THAWED
 from netxform.graph.layers import Attention, BatchNormAct2d, DropPath, Factored, Int8Embedding, Int8Linear, TTLinear
 
@@ -16,16 +17,20 @@ _OWN = (Attention, DropPath, BatchNormAct2d, Factored, TTLinear, Int8Linear, Int
 _OPEN = ("Transformer", "TransformerEncoder", "TransformerDecoder", "TransformerEncoderLayer", "TransformerDecoderLayer")
 
 
+Reads = dict[tuple[str, str, str], None]
+"""Who decides by its mode (the path of a module), and where: file and line, and the text of the line; each once."""
+
+
 class TrainingFlag(int):
     """`module.training` while a model is captured: known again among the arguments of a function, and it knows who read it."""
 
     path: str
-    reads: list[str]
+    reads: Reads
 
-    def __new__(cls, value: int, path: str = "", reads: list[str] | None = None) -> TrainingFlag:
-        """`reads` gets the path of the module whenever code decides by its mode."""
+    def __new__(cls, value: int, path: str = "", reads: Reads | None = None) -> TrainingFlag:
+        """`reads` gets the path of the module, and the place in the code, whenever code decides by its mode."""
         self = int.__new__(cls, value)
-        self.path, self.reads = path, [] if reads is None else reads
+        self.path, self.reads = path, {} if reads is None else reads
         return self
 
     def plain(self) -> bool:
@@ -43,7 +48,7 @@ def _reading(name: str) -> Any:
     def read(self: TrainingFlag, *args: Any) -> Any:
         if any(isinstance(a, torch.Tensor | fx.Proxy) for a in args):
             return NotImplemented
-        self.reads.append(self.path)
+        self.reads[(self.path, *located())] = None
         return getattr(self.plain(), name)(*(a.plain() if isinstance(a, TrainingFlag) else a for a in args))
 
     return read

@@ -111,6 +111,8 @@ def certify(
         comparisons=tuple(comparisons),
         held_out=_score(network, held_out),
         versions=environment(),
+        warnings=plan.warnings,
+        notes=tuple(n for n in plan.notes if n not in plan.warnings),
     )
     return certificate, Witness(inputs, {n: t for n, t in now.items() if n in wanted}, references, held_out)
 

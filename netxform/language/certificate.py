@@ -103,7 +103,10 @@ class HeldOutRecord(_Record, frozen=True):
 
 
 class Certificate(_Record, frozen=True):
-    """The whole certificate. `plan` is the digest of the plan; `files` and `tensors` are hashes, once it is in a bundle."""
+    """The whole certificate. `plan` is the digest of the plan; `files` and `tensors` are hashes, once it is in a bundle.
+
+    `warnings` and `notes` are of the capture: what `train()` loses, decisions that the graph holds one branch of.
+    """
 
     format: int
     subject: str
@@ -115,6 +118,8 @@ class Certificate(_Record, frozen=True):
     comparisons: tuple[ComparisonRecord, ...]
     held_out: HeldOutRecord | None
     versions: dict[str, str]
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     files: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     tensors: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
