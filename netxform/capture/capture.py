@@ -21,6 +21,8 @@ from torch import Tensor, fx, nn
 from netxform.capture.concrete import Recorder
 from netxform.capture.judge import Judge
 from netxform.capture.modes import ApartError, merge
+from netxform.capture.state import Attributes, State, StateError, named, refuse_state
+from netxform.capture.stillness import hold_still
 from netxform.capture.symbolic import Reads, TrainingFlag, computes_weights, drop_asserts, foreign, is_leaf, lower_training, symbolic
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
@@ -66,26 +68,32 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
         warnings.simplefilter("ignore")
         judge = Judge(model, inputs)
         reads: Reads = {}
+        run = _Run(inputs)
         ways: list[tuple[str, Reads | None, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
-            ("symbolic", reads, lambda: (_symbolic(model, reads=reads), ())),
-            ("recorder", reads, lambda: (_recorded(model, inputs, reads), ())),
-            ("symbolic", None, lambda: (_symbolic(model), ())),
-            ("recorder", None, lambda: (_recorded(model, inputs), ())),
-            ("islands", None, lambda: _with_islands(model)),
+            ("symbolic", reads, lambda: (_symbolic(model, run, reads=reads), ())),
+            ("recorder", reads, lambda: (_recorded(model, run, reads), ())),
+            ("symbolic", None, lambda: (_symbolic(model, run), ())),
+            ("recorder", None, lambda: (_recorded(model, run), ())),
+            ("islands", None, lambda: _with_islands(model, run)),
         ]
         for name, both, way in ways:
             if both is None and name != "islands" and not lost:
                 continue
             reads.clear()
+            run.state.clear()
             try:
                 module, islands = way()
                 noted = judge.accept(module, name == "recorder")
                 if both and not judge.trains(module):
                     raise ApartError(fail("X0802", "the graph differs from the model in training").diagnostics)
-                found = module, inputs, name, islands, model, noted, () if both is not None else lost
+                if run.state:
+                    refuse_state(model, judge.given, run.state)
+                found = module, inputs, name, islands, model, noted, () if both is not None else lost, dict(run.state)
                 if not judge.narrow:
                     return _finish(*found)
                 narrow = found  # right, but for batches of this size alone: what is kept whole may do more
+            except StateError:
+                raise
             except Exception as error:
                 if isinstance(error, ApartError) and not lost:
                     lost = tuple(Lost(path, path or type(model).__name__, *place) for path, *place in reads)
@@ -160,13 +168,27 @@ def _unflagged(module: nn.Module) -> None:
         part.training = False
 
 
-def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset(), reads: Reads | None = None) -> fx.GraphModule:
+class _Run:
+    """What traced calls are given, and what they leave behind."""
+
+    def __init__(self, inputs: tuple[Tensor, ...]) -> None:
+        self.inputs = inputs
+        self.floats = [t.is_floating_point() or t.is_complex() for t in inputs]
+        self.state = State()
+
+
+def _symbolic(
+    model: nn.Module, run: _Run, islands: frozenset[str] = frozenset(), reads: Reads | None = None
+) -> fx.GraphModule:
     """The graph by symbolic tracing. Where code decides by the mode and `reads` is given, that of both modes."""
 
     def traced(training: int) -> tuple[nn.Module, fx.Graph]:
         copied = _flagged(_prepared(structure(model, lent)), training, reads)
+        before = Attributes(copied)
         graph = symbolic(copied, islands)
+        run.state |= before.changed()
         drop_asserts(graph)
+        hold_still(graph, copied, run.floats)
         alien = foreign(graph)
         if alien is not None and not islands:
             raise fail("X0802", f"`{alien}` would stay a call in the graph")
@@ -179,12 +201,18 @@ def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset(), reads: Re
     return _module(copied, graph, {})
 
 
-def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: Reads | None = None) -> fx.GraphModule:
+def _recorded(model: nn.Module, run: _Run, reads: Reads | None = None) -> fx.GraphModule:
     """The graph of one pass; where code decides by the mode and `reads` is given, of one in each mode."""
 
     def recorded(training: int) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
         copied = _flagged(_prepared(structure(model, own)), training, reads)  # the code runs: it may write
-        return copied, *Recorder(copied, "_training_constant" if training else "_constant").record(*inputs)
+        for parameter in copied.parameters():
+            parameter.requires_grad_(False)  # gradients are on, so that code which turns them off is seen
+        before = Attributes(copied)
+        graph, constants = Recorder(copied, "_training_constant" if training else "_constant").record(*run.inputs)
+        run.state |= before.changed()
+        hold_still(graph, copied, run.floats)
+        return copied, graph, constants
 
     copied, graph, constants = recorded(0)
     if reads:
@@ -196,12 +224,12 @@ def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: Reads | None 
     return _module(copied, graph, constants)
 
 
-def _with_islands(model: nn.Module) -> tuple[fx.GraphModule, tuple[Island, ...]]:
+def _with_islands(model: nn.Module, run: _Run) -> tuple[fx.GraphModule, tuple[Island, ...]]:
     """Symbolic tracing again and again, with the innermost module that fails kept whole."""
     islands: dict[str, Island] = {}
     for _ in range(_MAX_ISLANDS):
         try:
-            return _symbolic(model, frozenset(islands)), tuple(islands.values())
+            return _symbolic(model, run, frozenset(islands)), tuple(islands.values())
         except Exception as error:
             path = getattr(error, "failing", None)
             if not path or path in islands:
@@ -306,6 +334,7 @@ def _finish(
     model: nn.Module,
     noted: bool = False,
     lost: tuple[Lost, ...] = (),
+    state: State | None = None,
 ) -> Network:
     taken = [n for n in module.graph.nodes if n.op == "placeholder"]
     for node in taken:
@@ -339,6 +368,8 @@ def _finish(
     notes += tuple(f"`{i.path}` ({i.kind}) is kept whole: {i.reason}" for i in islands)
     notes += tuple(str(guard) for guard in guards_of(module.graph))
     notes += tuple(map(str, lost))
+    if state:
+        notes += (f"{named(state)} of the model changes with every call: it is not part of the graph, and nothing depends on it",)
     modes = {n: m.training for n, m in model.named_modules(remove_duplicate=False)}
     flags = {n: p.requires_grad for n, p in model.named_parameters(remove_duplicate=False)}
     for name, parameter in module.named_parameters(remove_duplicate=False):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from netxform.capture.places import compared, located
+from netxform.capture.places import compared, located, still
 from netxform.capture.symbolic import TrainingFlag, hooked, is_leaf
 from netxform.capture.traced_ints import ACTIVE, RANGE, TracedInt, TracedRange
 from netxform.errors import fail
@@ -66,6 +66,7 @@ class Recorder(TorchFunctionMode):
         """The graph of `model(*inputs)`, and tensors that it reads and that are neither parameter nor buffer."""
         names = [p for p in inspect.signature(self.model.forward).parameters if p not in ("args", "kwargs")]
         names += [f"input_{i}" for i in range(len(names), len(inputs))]
+        inputs = tuple(t.detach().clone() for t in inputs)
         for name, tensor in zip(names, inputs, strict=False):
             node = self.graph.placeholder(name)
             node.meta |= {"scope": "", "exits": (), "entries": ()}
@@ -78,7 +79,7 @@ class Recorder(TorchFunctionMode):
         nn.Module.__call__ = call  # type: ignore[method-assign]
         ACTIVE.append(self)
         try:
-            with torch.no_grad(), self:
+            with torch.enable_grad(), self:
                 builtins.range = TracedRange  # type: ignore[misc,assignment]
                 result = self.model(*inputs)
         finally:
@@ -252,6 +253,7 @@ class Recorder(TorchFunctionMode):
         node.meta.setdefault("scope", self.stack[-1] if scope is None and self.stack else scope or "")
         node.meta.setdefault("exits", ())
         node.meta.setdefault("entries", ())
+        node.meta.setdefault("still", still())
         return node
 
     def _of(self, tensor: Tensor) -> fx.Node:

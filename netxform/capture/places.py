@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 _OURS = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, torch.__file__))
+_CARRIES = tuple(os.path.join("torch", *p) for p in (("autograd", "function.py"), ("utils", "checkpoint.py")))
 _SIGNS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -32,6 +33,18 @@ def _frame() -> FrameType | None:
     while frame is not None and frame.f_code.co_filename.startswith((*_OURS, "<")):
         frame = frame.f_back
     return frame
+
+
+def still() -> bool:
+    """Whether the model's code has turned gradients off. Functions with a backward of their own do it too: those carry them."""
+    if torch.is_grad_enabled():
+        return False
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(_CARRIES):
+            return False
+        frame = frame.f_back
+    return True
 
 
 def located() -> tuple[str, str]:

@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from netxform.capture.places import located
+from netxform.capture.places import located, still
 from netxform.graph.frozen import THAWED
 from netxform.graph.layers import Attention, BatchNormAct2d, DropPath, Factored, Int8Embedding, Int8Linear, TTLinear
 
@@ -103,7 +103,7 @@ class Tracer(fx.Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """A node with its places."""
         node = super().create_node(*args, **kwargs)
-        node.meta |= {"scope": self.scopes[-1], "exits": (), "entries": ()}
+        node.meta |= {"scope": self.scopes[-1], "exits": (), "entries": (), "still": still()}
         return node
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -137,7 +137,8 @@ def symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.Grap
     """The graph of the model by symbolic tracing. Raises whatever the model raises on proxies."""
     tracer = Tracer(islands)
     try:
-        return tracer.trace(model)
+        with torch.enable_grad():
+            return tracer.trace(model)
     except Exception as error:
         error.failing = tracer.failing  # type: ignore[attr-defined]
         raise

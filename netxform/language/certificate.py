@@ -118,10 +118,10 @@ class Certificate(_Record, frozen=True):
     comparisons: tuple[ComparisonRecord, ...]
     held_out: HeldOutRecord | None
     versions: dict[str, str]
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
     files: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     tensors: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:
