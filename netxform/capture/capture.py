@@ -70,10 +70,10 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
         reads: Reads = {}
         run = _Run(inputs)
         ways: list[tuple[str, Reads | None, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
-            ("symbolic", reads, lambda: (_symbolic(model, run, reads=reads), ())),
-            ("recorder", reads, lambda: (_recorded(model, run, reads), ())),
-            ("symbolic", None, lambda: (_symbolic(model, run), ())),
-            ("recorder", None, lambda: (_recorded(model, run), ())),
+            ("symbolic", reads, lambda: (_symbolic(model, reads=reads, run=run), ())),
+            ("recorder", reads, lambda: (_recorded(model, inputs, reads, run), ())),
+            ("symbolic", None, lambda: (_symbolic(model, run=run), ())),
+            ("recorder", None, lambda: (_recorded(model, inputs, run=run), ())),
             ("islands", None, lambda: _with_islands(model, run)),
         ]
         for name, both, way in ways:
@@ -169,18 +169,18 @@ def _unflagged(module: nn.Module) -> None:
 
 
 class _Run:
-    """What traced calls are given, and what they leave behind."""
+    """Which inputs of traced calls could carry a gradient, and what the calls leave behind."""
 
     def __init__(self, inputs: tuple[Tensor, ...]) -> None:
-        self.inputs = inputs
         self.floats = [t.is_floating_point() or t.is_complex() for t in inputs]
         self.state = State()
 
 
 def _symbolic(
-    model: nn.Module, run: _Run, islands: frozenset[str] = frozenset(), reads: Reads | None = None
+    model: nn.Module, islands: frozenset[str] = frozenset(), reads: Reads | None = None, run: _Run | None = None
 ) -> fx.GraphModule:
     """The graph by symbolic tracing. Where code decides by the mode and `reads` is given, that of both modes."""
+    run = run or _Run(())
 
     def traced(training: int) -> tuple[nn.Module, fx.Graph]:
         copied = _flagged(_prepared(structure(model, lent)), training, reads)
@@ -201,15 +201,16 @@ def _symbolic(
     return _module(copied, graph, {})
 
 
-def _recorded(model: nn.Module, run: _Run, reads: Reads | None = None) -> fx.GraphModule:
+def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: Reads | None = None, run: _Run | None = None) -> fx.GraphModule:
     """The graph of one pass; where code decides by the mode and `reads` is given, of one in each mode."""
+    run = run or _Run(inputs)
 
     def recorded(training: int) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
         copied = _flagged(_prepared(structure(model, own)), training, reads)  # the code runs: it may write
         for parameter in copied.parameters():
             parameter.requires_grad_(False)  # gradients are on, so that code which turns them off is seen
         before = Attributes(copied)
-        graph, constants = Recorder(copied, "_training_constant" if training else "_constant").record(*run.inputs)
+        graph, constants = Recorder(copied, "_training_constant" if training else "_constant").record(*inputs)
         run.state |= before.changed()
         hold_still(graph, copied, run.floats)
         return copied, graph, constants
@@ -229,7 +230,7 @@ def _with_islands(model: nn.Module, run: _Run) -> tuple[fx.GraphModule, tuple[Is
     islands: dict[str, Island] = {}
     for _ in range(_MAX_ISLANDS):
         try:
-            return _symbolic(model, run, frozenset(islands)), tuple(islands.values())
+            return _symbolic(model, frozenset(islands), run=run), tuple(islands.values())
         except Exception as error:
             path = getattr(error, "failing", None)
             if not path or path in islands:
