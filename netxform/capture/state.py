@@ -25,6 +25,7 @@ State = dict[tuple[str, str], None]
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 _BASE = frozenset(vars(nn.Module()))
 _CALLS = 4
+_OF_TRACING = ("_tensor_constant", "_param_constant")
 _DEPTH, _MOST = 4, 256
 
 
@@ -42,7 +43,7 @@ class Attributes:
         for path, part in self.model.named_modules():
             if not is_leaf(part):
                 for name, value in vars(part).items():
-                    if name not in _BASE:
+                    if name not in _BASE and not name.startswith(_OF_TRACING):
                         found[path, name] = value, self._told(value, _DEPTH, seen)
         return found
 
