@@ -10,6 +10,7 @@ The model itself is never touched: everything happens on a copy of its structure
 
 from __future__ import annotations
 
+import functools
 import operator
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.capture.concrete import Recorder
+from netxform.capture.general import general
 from netxform.capture.judge import Judge
 from netxform.capture.modes import ApartError, merge
 from netxform.capture.state import Attributes, State, StateError, named, refuse_state
@@ -88,6 +90,10 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
                     raise ApartError(fail("X0802", "the graph differs from the model in training").diagnostics)
                 if run.state:
                     refuse_state(model, judge.given, run.state)
+                if name == "recorder":
+                    once = functools.partial(_recorded, model, reads=both, run=run)
+                    wider = general(module, judge, lambda given, once=once: once(given), both is not None)
+                    module, noted = (module, noted) if wider is None else (wider, False)
                 found = module, inputs, name, islands, model, noted, () if both is not None else lost, dict(run.state)
                 if not judge.narrow:
                     return _finish(*found)

@@ -71,7 +71,7 @@ def settle(module: fx.GraphModule, judge: Compares) -> list[list[Any] | None]:
                 break  # these sizes go together
     for node, operands in seen.items():
         if len(operands) == 1 and node.meta.get("sizes"):
-            _erase(node)
+            erase(node)
     for axes in reversed(fixed):
         _guard(module.graph, judge.given[0], axes)
     module.recompile()
@@ -114,7 +114,7 @@ def _divided(source: fx.Node, parts_: Any) -> int:
     return sum(int(p.shape[axis]) for p in parts_) if isinstance(axis, int) else -1
 
 
-def _erase(node: fx.Node) -> None:
+def erase(node: fx.Node) -> None:
     """Remove the node and what was computed for it alone."""
     stack = [node]
     while stack:
