@@ -22,7 +22,7 @@ from netxform.graph.tensors import DTYPES, NAMES
 from netxform.graph.tensors import held as held_by
 
 FORMAT = 1
-_ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim", "values", "indices")
+_ATTRIBUTES = ("T", "mT", "H", "mH", "real", "imag", "shape", "dtype", "device", "ndim", "values", "indices", "is_cuda")
 
 
 @lru_cache(maxsize=1)
@@ -44,6 +44,7 @@ def _functions() -> dict[str, Callable[..., Any]]:
         known[f"torch.{name}"] = getattr(torch, name)
     known |= {f"netxform.{name}": function for name, function in FUNCTIONS.items()}
     known |= {"math.sqrt": math.sqrt, "torch._weight_norm": torch._weight_norm}  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    known["torch.is_grad_enabled"] = torch.is_grad_enabled
     known |= {"builtins.getattr": getattr, "builtins.len": len}
     known["torch._grouped_mm"] = torch._grouped_mm  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     return known

@@ -22,10 +22,10 @@ from torch import Tensor, fx, nn
 from netxform.capture.concrete import Recorder
 from netxform.capture.general import general
 from netxform.capture.judge import Judge
-from netxform.capture.modes import ApartError, merge
+from netxform.capture.modes import ApartError, gradients_on, merge
 from netxform.capture.state import Attributes, State, StateError, named, refuse_state
-from netxform.capture.stillness import hold_still
-from netxform.capture.symbolic import Reads, TrainingFlag, computes_weights, drop_asserts, foreign, is_leaf, lower_training, symbolic
+from netxform.capture.stillness import grad_mode, hold_still
+from netxform.capture.symbolic import Reads, TrainingFlag, computes_weights, drop_asserts, flag_at, foreign, is_leaf, lower_training, symbolic
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
 from netxform.graph.copies import lent, own, structure
@@ -83,9 +83,12 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
                 continue
             reads.clear()
             run.state.clear()
+            run.gradients.clear()
             try:
                 module, islands = way()
                 noted = judge.accept(module, name == "recorder")
+                if run.gradients and not judge.trains(module, gradients=True):
+                    raise fail("X0802", f"the graph differs from the model where gradients are on ({_place(run.gradients)})")
                 if both and not judge.trains(module):
                     raise ApartError(fail("X0802", "the graph differs from the model in training").diagnostics)
                 if run.state:
@@ -138,6 +141,12 @@ def _packs(error: BaseException) -> bool:
     return False
 
 
+def _place(reads: dict[tuple[str, str], None]) -> str:
+    """The first place in the code, in words."""
+    where, what = next(iter(reads))
+    return f"`{what}`, {where}"
+
+
 def _prepared(copied: nn.Module) -> nn.Module:
     """The copy in eval mode, with those layers of other libraries exchanged that have a twin in torch.nn or here."""
     copied.eval()
@@ -174,12 +183,28 @@ def _unflagged(module: nn.Module) -> None:
         part.training = False
 
 
+def joined(
+    graph: fx.Graph,
+    model: nn.Module,
+    other: nn.Module,
+    trained: fx.Graph,
+    more: dict[str, Tensor],
+    mode: Callable[[fx.Graph, str], fx.Node] = flag_at,
+) -> dict[str, Tensor]:
+    """Two recorded graphs made one, as `merge` does. Returns the tensors that the second brings along, of those in `more`."""
+    for name, tensor in more.items():
+        other.register_buffer(name, tensor)
+    merge(graph, model, trained, other, mode)
+    return {n: t for n, t in more.items() if any(n == node.target for node in graph.nodes)}
+
+
 class _Run:
     """Which inputs of traced calls could carry a gradient, and what the calls leave behind."""
 
     def __init__(self, inputs: tuple[Tensor, ...]) -> None:
         self.floats = [t.is_floating_point() or t.is_complex() for t in inputs]
         self.state = State()
+        self.gradients = dict[tuple[str, str], None]()
 
 
 def _symbolic(
@@ -188,16 +213,20 @@ def _symbolic(
     """The graph by symbolic tracing. Where code decides by the mode and `reads` is given, that of both modes."""
     run = run or _Run(())
 
-    def traced(training: int) -> tuple[nn.Module, fx.Graph]:
+    def traced(training: int, gradients: bool = False) -> tuple[nn.Module, fx.Graph]:
         copied = _flagged(_prepared(structure(model, lent)), training, reads)
         before = Attributes(copied)
-        graph = symbolic(copied, islands)
+        with grad_mode(gradients, run.gradients):
+            graph = symbolic(copied, islands)
         run.state |= before.changed()
         drop_asserts(graph)
         hold_still(graph, copied, run.floats)
         alien = foreign(graph)
         if alien is not None and not islands:
             raise fail("X0802", f"`{alien}` would stay a call in the graph")
+        if run.gradients and not gradients:
+            trained, other = traced(training, True)
+            merge(graph, copied, other, trained, gradients_on)
         return copied, graph
 
     copied, graph = traced(0)
@@ -211,23 +240,24 @@ def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: Reads | None 
     """The graph of one pass; where code decides by the mode and `reads` is given, of one in each mode."""
     run = run or _Run(inputs)
 
-    def recorded(training: int) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
+    def recorded(training: int, gradients: bool = False) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
         copied = _flagged(_prepared(structure(model, own)), training, reads)  # the code runs: it may write
         for parameter in copied.parameters():
             parameter.requires_grad_(False)  # gradients are on, so that code which turns them off is seen
         before = Attributes(copied)
-        graph, constants = Recorder(copied, "_training_constant" if training else "_constant").record(*inputs)
+        with grad_mode(gradients, run.gradients):
+            graph, constants = Recorder(copied, f"_{'training_' * training}{'grad_' * gradients}constant").record(*inputs)
         run.state |= before.changed()
         hold_still(graph, copied, run.floats)
+        if run.gradients and not gradients:
+            trained, other, more = recorded(training, True)
+            constants |= joined(graph, copied, trained, other, more, gradients_on)
         return copied, graph, constants
 
     copied, graph, constants = recorded(0)
     if reads:
         other, trained, more = recorded(1)
-        for name, tensor in more.items():
-            other.register_buffer(name, tensor)
-        merge(graph, copied, trained, other)
-        constants |= {n: t for n, t in more.items() if any(n == node.target for node in graph.nodes)}
+        constants |= joined(graph, copied, other, trained, more)
     return _module(copied, graph, constants)
 
 

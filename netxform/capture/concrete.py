@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from netxform.capture.places import compared, located, still
+from netxform.capture.places import asked, compared, located, still
 from netxform.capture.symbolic import TrainingFlag, hooked, is_leaf
 from netxform.capture.traced_ints import ACTIVE, RANGE, TracedInt, TracedRange
 from netxform.errors import fail
@@ -34,6 +34,7 @@ _ASKS: dict[str, tuple[Any, str]] = {
     "__contains__": (torch.eq, "any"),
 }
 _HOST |= set(_ASKS)
+_KINDS = {"dtype", "device", "is_cuda", "get_device", "is_floating_point", "is_complex"}
 _LEAVES = {"numpy", "__array__", "__dlpack__"}
 _LISTS = {"unbind", "split", "chunk", "tensor_split", "split_with_sizes", "__iter__", "hsplit", "vsplit", "dsplit"}
 
@@ -179,6 +180,8 @@ class Recorder(TorchFunctionMode):
             self.add(self.graph.call_function(operator.setitem, self._encode(args)))
             return result
         if not _has_tensor(result):
+            if name in _KINDS and args and isinstance(args[0], Tensor):
+                self._kind(name, args[0], result)
             return result
         if isinstance(result, Tensor) and id(result) in self.names and any(result is a for a in args) and not _writes(name):
             return result
@@ -233,9 +236,30 @@ class Recorder(TorchFunctionMode):
         if name == "shape":
             return self._sizes(args[0], result)
         if not _has_tensor(result):
+            self._kind(name, args[0], result)
             return result
         self._register(result, self.add(self.graph.call_function(getattr, (self._encode(args[0]), name))))
         return result
+
+    def _kind(self, name: str, tensor: Tensor, result: Any) -> None:
+        """A read of what kind of tensor it is. Where that hangs on the inputs and decides something, the graph requires it."""
+        source = self.nodes.get(id(tensor))
+        if source is None or source.op == "get_attr" or name not in _KINDS:
+            return
+        comparisons = asked()
+        if comparisons is None:
+            return
+        if name in ("device", "is_cuda", "get_device"):  # the same on the device that plans are made on
+            self.require(self.add(self.graph.call_function(getattr, (source, "is_cuda"))), tensor.is_cuda)
+        elif name != "dtype":
+            self.require(self.add(self.graph.call_method(name, (source,))), result)
+        else:
+            read = self.add(self.graph.call_function(getattr, (source, "dtype")))
+            for function, others in comparisons:
+                for other in others:
+                    self.require(self.add(self.graph.call_function(function, (read, other))), function(result, other))
+            if not comparisons:
+                self.require(read, result)
 
     def _sizes(self, tensor: Tensor, sizes: torch.Size) -> Any:
         if id(tensor) in self.names:

@@ -116,9 +116,14 @@ class Judge:
             if not same or not all(_equal(held[n], b) for n, b in buffers.items() if n in held):
                 raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
 
-    def trains(self, module: fx.GraphModule) -> bool:
-        """Whether graph and model do the same in training: results and written buffers, under one random state."""
+    def trains(self, module: fx.GraphModule, gradients: bool = False) -> bool:
+        """Whether graph and model do the same in training: results and written buffers, under one random state.
+
+        `gradients`: in eval mode instead, with gradients on.
+        """
         given = self.given[1]
+        if gradients:
+            return all(_same(*(_values(m, i, gradients=True) for m in (module, self.model))) for i in self.given)
         try:
             empty = tuple(weightless(t) for t in given)
             shadow, other = structure(module, weightless).train(), structure(self.model, weightless).train()
@@ -134,8 +139,7 @@ class Judge:
             ours, theirs = (_values(m, given, training=True) for m in (module, self.model))
         except Exception:
             return False
-        same = len(ours[0]) == len(theirs[0]) and all(_equal(a, b) for a, b in zip(ours[0], theirs[0], strict=True))
-        return same and all(_equal(ours[1][n], b) for n, b in theirs[1].items() if n in ours[1])
+        return _same(ours, theirs)
 
     def told(self, shadow: nn.Module, inputs: Given, call: Callable[..., Any]) -> list[Any] | None:
         """The program of a call on meta tensors, None where programs do not say all. Raises what the call raises."""
@@ -162,10 +166,15 @@ class Judge:
             return False
 
 
-def _values(module: nn.Module, given: Given, training: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
+def _same(ours: tuple[list[Tensor], dict[str, Tensor]], theirs: tuple[list[Tensor], dict[str, Tensor]]) -> bool:
+    same = len(ours[0]) == len(theirs[0]) and all(_equal(a, b) for a, b in zip(ours[0], theirs[0], strict=True))
+    return same and all(_equal(ours[1][n], b) for n, b in theirs[1].items() if n in ours[1])
+
+
+def _values(module: nn.Module, given: Given, training: bool = False, gradients: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
     """What a copy of the module computes, and its buffers afterwards; in training under one random state."""
     copied = structure(module, own).train(training)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]) if training else contextlib.nullcontext():
+    with torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=[]) if training else contextlib.nullcontext():
         if training:
             torch.manual_seed(0)
         run = copied.forward if isinstance(copied, fx.GraphModule) else copied  # a graph that fails when called prints

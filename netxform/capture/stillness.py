@@ -5,15 +5,44 @@ Tracers note on each node whether gradients were off where it ran (`meta["still"
 
 from __future__ import annotations
 
+import contextlib
 import operator
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.fx.node import map_arg
 
+from netxform.capture.places import located
 from netxform.graph.guards import number, require
 
+Reads = dict[tuple[str, str], None]
+"""Where code decides by whether gradients are on: file and line, and the text of the line."""
+
+
+@contextlib.contextmanager
+def grad_mode(on: bool, reads: Reads) -> Iterator[None]:
+    """Let code that asks for it hear that gradients are on, or off, and note where it asks; `torch.no_grad()` turns them off."""
+    asked = torch.is_grad_enabled
+
+    def answer() -> bool:
+        file = sys._getframe(1).f_code.co_filename  # pyright: ignore[reportPrivateUsage]
+        if not file.startswith(_TORCH):
+            reads[located()] = None
+        return asked() and (on or file == _SWITCH)
+
+    torch.is_grad_enabled = answer
+    try:
+        yield
+    finally:
+        torch.is_grad_enabled = asked
+
+
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_SWITCH = os.path.join(_TORCH, "autograd", "grad_mode.py")
 _NUMBERS = {"size", "dim", "numel", "nelement", "item", "tolist", "stride", "is_floating_point", "ndimension", "new_tensor"}
 _PLAIN = (require, number, len)
 
