@@ -126,14 +126,18 @@ class StateError(NetxformError):
 def refuse_state(model: nn.Module, given: tuple[tuple[Tensor, ...], ...], state: State) -> None:
     """Raises StateError X0802 where what the model gives depends on earlier calls. `given`: inputs, and others."""
     for training in (False, True):
-        wanted = _calls(model, given[:1], training)[0]
+        fresh = [(inputs, _calls(model, (inputs,), training)[0]) for inputs in given]
+        ran = [(inputs, found) for inputs, found in fresh if found is not None]
+        if not ran:
+            continue  # the model does not run in this mode
+        inputs, wanted = ran[0]
         asked: list[tuple[str, str]] = []
-        others = (given[-1], *given[:1] * _CALLS)
+        others = (ran[-1][0], *(inputs,) * _CALLS)
         for other in (False, True):
             if other and not asked:
                 continue
             found = _calls(model, others, training, state, asked, other)
-            if wanted is None or any(f is None or not _same(f, wanted) for f in found[1:]):
+            if any(f is None or not _same(f, wanted) for f in found[1:]):
                 raise StateError(
                     [
                         Diagnostic(
