@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace as replace_
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,17 @@ def read(folder: Path) -> tuple[Network, Certificate]:
         graph = json.loads((folder / "graph.json").read_text())
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise fail("X0822", f"the bundle is damaged: {type(error).__name__}: {error}") from error
-    return from_json(graph, stored), certificate
+    network = from_json(graph, stored)
+    return replace_(network, given=_given(folder, network)) if network.guards else network, certificate
+
+
+def _given(folder: Path, network: Network) -> tuple[Tensor, ...]:
+    """The inputs that the claims were measured on: the network takes them, whatever it guards."""
+    try:
+        kept = load_file(folder / "evidence.safetensors")
+        return tuple(kept[f"input.{i}"] for i in range(len(network.inputs)))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise fail("X0822", f"the bundle is damaged: {type(error).__name__}: {error}") from error
 
 
 def witness(folder: Path, network: Network) -> Witness:

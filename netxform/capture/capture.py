@@ -26,6 +26,7 @@ from netxform.capture.modes import ApartError, gradients_on, merge
 from netxform.capture.state import Attributes, State, StateError, named, refuse_state
 from netxform.capture.stillness import grad_mode, hold_still
 from netxform.capture.symbolic import Reads, TrainingFlag, computes_weights, drop_asserts, flag_at, foreign, is_leaf, lower_training, symbolic
+from netxform.capture.unusual import refuse_unusual
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
 from netxform.graph.copies import lent, own, structure
@@ -55,6 +56,7 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
             notes=("a captured network takes tensors; lists of images of several sizes, as detectors do, are no tensors",),
             helps=("capture its `backbone`, or wrap the model in a module that takes one tensor",),
         )
+    refuse_unusual(model)
     taken = [n for n, _ in model.named_children() if hasattr(fx.GraphModule, n)]
     if taken:
         raise fail(
@@ -97,7 +99,7 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
                     once = functools.partial(_recorded, model, reads=both, run=run)
                     wider = general(module, judge, lambda given, once=once: once(given), both is not None)
                     module, noted = (module, noted) if wider is None else (wider, False)
-                found = module, inputs, name, islands, model, noted, () if both is not None else lost, dict(run.state)
+                found = module, inputs, name, islands, model, noted, () if both is not None else lost, dict(run.state), judge.narrow
                 if not judge.narrow:
                     return _finish(*found)
                 narrow = found  # right, but for batches of this size alone: what is kept whole may do more
@@ -123,9 +125,11 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
             )
     raise fail(
         "X0802",
-        f"`{type(model).__name__}` cannot be captured as a graph",
+        f"`{type(model).__name__}` packs sequences: a packed sequence is no tensor, and no graph takes one"
+        if packed
+        else f"`{type(model).__name__}` cannot be captured as a graph",
         notes=tuple(tried),
-        helps=("packed sequences are no tensors: pad in front, so that a recurrent layer ends at the last word",)
+        helps=("leave out `pack_padded_sequence`, and pad in front, so that a recurrent layer ends at the last word",)
         if packed
         else ("pass inputs with which the model runs in eval mode",),
     )
@@ -372,6 +376,7 @@ def _finish(
     noted: bool = False,
     lost: tuple[Lost, ...] = (),
     state: State | None = None,
+    narrow: bool = False,
 ) -> Network:
     taken = [n for n in module.graph.nodes if n.op == "placeholder"]
     for node in taken:
@@ -404,6 +409,10 @@ def _finish(
     notes = tuple(f"`{n}` is not run in eval mode: it stays in the module, outside the graph" for n in tops)
     notes += tuple(f"`{i.path}` ({i.kind}) is kept whole: {i.reason}" for i in islands)
     notes += tuple(str(guard) for guard in guards_of(module.graph))
+    free = module.meta.get("free")
+    if free:
+        said = ", ".join(f"`{names[i]}.shape[{axis}]`" for i, axis in sorted(free))
+        notes += (f"free sizes: {said}{'' if narrow else ', and the batch'}",)
     notes += tuple(map(str, lost))
     if state:
         notes += (f"{named(state)} of the model changes with every call: it is not part of the graph, and nothing depends on it",)

@@ -39,6 +39,8 @@ class Compares(Protocol):
 def settle(module: fx.GraphModule, judge: Compares) -> list[list[Any] | None]:
     """Take out guards on sizes that cannot change; guard the sizes at which graph and model are not the same.
 
+    Where something stays guarded, `meta["free"]` of the module says which sizes are free.
+
     Returns the programs of the graph at both batch sizes; shapes and dtypes are noted.
     """
     shadow = parts(module, weightless)
@@ -50,11 +52,12 @@ def settle(module: fx.GraphModule, judge: Compares) -> list[list[Any] | None]:
         except Exception:  # not on meta tensors
             programs.append(None)
     fixed: list[set[Axis]] = []
+    free: set[Axis] = set()
     for size in sorted({n for t in judge.given[0] for n in t.shape[1:]}):
         every = {(i, d) for i, t in enumerate(judge.given[0]) for d in range(1, t.dim()) if t.shape[d] == size}
         alone = [{(i, d) for i, d in every if d == axis} for axis in sorted({d for _, d in every})]
         for axes in (every, *(alone if len(alone) > 1 else ())):
-            ran = False
+            ran = refused = False
             for other in (size + 1, 2 * size):
                 inputs = tuple(_resized(t, i, axes, other) for i, t in enumerate(judge.given[0]))
                 run = _Decisions(shadow, module.graph, seen)
@@ -64,14 +67,18 @@ def settle(module: fx.GraphModule, judge: Compares) -> list[list[Any] | None]:
                     continue
                 if not ran and not run.refused and not judge.same_at(module, inputs, ours):
                     fixed.append(axes)
-                ran = True
+                ran, refused = True, refused or run.refused
                 if all(len(sizes) > 1 for sizes in seen.values()):
                     break
+            if ran and not refused and axes not in fixed:
+                free |= axes
             if ran and axes is every:
                 break  # these sizes go together
     for node, operands in seen.items():
         if len(operands) == 1 and node.meta.get("sizes"):
             erase(node)
+    if any(len(operands) > 1 for operands in seen.values()) or fixed:
+        module.meta["free"] = free
     for axes in reversed(fixed):
         _guard(module.graph, judge.given[0], axes)
     module.recompile()
