@@ -175,7 +175,7 @@ class _Holder(nn.Module):
 
 def _fill(root: nn.Module, module: fx.GraphModule) -> None:
     """What the graph does not read is kept too, and in the stored order."""
-    from netxform.capture.capture import keep_everything
+    from netxform.capture.shell import keep_everything
 
     keep_everything(root, module)
 

@@ -23,9 +23,20 @@ from netxform.capture.concrete import Recorder
 from netxform.capture.general import general
 from netxform.capture.judge import Judge
 from netxform.capture.modes import ApartError, gradients_on, merge
+from netxform.capture.shell import Shell, keep_everything
 from netxform.capture.state import Attributes, State, StateError, named, refuse_state
 from netxform.capture.stillness import grad_mode, hold_still
-from netxform.capture.symbolic import Reads, TrainingFlag, computes_weights, drop_asserts, flag_at, foreign, is_leaf, lower_training, symbolic
+from netxform.capture.symbolic import (
+    Reads,
+    TrainingFlag,
+    computes_weights,
+    drop_asserts,
+    flag_at,
+    foreign,
+    is_leaf,
+    lower_training,
+    symbolic,
+)
 from netxform.capture.unusual import refuse_unusual
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
@@ -34,7 +45,6 @@ from netxform.graph.guards import Lost, guards_of
 from netxform.graph.layers import BatchNormAct2d, DropPath
 from netxform.graph.meta import annotate
 from netxform.graph.network import Input, Island, Network
-from netxform.graph.tensors import held
 
 _MAX_ISLANDS = 64
 
@@ -99,13 +109,23 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
                     once = functools.partial(_recorded, model, reads=both, run=run)
                     wider = general(module, judge, lambda given, once=once: once(given), both is not None)
                     module, noted = (module, noted) if wider is None else (wider, False)
-                found = module, inputs, name, islands, model, noted, () if both is not None else lost, dict(run.state), judge.narrow
+                found = (
+                    module,
+                    inputs,
+                    name,
+                    islands,
+                    model,
+                    noted,
+                    () if both is not None else lost,
+                    dict(run.state),
+                    judge.narrow,
+                )
                 if not judge.narrow:
                     return _finish(*found)
                 narrow = found  # right, but for batches of this size alone: what is kept whole may do more
             except StateError:
                 raise
-            except Exception as error:
+            except Exception as error:  # whatever the model's code raises while it is traced
                 if isinstance(error, ApartError) and not lost:
                     lost = tuple(Lost(path, path or type(model).__name__, *place) for path, *place in reads)
                 if isinstance(error, NetxformError):
@@ -240,7 +260,9 @@ def _symbolic(
     return _module(copied, graph, {})
 
 
-def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: Reads | None = None, run: _Run | None = None) -> fx.GraphModule:
+def _recorded(
+    model: nn.Module, inputs: tuple[Tensor, ...], reads: Reads | None = None, run: _Run | None = None
+) -> fx.GraphModule:
     """The graph of one pass; where code decides by the mode and `reads` is given, of one in each mode."""
     run = run or _Run(inputs)
 
@@ -271,7 +293,7 @@ def _with_islands(model: nn.Module, run: _Run) -> tuple[fx.GraphModule, tuple[Is
     for _ in range(_MAX_ISLANDS):
         try:
             return _symbolic(model, frozenset(islands), run=run), tuple(islands.values())
-        except Exception as error:
+        except Exception as error:  # whatever the model's code raises while it is traced
             path = getattr(error, "failing", None)
             if not path or path in islands:
                 raise
@@ -280,28 +302,9 @@ def _with_islands(model: nn.Module, run: _Run) -> tuple[fx.GraphModule, tuple[Is
     raise fail("X0802", f"more than {_MAX_ISLANDS} submodules cannot be traced")
 
 
-class _Shell(nn.Module):
-    """A root that holds what the model held, under the same names."""
-
-    def __init__(self, model: nn.Module, constants: dict[str, Tensor]) -> None:
-        super().__init__()
-        for name, child in model.named_children():
-            self.add_module(name, child)
-        for name, parameter in model._parameters.items():  # pyright: ignore[reportPrivateUsage]
-            self.register_parameter(name, parameter)
-        loose = model._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
-        for name, buffer in model._buffers.items():  # pyright: ignore[reportPrivateUsage]
-            self.register_buffer(name, buffer, persistent=name not in loose)
-        for name, value in vars(model).items():
-            if isinstance(value, Tensor):
-                self.register_buffer(name, value, persistent=False)
-        for name, value in constants.items():
-            self.register_buffer(name, value, persistent=True)
-
-
 def _module(model: nn.Module, graph: fx.Graph, constants: dict[str, Tensor]) -> fx.GraphModule:
     _unhook(model)
-    module = fx.GraphModule(_Shell(model, constants), graph, class_name=type(model).__name__)
+    module = fx.GraphModule(Shell(model, constants), graph, class_name=type(model).__name__)
     keep_everything(model, module)
     _unflagged(module)
     lower_training(module)
@@ -324,47 +327,6 @@ def _unhook(model: nn.Module) -> None:
         own_: Any = part
         for hooks in (own_._forward_hooks, own_._forward_pre_hooks):
             hooks.clear()
-
-
-def keep_everything(model: nn.Module, module: fx.GraphModule) -> None:
-    """Give the graph module what the graph does not read but the model holds, and the model's order of names."""
-    have = {n for n, _ in module.named_modules(remove_duplicate=False)}
-    for name, part in model.named_modules(remove_duplicate=False):
-        if name and name not in have:
-            owner, _, last = name.rpartition(".")
-            module.get_submodule(owner).add_module(last, part)
-            have |= {f"{name}.{n}" if n else name for n, _ in part.named_modules(remove_duplicate=False)}
-    _restore_tensors(model, module)
-    _keep_containers(model, module)
-
-
-def _restore_tensors(model: nn.Module, module: fx.GraphModule) -> None:
-    """Parameters and buffers that hang on containers and that the graph does not read."""
-    have = held(module)
-    for name, part in model.named_modules(remove_duplicate=False):
-        target = module.get_submodule(name)
-        for key, parameter in part._parameters.items():  # pyright: ignore[reportPrivateUsage]
-            if (f"{name}.{key}" if name else key) not in have:
-                target.register_parameter(key, parameter)
-        loose = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
-        for key, buffer in part._buffers.items():  # pyright: ignore[reportPrivateUsage]
-            if (f"{name}.{key}" if name else key) not in have:
-                target.register_buffer(key, buffer, persistent=key not in loose)
-            elif key in loose:
-                target._non_persistent_buffers_set.add(key)  # pyright: ignore[reportPrivateUsage]
-
-
-def _keep_containers(model: nn.Module, module: fx.GraphModule) -> None:
-    """Order children as in the model, so that `state_dict` has the same order."""
-    for name, part in model.named_modules(remove_duplicate=False):
-        target = module.get_submodule(name)
-        order = list(part._modules)  # pyright: ignore[reportPrivateUsage]
-        held = target._modules  # pyright: ignore[reportPrivateUsage]
-        for key in [k for k in order if k in held] + [k for k in held if k not in order]:
-            held[key] = held.pop(key)
-        for mine, theirs in ((target._parameters, part._parameters), (target._buffers, part._buffers)):  # pyright: ignore[reportPrivateUsage]
-            for key in [k for k in theirs if k in mine] + [k for k in list(mine) if k not in theirs]:
-                mine[key] = cast(Any, mine.pop(key))
 
 
 def _finish(
@@ -415,7 +377,7 @@ def _finish(
         notes += (f"free sizes: {said}{'' if narrow else ', and the batch'}",)
     notes += tuple(map(str, lost))
     if state:
-        notes += (f"{named(state)} of the model changes with every call: it is not part of the graph, and nothing depends on it",)
+        notes += (f"{named(state)} of the model changes from call to call: it is not part of the graph, nothing depends on it",)
     modes = {n: m.training for n, m in model.named_modules(remove_duplicate=False)}
     flags = {n: p.requires_grad for n, p in model.named_parameters(remove_duplicate=False)}
     for name, parameter in module.named_parameters(remove_duplicate=False):

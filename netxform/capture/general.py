@@ -1,7 +1,7 @@
 """The branch that is right for both: a mask of all ones makes many models skip masking, and masking with it gives the same.
 
-A graph that was captured with such a mask requires it. The model is captured once more with a mask that decides otherwise; where
-that graph gives the model's values on both kinds of input, it stands for both, and the decision needs no guard.
+A graph that was captured with such a mask requires it. The model is captured once more with a mask that decides otherwise;
+where that graph gives the model's values on both kinds of input, it stands for both, and the decision needs no guard.
 """
 
 from __future__ import annotations

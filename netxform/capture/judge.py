@@ -59,7 +59,7 @@ class Judge:
                 first = functools.partial(annotate, module.graph, shadow)
                 if self._programs(shadow, first, MetaRun(shadow, graph=module.graph).run) == self.programs:
                     return True
-            except Exception:
+            except Exception:  # the graph is arbitrary code, and meta tensors refuse some of it in any way
                 pass  # then by values
         self._compare(module)
         return False
@@ -74,7 +74,7 @@ class Judge:
         except RandomError:
             self.random = True
             return None
-        except Exception:
+        except Exception:  # so is the model
             return None
 
     @cached_property
@@ -95,7 +95,7 @@ class Judge:
         for i, given in enumerate(self.given):
             try:
                 runs.append((given, *_values(self.model, given)))
-            except Exception as error:
+            except Exception as error:  # whatever the model raises
                 if i == 0:
                     text = str(error).strip().split("\n")[0]
                     raise fail("X0802", f"the model does not run on these inputs: {text}") from error
@@ -131,13 +131,13 @@ class Judge:
                 ours = program(shadow, empty, self.shapes, MetaRun(shadow, graph=module.graph).run, drawn=True)
                 if provable(self.model) and ours == program(other, empty, self.shapes, other, drawn=True):
                     return True
-        except Exception:
+        except Exception:  # whatever runs on meta tensors
             pass  # then by values
         if self.on_meta:
             return False
         try:
             ours, theirs = (_values(m, given, training=True) for m in (module, self.model))
-        except Exception:
+        except Exception:  # what does not run in training is not the same there
             return False
         return _same(ours, theirs)
 
@@ -162,7 +162,7 @@ class Judge:
                 return False
             got, wanted = _values(module, inputs)[0], _values(self.model, inputs)[0]
             return len(got) == len(wanted) and all(_equal(a, b) for a, b in zip(got, wanted, strict=True))
-        except Exception:
+        except Exception:  # whatever the model raises at other sizes
             return False
 
 
@@ -171,7 +171,9 @@ def _same(ours: tuple[list[Tensor], dict[str, Tensor]], theirs: tuple[list[Tenso
     return same and all(_equal(ours[1][n], b) for n, b in theirs[1].items() if n in ours[1])
 
 
-def _values(module: nn.Module, given: Given, training: bool = False, gradients: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
+def _values(
+    module: nn.Module, given: Given, training: bool = False, gradients: bool = False
+) -> tuple[list[Tensor], dict[str, Tensor]]:
     """What a copy of the module computes, and its buffers afterwards; in training under one random state."""
     copied = structure(module, own).train(training)
     with torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=[]) if training else contextlib.nullcontext():

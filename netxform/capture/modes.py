@@ -22,7 +22,6 @@ from netxform.capture.symbolic import TrainingFlag, flag_at
 from netxform.errors import NetxformError, fail
 from netxform.graph.guards import function_named, only, pick
 
-
 Mode = Callable[[fx.Graph, str], fx.Node]
 
 

@@ -49,7 +49,7 @@ def settle(module: fx.GraphModule, judge: Compares) -> list[list[Any] | None]:
     for i, inputs in enumerate(judge.given):
         try:
             programs.append(judge.told(shadow, inputs, _Decisions(shadow, module.graph, seen, i == 0).run))
-        except Exception:  # not on meta tensors
+        except Exception:  # the graph is arbitrary code: some of it does not run on meta tensors
             programs.append(None)
     fixed: list[set[Axis]] = []
     free: set[Axis] = set()
@@ -63,7 +63,7 @@ def settle(module: fx.GraphModule, judge: Compares) -> list[list[Any] | None]:
                 run = _Decisions(shadow, module.graph, seen)
                 try:
                     ours = judge.told(shadow, inputs, run.run)
-                except Exception:
+                except Exception:  # nor at other sizes
                     continue
                 if not ran and not run.refused and not judge.same_at(module, inputs, ours):
                     fixed.append(axes)

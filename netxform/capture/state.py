@@ -48,7 +48,7 @@ class Attributes:
         return found
 
     def _told(self, value: Any, depth: int, seen: dict[int, Any]) -> Any:
-        """The value as something that compares: numbers by value, containers by what they hold, other things by who they are."""
+        """The value as something that compares: numbers by value, containers by what they hold, the rest by who it is."""
         if isinstance(value, _ATOMS):
             return (type(value), value)
         self.alive.append(value)

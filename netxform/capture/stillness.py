@@ -25,7 +25,7 @@ Reads = dict[tuple[str, str], None]
 
 @contextlib.contextmanager
 def grad_mode(on: bool, reads: Reads) -> Iterator[None]:
-    """Let code that asks for it hear that gradients are on, or off, and note where it asks; `torch.no_grad()` turns them off."""
+    """Let code that asks hear that gradients are on, or off, and note where it asks; `torch.no_grad()` turns them off."""
     asked = torch.is_grad_enabled
 
     def answer() -> bool:

@@ -123,7 +123,7 @@ class Tracer(fx.Tracer):
                     del m.forward
             else:
                 result = super().call_module(m, forward, args, kwargs)
-        except Exception:
+        except Exception:  # the model's own code raises on proxies whatever it likes
             self.failing = self.failing or path
             raise
         finally:
@@ -139,7 +139,7 @@ def symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.Grap
     try:
         with torch.enable_grad():
             return tracer.trace(model)
-    except Exception as error:
+    except Exception as error:  # the same
         error.failing = tracer.failing  # type: ignore[attr-defined]
         raise
 

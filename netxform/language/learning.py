@@ -142,8 +142,8 @@ def planned(
 ) -> tuple[Training, Lesson, dict[str, str]]:
     """The objective of a verb, what the plan shows of it, and where each default came from.
 
-    Raises NetxformError X0310 (nothing to train), X0317–X0319 (the data does not fit), X0407 (a parameter in two groups), X0345 (the model does
-    more in training than the graph holds).
+    Raises NetxformError X0310 (nothing to train), X0317–X0319 (the data does not fit), X0407 (a parameter in two groups),
+    X0345 (the model does more in training than the graph holds).
     """
     from netxform.graph.frozen import frozen_norms, modules_in_training
     from netxform.language.fits import input_fits

@@ -149,8 +149,11 @@ class Step(nn.Module):
                 return x
 
 
-KINDS = """layer layer any item float int none loop unbind longer halves root pieces batch dropout noise keep average
-probability two add_ view set counter still bound copied calls scaled later kept dtype gradients ones masked""".split() + ["no gradients"]
+KINDS = (
+    """layer layer any item float int none loop unbind longer halves root pieces batch dropout noise keep average
+probability two add_ view set counter still bound copied calls scaled later kept dtype gradients ones masked""".split()
+    + ["no gradients"]
+)
 
 
 def doubled(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""State between calls: buffers are written as the model writes them; what Python keeps is noted, or refused where it matters."""
+"""State between calls: buffers are written as the model writes them; what Python keeps is noted or refused."""
 
 from __future__ import annotations
 

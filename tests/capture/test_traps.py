@@ -1,4 +1,4 @@
-"""What code may ask of tensors and of torch beside values: dtype, device, grad mode, masks of ones. Each a branch or a guard."""
+"""What code may ask for beside values: dtype, device, grad mode, masks of ones. Each a branch or a guard."""
 
 from __future__ import annotations
 
