@@ -77,8 +77,8 @@ class Guard:
 class Lost:
     """A place where the model does something in training that the graph does not hold.
 
-    `path`: the module whose mode decides. `name`: what it is called in messages. `where`, `what`: file and line of the code, and
-    its text.
+    `path`: the module whose mode decides. `name`: what it is called in messages. `where`, `what`: file and line of the code,
+    and its text.
     """
 
     path: str

@@ -134,7 +134,7 @@ class Step(nn.Module):
                 return self.fc(x) if x.dtype == torch.float32 else x
             case "gradients":
                 return self.fc(x) * 2 if torch.is_grad_enabled() else x
-            case "no gradients":
+            case "nothing":
                 with torch.no_grad():
                     h = self.fc(x)
                 return h + x
@@ -149,11 +149,8 @@ class Step(nn.Module):
                 return x
 
 
-KINDS = (
-    """layer layer any item float int none loop unbind longer halves root pieces batch dropout noise keep average
-probability two add_ view set counter still bound copied calls scaled later kept dtype gradients ones masked""".split()
-    + ["no gradients"]
-)
+KINDS = """layer layer any item float int none loop unbind longer halves root pieces batch dropout noise keep average
+probability two add_ view set counter still bound copied calls scaled later kept dtype gradients nothing ones masked""".split()
 
 
 def doubled(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
