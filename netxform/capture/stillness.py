@@ -9,7 +9,7 @@ import contextlib
 import operator
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ Reads = dict[tuple[str, str], None]
 
 
 @contextlib.contextmanager
-def grad_mode(on: bool, reads: Reads) -> Iterator[None]:
+def grad_mode(on: bool, reads: Reads) -> Generator[None]:
     """Let code that asks hear that gradients are on, or off, and note where it asks; `torch.no_grad()` turns them off."""
     asked = torch.is_grad_enabled
 
