@@ -99,7 +99,7 @@ def capture(model: nn.Module, *inputs: Tensor) -> Network:
             try:
                 module, islands = way()
                 noted = judge.accept(module, name == "recorder")
-                if run.gradients and not judge.trains(module, gradients=True):
+                if run.gradients and not judge.trains(module, gradients=True, both=both is not None):
                     raise fail("X0802", f"the graph differs from the model where gradients are on ({_place(run.gradients)})")
                 if both and not judge.trains(module):
                     raise ApartError(fail("X0802", "the graph differs from the model in training").diagnostics)

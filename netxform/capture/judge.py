@@ -116,14 +116,15 @@ class Judge:
             if not same or not all(_equal(held[n], b) for n, b in buffers.items() if n in held):
                 raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
 
-    def trains(self, module: fx.GraphModule, gradients: bool = False) -> bool:
+    def trains(self, module: fx.GraphModule, gradients: bool = False, both: bool = False) -> bool:
         """Whether graph and model do the same in training: results and written buffers, under one random state.
 
-        `gradients`: in eval mode instead, with gradients on.
+        `gradients`: in eval mode instead, with gradients on; `both`: in training too.
         """
         given = self.given[1]
         if gradients:
-            return all(_same(*(_values(m, i, gradients=True) for m in (module, self.model))) for i in self.given)
+            runs = [(given, training) for given in self.given for training in (False, *(True,) * both)]
+            return all(_same(*(_values(m, given, t, True) for m in (module, self.model))) for given, t in runs)
         try:
             empty = tuple(weightless(t) for t in given)
             shadow, other = structure(module, weightless).train(), structure(self.model, weightless).train()
