@@ -124,6 +124,13 @@ CODES: dict[str, tuple[str, str]] = {
         "Teacher and student give outputs of the same shape, and matched features have sizes that the map takes.",
     ),
     "X0344": ("a model made of itself", "`model a = shrink(b, …)` and `model b = shrink(a, …)` lead back to each other."),
+    "X0345": (
+        "training would lose something",
+        "The model's code does something in training alone (auxiliary heads, other outputs) that the graph could not keep\n"
+        "beside what it does in eval mode. The plan names each line; model.py says it when `.train()` is called. A training\n"
+        "statement refuses such modules unless it says `lost=accept`: then what eval mode computes is trained, and dropout\n"
+        "and the like still work.",
+    ),
     "X0331": (
         "nothing that may be pruned",
         "Nothing in the selection is free, or nothing of it has a score. `netxform ls SPEC --axes` shows what is free and why "

@@ -43,6 +43,7 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("deepen", "X0406"): NET + "deepen conv1 kernel=2",
     ("distill", "X0302"): NET + "distill from teacher for 1epochs on d",
     ("distill", "X0343"): NET + OTHER + "distill from other for 1epochs on d",
+    ("distill", "X0345"): "\nsnapshot t; distill from t for 1epochs on d",
     ("factorize", "X0323"): NET + "factorize fc1 using cp rank=2",
     ("factorize", "X0411"): NET + "factorize fc1 using svd rank=[2, 3]",
     ("factorize", "X0604"): NET + "factorize ** until params <= 1% of base",
@@ -67,6 +68,7 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("snapshot", "X0303"): NET + "snapshot net",
     ("train", "X0310"): NET + "freeze **; train ** for 1epochs on d",
     ("train", "X0317"): NET.replace("smallcnn()", "smallcnn(classes=3)") + "train ** for 1epochs on d",
+    ("train", "X0345"): "\ntrain ** for 1epochs on d",
     ("train", "X0409"): NET + "train ** for 1epochs on d using adamx()",
     ("unfreeze", "X0307"): NET + "unfreeze **",
     ("widen", "X0320"): NET + "widen fc x2",
@@ -89,6 +91,17 @@ class Odd(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.rnn(self.norm(x))[1]
         return self.fc((h[0] if isinstance(h, tuple) else h)[-1])
+
+
+class Aux(nn.Module):
+    """Another output in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> object:
+        return (self.fc(x), x) if self.training else self.fc(x)
 
 
 def page(word: str) -> str:
@@ -115,6 +128,9 @@ def test_a_page_has_its_four_parts(word: str, capsys: pytest.CaptureFixture[str]
 def test_what_a_page_refuses_is_refused(word: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = REFUSALS[word, code]
     given = {} if "model net" in text else {"model": Odd(), "example_inputs": torch.randn(1, 3, 5)}
+    if code == "X0345":
+        text, data = text.partition("\n")[2], {"d": (torch.randn(20, 4), torch.arange(20) % 2)}
+        given = {"model": Aux(), "example_inputs": torch.randn(2, 4), "data": data}
     if code == "X0814":
         found = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "torchao" else found(n, *a))

@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace as replace_
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,12 @@ def opened(bundle: Sealed, most: int | None = None) -> Network:
     network = from_json(bundle.json("graph.json"), stored, most)
     if json.loads(json.dumps(to_json(network))) != bundle.json("graph.json"):
         raise fail("X0822", "`graph.json` of the bundle says more than the network that it describes")
-    return network
+    return replace_(network, given=_given(bundle.folder, network)) if network.guards else network
+
+
+def _given(folder: Path, network: Network) -> tuple[Tensor, ...]:
+    """The inputs that the claims were measured on: the network takes them, whatever it guards."""
+    return witness(folder, network).inputs
 
 
 def remarks(bundle: Sealed) -> tuple[str, ...]:

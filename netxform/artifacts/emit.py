@@ -73,6 +73,15 @@ def load(path=None):
     return model.eval()
 '''
 
+_TRAIN = '''    def train(self, mode=True):
+        """As of every module; what the model that this was captured from does in training besides is not here."""
+        lost = [
+{lost}        ]
+        for text in lost if mode else []:
+            warnings.warn(text, stacklevel=2)
+        return super().train(mode)
+'''
+
 
 def emit(network: Network) -> str:
     """The source. The same network gives the same text.
@@ -113,6 +122,10 @@ def source_of(network: Network) -> str:
     out.append(f"\nclass {name}(nn.Module):\n    def __init__(self):\n        super().__init__()")
     out += _tree(held)
     out.append("")
+    if network.lost:
+        out.append(_TRAIN.format(lost="".join(f"            {str(one)!r},\n" for one in network.lost)))
+        extra_ = "import warnings\n"
+        out[0] = out[0].replace("from pathlib", extra_ + "from pathlib", 1)
     out.append(body)
     tail = _TAIL.format(ties=_pretty(held["ties"]), frozen=_pretty(sorted(held["frozen"])), name=name)
     return "\n".join(out) + tail

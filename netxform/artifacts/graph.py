@@ -15,6 +15,7 @@ from netxform.artifacts.construct import construct, make
 from netxform.artifacts.stored import FORMAT
 from netxform.capture.symbolic import is_leaf
 from netxform.errors import NetxformError, fail
+from netxform.graph.guards import Lost
 from netxform.graph.network import Input, Network, refresh
 from netxform.graph.outputs import output_node
 from netxform.graph.signature import spoken
@@ -69,7 +70,7 @@ def to_json(network: Network) -> dict[str, Any]:
         "frozen": [n for n, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad],
         "nodes": [_node(n) for n in module.graph.nodes],
         "output": {k: out.meta.get(k) for k in ("loose", "sole", "signature", "result")},
-        "capture": {"front_end": network.front_end, "notes": list(network.notes)},
+        "capture": {"front_end": network.front_end, "notes": list(network.notes), "eval_only": _plainly(network.lost)},
     }
     _readable(held, {n.name: n for n in module.graph.nodes})
     return held
@@ -127,13 +128,18 @@ def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor], most: int 
     inputs = tuple(Input(i["name"], tuple(i["shape"]), DTYPES[i["dtype"]]) for i in held["inputs"])
     module.eval()
     way = held["capture"]
-    network = Network(module, inputs, str(way["front_end"]), (), tuple(way["notes"]))
+    lost = tuple(Lost(one["path"], one["name"], one["where"], one["what"]) for one in way.get("eval_only", ()))
+    network = Network(module, inputs, str(way["front_end"]), (), tuple(way["notes"]), (), lost)
     try:
         check_bytes(network, most=most)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, OverflowError) as error:
         text = (str(error).strip().splitlines() or [""])[0]
         raise fail("X0821", f"the stored graph is damaged: it does not run: {type(error).__name__}: {text}") from error
     return refresh(network)
+
+
+def _plainly(lost: tuple[Lost, ...]) -> list[dict[str, str]]:
+    return [{"path": one.path, "name": one.name, "where": one.where, "what": one.what} for one in lost]
 
 
 class _Holder(nn.Module):
@@ -149,7 +155,7 @@ class _Holder(nn.Module):
 
 def _fill(root: nn.Module, module: fx.GraphModule) -> None:
     """What the graph does not read is kept too, and in the stored order."""
-    from netxform.capture.capture import keep_everything
+    from netxform.capture.shell import keep_everything
 
     keep_everything(root, module)
 

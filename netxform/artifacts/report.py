@@ -47,7 +47,7 @@ def plan_table(plan: Plan) -> Group:
             colour = "yellow" if line.startswith("warning: ") else "dim"
             table.add_row("", f"[{colour}]  {escape(line)}[/{colour}]", "", "", "", "")
     parts: list[Any] = [table]
-    parts += [Text(f"note: {n}", style="dim") for n in plan.notes]
+    parts += [Text(f"note: {n}", style="dim") for n in plan.notes if n not in plan.warnings]
     parts += [Text(f"warning: {w}", style="yellow") for w in plan.warnings]
     change = _change(plan.base, plan.final)
     parts.append(Text(f"capture: {plan.front_end}; seed {plan.spec.seed}; {change}", style="dim"))
@@ -91,6 +91,7 @@ def certificate_table(certificate: Certificate) -> Group:
     parts: list[Any] = [table]
     for found in certificate.comparisons:
         parts.append(_comparison(found))
+    parts += [Text(f"note: {n}", style="dim") for n in certificate.notes]
     before, after = certificate.cost.before, certificate.cost.after
     parts += [Text(f"warning: {w}", style="yellow") for w in certificate.plan_warnings]
     parts.append(Text(f"params {before.params:,} → {after.params:,}; MACs {before.macs:,} → {after.macs:,}", style="dim"))

@@ -65,9 +65,17 @@ class _Output(_Part):
     result: Any = None
 
 
+class _Lost(_Part):
+    path: str
+    name: str
+    where: str
+    what: str
+
+
 class _Capture(_Part):
     front_end: str
     notes: list[str]
+    eval_only: list[_Lost] = []
 
 
 class _Graph(_Part):
@@ -116,6 +124,9 @@ def check(held: Any) -> None:
         _plain(text, "a note")
     for text in graph.capture.notes:
         literal(text)
+    for one in graph.capture.eval_only:
+        for text in (one.path, one.name, one.where, one.what):
+            literal(text)
 
 
 def path(text: str) -> None:

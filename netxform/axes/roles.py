@@ -202,7 +202,7 @@ def _reached(source: fx.Node, way: list[fx.Node], feature: int) -> frozenset[int
             else:
                 env[node] = cast(Any, node.target)(*args, **kwargs)
         result = env[way[-1]] if way else value
-    except Exception:
+    except Exception:  # any operation of torch may refuse the numbers in its own way: then nothing is known
         return None
     if not isinstance(result, Tensor):
         return None

@@ -24,7 +24,9 @@ class Captured(Network):
         """The same network, seen so."""
         if isinstance(network, Captured):
             return network
-        made = cls(network.module, network.inputs, network.front_end, network.islands, network.notes, network.given)
+        made = cls(
+            network.module, network.inputs, network.front_end, network.islands, network.notes, network.given, network.eval_only
+        )
         made.known.update(network.known)
         return made
 

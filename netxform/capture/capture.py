@@ -10,6 +10,7 @@ The model itself is never touched: everything happens on a copy of its structure
 
 from __future__ import annotations
 
+import functools
 import operator
 import warnings
 from collections.abc import Callable
@@ -20,13 +21,28 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.capture.concrete import Recorder
+from netxform.capture.general import general
 from netxform.capture.judge import Judge
-from netxform.capture.modes import ApartError, merge
-from netxform.capture.symbolic import TrainingFlag, computes_weights, drop_asserts, foreign, is_leaf, lower_training, symbolic
+from netxform.capture.modes import ApartError, gradients_on, merge
+from netxform.capture.shell import Shell, keep_everything
+from netxform.capture.state import Attributes, State, StateError, named, refuse_state
+from netxform.capture.stillness import grad_mode, hold_still
+from netxform.capture.symbolic import (
+    Reads,
+    TrainingFlag,
+    computes_weights,
+    drop_asserts,
+    flag_at,
+    foreign,
+    is_leaf,
+    lower_training,
+    symbolic,
+)
+from netxform.capture.unusual import refuse_unusual
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
 from netxform.graph.copies import lent, own, structure
-from netxform.graph.guards import guards_of
+from netxform.graph.guards import Lost, guards_of
 from netxform.graph.layers import BatchNormAct2d, DropPath
 from netxform.graph.memory import settle
 from netxform.graph.meta import annotate
@@ -34,7 +50,6 @@ from netxform.graph.network import Input, Island, Network
 from netxform.graph.outputs import output_node, outputs
 from netxform.graph.results import tensors, usual
 from netxform.graph.signature import inner, keep, signature_of, without_nothing
-from netxform.graph.tensors import held
 
 _MAX_ISLANDS = 64
 
@@ -59,6 +74,7 @@ def capture(model: nn.Module, *example: Tensor | None) -> Network:
             notes=("a captured network takes tensors; lists of images of several sizes, as detectors do, are no tensors",),
             helps=("capture its `backbone`, or wrap the model in a module that takes one tensor",),
         )
+    refuse_unusual(model)
     barred = [n for n, _ in model.named_children() if hasattr(fx.GraphModule, n)]
     if barred:
         raise fail(
@@ -70,34 +86,57 @@ def capture(model: nn.Module, *example: Tensor | None) -> Network:
     tried: list[str] = []
     packed = False
     narrow: Any = None
-    lost: str | None = None  # the module that decides by its mode, where no graph does both
+    lost: tuple[Lost, ...] = ()  # decisions by the mode, where no graph does both
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), paused():
         warnings.simplefilter("ignore")
         judge = Judge(model, inputs)
-        reads: list[str] = []
-        ways: list[tuple[str, list[str] | None, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
-            ("symbolic", reads, lambda: (_symbolic(model, reads=reads), ())),
-            ("recorder", reads, lambda: (_recorded(model, inputs, reads), ())),
-            ("symbolic", None, lambda: (_symbolic(model), ())),
-            ("recorder", None, lambda: (_recorded(model, inputs), ())),
-            ("islands", None, lambda: _with_islands(model)),
+        reads: Reads = {}
+        run = _Run(inputs)
+        ways: list[tuple[str, Reads | None, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
+            ("symbolic", reads, lambda: (_symbolic(model, reads=reads, run=run), ())),
+            ("recorder", reads, lambda: (_recorded(model, inputs, reads, run), ())),
+            ("symbolic", None, lambda: (_symbolic(model, run=run), ())),
+            ("recorder", None, lambda: (_recorded(model, inputs, run=run), ())),
+            ("islands", None, lambda: _with_islands(model, run)),
         ]
         for name, both, way in ways:
-            if both is None and name != "islands" and lost is None:
+            if both is None and name != "islands" and not lost:
                 continue
-            del reads[:]
+            reads.clear()
+            run.state.clear()
+            run.gradients.clear()
             try:
                 module, islands = way()
                 noted = judge.accept(module, name == "recorder")
+                if run.gradients and not judge.trains(module, gradients=True, both=both is not None):
+                    raise fail("X0802", f"the graph differs from the model where gradients are on ({_place(run.gradients)})")
                 if both and not judge.trains(module):
                     raise ApartError(fail("X0802", "the graph differs from the model in training").diagnostics)
-                found = module, inputs, name, islands, model, noted, None if both is not None else lost
+                if run.state:
+                    refuse_state(model, judge.given, run.state)
+                if name == "recorder":
+                    once = functools.partial(_recorded, model, reads=both, run=run)
+                    wider = general(module, judge, lambda given, once=once: once(given), both is not None)
+                    module, noted = (module, noted) if wider is None else (wider, False)
+                found = (
+                    module,
+                    inputs,
+                    name,
+                    islands,
+                    model,
+                    noted,
+                    () if both is not None else lost,
+                    dict(run.state),
+                    judge.narrow,
+                )
                 if not judge.narrow:
                     return _as_called(_finish(*found), judge, *given)
                 narrow = found  # right, but for batches of this size alone: what is kept whole may do more
-            except Exception as error:
-                if isinstance(error, ApartError) and lost is None:
-                    lost = reads[0]
+            except StateError:
+                raise
+            except Exception as error:  # whatever the model's code raises while it is traced
+                if isinstance(error, ApartError) and not lost:
+                    lost = tuple(Lost(path, path or type(model).__name__, *place) for path, *place in reads)
                 if isinstance(error, NetxformError):
                     tried.append(f"{name}: {error.diagnostics[0].message}")
                     continue
@@ -115,9 +154,11 @@ def capture(model: nn.Module, *example: Tensor | None) -> Network:
             )
     raise fail(
         "X0802",
-        f"`{type(model).__name__}` cannot be captured as a graph",
+        f"`{type(model).__name__}` packs sequences: a packed sequence is no tensor, and no graph takes one"
+        if packed
+        else f"`{type(model).__name__}` cannot be captured as a graph",
         notes=tuple(tried),
-        helps=("packed sequences are no tensors: pad in front, so that a recurrent layer ends at the last word",)
+        helps=("leave out `pack_padded_sequence`, and pad in front, so that a recurrent layer ends at the last word",)
         if packed
         else ("pass inputs with which the model runs in eval mode",),
     )
@@ -131,6 +172,12 @@ def _packs(error: BaseException) -> bool:
             return True
         frame = frame.tb_next
     return False
+
+
+def _place(reads: dict[tuple[str, str], None]) -> str:
+    """The first place in the code, in words."""
+    where, what = next(iter(reads))
+    return f"`{what}`, {where}"
 
 
 def _prepared(copied: nn.Module) -> nn.Module:
@@ -156,7 +203,7 @@ def _exchange(part: nn.Module) -> None:
             setattr(part, name, DropPath(float(drop.drop_prob or 0.0), "row", bool(drop.scale_by_keep)).eval())
 
 
-def _flagged(model: nn.Module, training: int = 0, reads: list[str] | None = None) -> nn.Module:
+def _flagged(model: nn.Module, training: int = 0, reads: Reads | None = None) -> nn.Module:
     """The model with flags in the place of modes; `reads` gets who decides by them."""
     for path, part in model.named_modules():
         if not is_leaf(part):
@@ -169,16 +216,50 @@ def _unflagged(module: nn.Module) -> None:
         part.training = False
 
 
-def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset(), reads: list[str] | None = None) -> fx.GraphModule:
-    """The graph by symbolic tracing. Where code decides by the mode and `reads` is given, that of both modes."""
+def joined(
+    graph: fx.Graph,
+    model: nn.Module,
+    other: nn.Module,
+    trained: fx.Graph,
+    more: dict[str, Tensor],
+    mode: Callable[[fx.Graph, str], fx.Node] = flag_at,
+) -> dict[str, Tensor]:
+    """Two recorded graphs made one, as `merge` does. Returns the tensors that the second brings along, of those in `more`."""
+    for name, tensor in more.items():
+        other.register_buffer(name, tensor)
+    merge(graph, model, trained, other, mode)
+    return {n: t for n, t in more.items() if any(n == node.target for node in graph.nodes)}
 
-    def traced(training: int) -> tuple[nn.Module, fx.Graph]:
+
+class _Run:
+    """Which inputs of traced calls could carry a gradient, and what the calls leave behind."""
+
+    def __init__(self, inputs: tuple[Tensor, ...]) -> None:
+        self.floats = [t.is_floating_point() or t.is_complex() for t in inputs]
+        self.state = State()
+        self.gradients = dict[tuple[str, str], None]()
+
+
+def _symbolic(
+    model: nn.Module, islands: frozenset[str] = frozenset(), reads: Reads | None = None, run: _Run | None = None
+) -> fx.GraphModule:
+    """The graph by symbolic tracing. Where code decides by the mode and `reads` is given, that of both modes."""
+    run = run or _Run(())
+
+    def traced(training: int, gradients: bool = False) -> tuple[nn.Module, fx.Graph]:
         copied = _flagged(_prepared(structure(model, lent)), training, reads)
-        graph = symbolic(copied, islands)
+        before = Attributes(copied)
+        with grad_mode(gradients, run.gradients):
+            graph = symbolic(copied, islands)
+        run.state |= before.changed()
         drop_asserts(graph)
+        hold_still(graph, copied, run.floats)
         alien = foreign(graph)
         if alien is not None and not islands:
             raise fail("X0802", f"`{alien}` would stay a call in the graph")
+        if run.gradients and not gradients:
+            trained, other = traced(training, True)
+            merge(graph, copied, other, trained, gradients_on)
         return copied, graph
 
     copied, graph = traced(0)
@@ -188,30 +269,40 @@ def _symbolic(model: nn.Module, islands: frozenset[str] = frozenset(), reads: li
     return _module(copied, graph, {})
 
 
-def _recorded(model: nn.Module, inputs: tuple[Tensor, ...], reads: list[str] | None = None) -> fx.GraphModule:
+def _recorded(
+    model: nn.Module, inputs: tuple[Tensor, ...], reads: Reads | None = None, run: _Run | None = None
+) -> fx.GraphModule:
     """The graph of one pass; where code decides by the mode and `reads` is given, of one in each mode."""
+    run = run or _Run(inputs)
 
-    def recorded(training: int) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
+    def recorded(training: int, gradients: bool = False) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
         copied = _flagged(_prepared(structure(model, own)), training, reads)  # the code runs: it may write
-        return copied, *Recorder(copied, "_training_constant" if training else "_constant").record(*inputs)
+        for parameter in copied.parameters():
+            parameter.requires_grad_(False)  # gradients are on, so that code which turns them off is seen
+        before = Attributes(copied)
+        with grad_mode(gradients, run.gradients):
+            graph, constants = Recorder(copied, f"_{'training_' * training}{'grad_' * gradients}constant").record(*inputs)
+        run.state |= before.changed()
+        hold_still(graph, copied, run.floats)
+        if run.gradients and not gradients:
+            trained, other, more = recorded(training, True)
+            constants |= joined(graph, copied, trained, other, more, gradients_on)
+        return copied, graph, constants
 
     copied, graph, constants = recorded(0)
     if reads:
         other, trained, more = recorded(1)
-        for name, tensor in more.items():
-            other.register_buffer(name, tensor)
-        merge(graph, copied, trained, other)
-        constants |= {n: t for n, t in more.items() if any(n == node.target for node in graph.nodes)}
+        constants |= joined(graph, copied, other, trained, more)
     return _module(copied, graph, constants)
 
 
-def _with_islands(model: nn.Module) -> tuple[fx.GraphModule, tuple[Island, ...]]:
+def _with_islands(model: nn.Module, run: _Run) -> tuple[fx.GraphModule, tuple[Island, ...]]:
     """Symbolic tracing again and again, with the innermost module that fails kept whole."""
     islands: dict[str, Island] = {}
     for _ in range(_MAX_ISLANDS):
         try:
-            return _symbolic(model, frozenset(islands)), tuple(islands.values())
-        except Exception as error:
+            return _symbolic(model, frozenset(islands), run=run), tuple(islands.values())
+        except Exception as error:  # whatever the model's code raises while it is traced
             path = getattr(error, "failing", None)
             if not path or path in islands:
                 raise
@@ -220,28 +311,9 @@ def _with_islands(model: nn.Module) -> tuple[fx.GraphModule, tuple[Island, ...]]
     raise fail("X0802", f"more than {_MAX_ISLANDS} submodules cannot be traced")
 
 
-class _Shell(nn.Module):
-    """A root that holds what the model held, under the same names."""
-
-    def __init__(self, model: nn.Module, constants: dict[str, Tensor]) -> None:
-        super().__init__()
-        for name, child in model.named_children():
-            self.add_module(name, child)
-        for name, parameter in model._parameters.items():  # pyright: ignore[reportPrivateUsage]
-            self.register_parameter(name, parameter)
-        loose = model._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
-        for name, buffer in model._buffers.items():  # pyright: ignore[reportPrivateUsage]
-            self.register_buffer(name, buffer, persistent=name not in loose)
-        for name, value in vars(model).items():
-            if isinstance(value, Tensor):
-                self.register_buffer(name, value, persistent=False)
-        for name, value in constants.items():
-            self.register_buffer(name, value, persistent=True)
-
-
 def _module(model: nn.Module, graph: fx.Graph, constants: dict[str, Tensor]) -> fx.GraphModule:
     _unhook(model)
-    module = fx.GraphModule(_Shell(model, constants), graph, class_name=type(model).__name__)
+    module = fx.GraphModule(Shell(model, constants), graph, class_name=type(model).__name__)
     keep_everything(model, module)
     _unflagged(module)
     lower_training(module)
@@ -266,47 +338,6 @@ def _unhook(model: nn.Module) -> None:
             hooks.clear()
 
 
-def keep_everything(model: nn.Module, module: fx.GraphModule) -> None:
-    """Give the graph module what the graph does not read but the model holds, and the model's order of names."""
-    have = {n for n, _ in module.named_modules(remove_duplicate=False)}
-    for name, part in model.named_modules(remove_duplicate=False):
-        if name and name not in have:
-            owner, _, last = name.rpartition(".")
-            module.get_submodule(owner).add_module(last, part)
-            have |= {f"{name}.{n}" if n else name for n, _ in part.named_modules(remove_duplicate=False)}
-    _restore_tensors(model, module)
-    _keep_containers(model, module)
-
-
-def _restore_tensors(model: nn.Module, module: fx.GraphModule) -> None:
-    """Parameters and buffers that hang on containers and that the graph does not read."""
-    have = held(module)
-    for name, part in model.named_modules(remove_duplicate=False):
-        target = module.get_submodule(name)
-        for key, parameter in part._parameters.items():  # pyright: ignore[reportPrivateUsage]
-            if (f"{name}.{key}" if name else key) not in have:
-                target.register_parameter(key, parameter)
-        loose = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
-        for key, buffer in part._buffers.items():  # pyright: ignore[reportPrivateUsage]
-            if (f"{name}.{key}" if name else key) not in have:
-                target.register_buffer(key, buffer, persistent=key not in loose)
-            elif key in loose:
-                target._non_persistent_buffers_set.add(key)  # pyright: ignore[reportPrivateUsage]
-
-
-def _keep_containers(model: nn.Module, module: fx.GraphModule) -> None:
-    """Order children as in the model, so that `state_dict` has the same order."""
-    for name, part in model.named_modules(remove_duplicate=False):
-        target = module.get_submodule(name)
-        order = list(part._modules)  # pyright: ignore[reportPrivateUsage]
-        held = target._modules  # pyright: ignore[reportPrivateUsage]
-        for key in [k for k in order if k in held] + [k for k in held if k not in order]:
-            held[key] = held.pop(key)
-        for mine, theirs in ((target._parameters, part._parameters), (target._buffers, part._buffers)):  # pyright: ignore[reportPrivateUsage]
-            for key in [k for k in theirs if k in mine] + [k for k in list(mine) if k not in theirs]:
-                mine[key] = cast(Any, mine.pop(key))
-
-
 def _finish(
     module: fx.GraphModule,
     inputs: tuple[Tensor, ...],
@@ -314,7 +345,9 @@ def _finish(
     islands: tuple[Island, ...],
     model: nn.Module,
     noted: bool = False,
-    lost: str | None = None,
+    lost: tuple[Lost, ...] = (),
+    state: State | None = None,
+    narrow: bool = False,
 ) -> Network:
     taken = [n for n in module.graph.nodes if n.op == "placeholder"]
     for node in taken:
@@ -350,9 +383,13 @@ def _finish(
     notes = tuple(f"`{n}` is not run in eval mode: it stays in the module, outside the graph" for n in tops)
     notes += tuple(f"`{i.path}` ({i.kind}) is kept whole: {i.reason}" for i in islands)
     notes += tuple(str(guard) for guard in guards_of(module.graph))
-    if lost is not None:
-        where = f"`{lost}`" if lost else f"`{type(model).__name__}`"
-        notes += (f"train() loses what {where} does in training alone: the graph holds what it does in eval mode",)
+    free = module.meta.get("free")
+    if free:
+        said = ", ".join(f"`{names[i]}.shape[{axis}]`" for i, axis in sorted(free))
+        notes += (f"free sizes: {said}{'' if narrow else ', and the batch'}",)
+    notes += tuple(map(str, lost))
+    if state:
+        notes += (f"{named(state)} of the model changes from call to call: it is not part of the graph, nothing depends on it",)
     modes = {n: m.training for n, m in model.named_modules(remove_duplicate=False)}
     flags = {n: p.requires_grad for n, p in model.named_parameters(remove_duplicate=False)}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -360,7 +397,7 @@ def _finish(
     for name, part in module.named_modules(remove_duplicate=False):
         part.training = next(modes[p] for p in (name, *reversed(_above(name)), "") if p in modes)
     given = tuple(t.detach().clone() for t in inputs) if guards_of(module.graph) else ()
-    return Network(module, specs, way, islands, notes, given)
+    return Network(module, specs, way, islands, notes, given, lost)
 
 
 def _untyped(value: Any) -> Any:

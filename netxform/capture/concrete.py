@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from netxform.capture.places import compared, located
-from netxform.capture.symbolic import TrainingFlag, hooked, is_leaf, set_apart
+from netxform.capture.places import asked, compared, located, still
+from netxform.capture.symbolic import TrainingFlag, hooked, is_leaf
 from netxform.capture.traced_ints import ACTIVE, RANGE, TracedInt, TracedRange
 from netxform.errors import fail
 from netxform.graph.guards import number, require
@@ -34,6 +34,7 @@ _ASKS: dict[str, tuple[Any, str]] = {
     "__contains__": (torch.eq, "any"),
 }
 _HOST |= set(_ASKS)
+_KINDS = {"dtype", "device", "is_cuda", "get_device", "is_floating_point", "is_complex"}
 _LEAVES = {"numpy", "__array__", "__dlpack__"}
 _LISTS = {"unbind", "split", "chunk", "tensor_split", "split_with_sizes", "__iter__", "hsplit", "vsplit", "dsplit"}
 
@@ -66,6 +67,7 @@ class Recorder(TorchFunctionMode):
         """The graph of `model(*inputs)`, and tensors that it reads and that are neither parameter nor buffer."""
         names = [p for p in inspect.signature(self.model.forward).parameters if p not in ("args", "kwargs")]
         names += [f"input_{i}" for i in range(len(names), len(inputs))]
+        inputs = tuple(t.detach().clone() for t in inputs)
         for name, tensor in zip(names, inputs, strict=False):
             node = self.graph.placeholder(name)
             node.meta |= {"scope": "", "exits": (), "entries": ()}
@@ -78,8 +80,6 @@ class Recorder(TorchFunctionMode):
         nn.Module.__call__ = call  # type: ignore[method-assign]
         ACTIVE.append(self)
         try:
-            for parameter in self.model.parameters():  # nothing is differentiated, and code that asks for no gradients is seen
-                parameter.requires_grad_(False)
             with torch.enable_grad(), self:
                 builtins.range = TracedRange  # type: ignore[misc,assignment]
                 result = self.model(*inputs)
@@ -90,7 +90,6 @@ class Recorder(TorchFunctionMode):
         outputs = self._encode(plain(result))
         self._written()
         self.graph.output(outputs)
-        set_apart(self.graph, self.model)
         return self.graph, self.constants
 
     def _written(self) -> None:
@@ -181,6 +180,8 @@ class Recorder(TorchFunctionMode):
             self.add(self.graph.call_function(operator.setitem, self._encode(args)))
             return result
         if not _has_tensor(result):
+            if name in _KINDS and args and isinstance(args[0], Tensor):
+                self._kind(name, args[0], result)
             return result
         if isinstance(result, Tensor) and id(result) in self.names and any(result is a for a in args) and not _writes(name):
             return result
@@ -235,9 +236,30 @@ class Recorder(TorchFunctionMode):
         if name == "shape":
             return self._sizes(args[0], result)
         if not _has_tensor(result):
+            self._kind(name, args[0], result)
             return result
         self._register(result, self.add(self.graph.call_function(getattr, (self._encode(args[0]), name))))
         return result
+
+    def _kind(self, name: str, tensor: Tensor, result: Any) -> None:
+        """A read of what kind of tensor it is. Where that hangs on the inputs and decides something, the graph requires it."""
+        source = self.nodes.get(id(tensor))
+        if source is None or source.op == "get_attr" or name not in _KINDS:
+            return
+        comparisons = asked()
+        if comparisons is None:
+            return
+        if name in ("device", "is_cuda", "get_device"):  # the same on the device that plans are made on
+            self.require(self.add(self.graph.call_function(getattr, (source, "is_cuda"))), tensor.is_cuda)
+        elif name != "dtype":
+            self.require(self.add(self.graph.call_method(name, (source,))), result)
+        else:
+            read = self.add(self.graph.call_function(getattr, (source, "dtype")))
+            for function, others in comparisons:
+                for other in others:
+                    self.require(self.add(self.graph.call_function(function, (read, other))), function(result, other))
+            if not comparisons:
+                self.require(read, result)
 
     def _sizes(self, tensor: Tensor, sizes: torch.Size) -> Any:
         if id(tensor) in self.names:
@@ -255,8 +277,7 @@ class Recorder(TorchFunctionMode):
         node.meta.setdefault("scope", self.stack[-1] if scope is None and self.stack else scope or "")
         node.meta.setdefault("exits", ())
         node.meta.setdefault("entries", ())
-        if not torch.is_grad_enabled():
-            node.meta["apart"] = True
+        node.meta.setdefault("still", still())
         return node
 
     def _of(self, tensor: Tensor) -> fx.Node:

@@ -42,16 +42,23 @@ def provable(module: nn.Module) -> bool:
 def program(
     module: nn.Module, inputs: tuple[Tensor, ...], known: dict[Any, Any], call: Callable[..., Any], drawn: bool = False
 ) -> list[Any]:
-    """The operations of `call(*inputs)`, which runs the module, and where each result comes from, all on meta tensors.
+    """The operations of `call(*inputs)`, which runs the module, what its buffers are bound to anew, and where each result comes
+    from, all on meta tensors.
 
     Tensors of the module go by their names. `known` remembers shapes (see `graph.shape_cache`). `drawn`: random numbers are
     operations like others, equal under one state of the generator. Raises UnknownError, and whatever the module raises.
     """
     run = _Recording(known, module, inputs)
     run.drawn = drawn
+    bound = _buffers(module)
     with torch.no_grad(), run:
         result = call(*inputs)
-    return [*run.steps, [run.told(t) for t in pytree.tree_leaves(plain(result)) if isinstance(t, Tensor)]]
+    anew = [(name, run.told(held)) for name, held in _buffers(module).items() if held is not bound.get(name)]
+    return [*run.steps, anew, [run.told(t) for t in pytree.tree_leaves(plain(result)) if isinstance(t, Tensor)]]
+
+
+def _buffers(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.named_buffers(remove_duplicate=False))
 
 
 def _names(module: nn.Module) -> dict[int, str]:

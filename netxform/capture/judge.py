@@ -61,7 +61,7 @@ class Judge:
                 first = functools.partial(annotate, module.graph, shadow)
                 if self._programs(shadow, first, MetaRun(shadow, graph=module.graph).run) == self.programs:
                     return True
-            except Exception:
+            except Exception:  # the graph is arbitrary code, and meta tensors refuse some of it in any way
                 pass  # then by values
         self._compare(module)
         return False
@@ -77,7 +77,7 @@ class Judge:
         except RandomError:
             self.random = True
             return None
-        except Exception:
+        except Exception:  # so is the model
             return None
 
     def _told_result(self, *inputs: Tensor) -> Any:
@@ -121,7 +121,7 @@ class Judge:
         for i, given in enumerate(self.given):
             try:
                 runs.append((given, *_values(self.model, given, told=lambda r: self.results.append(describe(r)))))
-            except Exception as error:
+            except Exception as error:  # whatever the model raises
                 if i == 0:
                     text = str(error).strip().split("\n")[0]
                     raise fail("X0802", f"the model does not run on these inputs: {text}") from error
@@ -142,9 +142,15 @@ class Judge:
             if not same or not all(_equal(held[n], b) for n, b in buffers.items() if n in held):
                 raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
 
-    def trains(self, module: fx.GraphModule) -> bool:
-        """Whether graph and model do the same in training: results and written buffers, under one random state."""
+    def trains(self, module: fx.GraphModule, gradients: bool = False, both: bool = False) -> bool:
+        """Whether graph and model do the same in training: results and written buffers, under one random state.
+
+        `gradients`: in eval mode instead, with gradients on; `both`: in training too.
+        """
         given = self.given[1]
+        if gradients:
+            runs = [(given, training) for given in self.given for training in (False, *(True,) * both)]
+            return all(_same(*(_values(m, given, t, True) for m in (module, self.model))) for given, t in runs)
         try:
             empty = tuple(weightless(t) for t in given)
             shadow, other = structure(module, weightless).train(), structure(self.model, weightless).train()
@@ -152,16 +158,15 @@ class Judge:
                 ours = program(shadow, empty, self.shapes, MetaRun(shadow, graph=module.graph).run, drawn=True)
                 if provable(self.model) and ours == program(other, empty, self.shapes, other, drawn=True):
                     return True
-        except Exception:
+        except Exception:  # whatever runs on meta tensors
             pass  # then by values
         if self.on_meta:
             return False
         try:
             ours, theirs = (_values(m, given, training=True) for m in (module, self.model))
-        except Exception:
+        except Exception:  # what does not run in training is not the same there
             return False
-        same = len(ours[0]) == len(theirs[0]) and all(_equal(a, b) for a, b in zip(ours[0], theirs[0], strict=True))
-        return same and all(_equal(ours[1][n], b) for n, b in theirs[1].items() if n in ours[1])
+        return _same(ours, theirs)
 
     def told(self, shadow: nn.Module, inputs: Given, call: Callable[..., Any]) -> list[Any] | None:
         """The program of a call on meta tensors, None where programs do not say all. Raises what the call raises."""
@@ -184,16 +189,25 @@ class Judge:
                 return False
             got, wanted = _values(module, inputs)[0], _values(self.model, inputs)[0]
             return len(got) == len(wanted) and all(_equal(a, b) for a, b in zip(got, wanted, strict=True))
-        except Exception:
+        except Exception:  # whatever the model raises at other sizes
             return False
 
 
+def _same(ours: tuple[list[Tensor], dict[str, Tensor]], theirs: tuple[list[Tensor], dict[str, Tensor]]) -> bool:
+    same = len(ours[0]) == len(theirs[0]) and all(_equal(a, b) for a, b in zip(ours[0], theirs[0], strict=True))
+    return same and all(_equal(ours[1][n], b) for n, b in theirs[1].items() if n in ours[1])
+
+
 def _values(
-    module: nn.Module, given: Given, training: bool = False, told: Callable[[Any], None] = lambda result: None
+    module: nn.Module,
+    given: Given,
+    training: bool = False,
+    gradients: bool = False,
+    told: Callable[[Any], None] = lambda result: None,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """What a copy of the module computes, and its buffers afterwards; in training under one random state."""
     copied = structure(module, own).train(training)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]) if training else contextlib.nullcontext():
+    with torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=[]) if training else contextlib.nullcontext():
         if training:
             torch.manual_seed(0)
         run = copied.forward if isinstance(copied, fx.GraphModule) else copied  # a graph that fails when called prints

@@ -10,6 +10,7 @@ result with the model in both modes, and where the two programs cannot be merged
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -21,24 +22,36 @@ from netxform.capture.symbolic import TrainingFlag, flag_at
 from netxform.errors import NetxformError, fail
 from netxform.graph.guards import function_named, only, pick
 
+Mode = Callable[[fx.Graph, str], fx.Node]
+
 
 class ApartError(NetxformError):
     """What the model does in the two modes is not one graph."""
 
 
-def merge(graph: fx.Graph, model: nn.Module, trained: fx.Graph, other: nn.Module) -> None:
+def gradients_on(graph: fx.Graph, path: str) -> fx.Node:
+    """A node that says whether gradients are on; the graph inserts it where it stands."""
+    node = graph.call_function(torch.is_grad_enabled)
+    node.meta |= {"scope": path, "exits": (), "entries": (), "shape": None, "dtype": None}
+    return node
+
+
+def merge(graph: fx.Graph, model: nn.Module, trained: fx.Graph, other: nn.Module, mode: Mode = flag_at) -> None:
     """Add to the graph (of `model` in eval mode) what the graph `trained` (of `other`, its copy in training) does besides.
+
+    `mode` makes the node by which the two are told apart: the mode of a module, or whether gradients are on.
 
     Raises ApartError where the two cannot be one graph.
     """
     try:
-        _Merge(graph, model, trained, other).run()
+        _Merge(graph, model, trained, other, mode).run()
     except NetxformError as error:
         raise ApartError(error.diagnostics) from error
 
 
 class _Merge:
-    def __init__(self, graph: fx.Graph, model: nn.Module, trained: fx.Graph, other: nn.Module) -> None:
+    def __init__(self, graph: fx.Graph, model: nn.Module, trained: fx.Graph, other: nn.Module, mode: Mode) -> None:
+        self.mode = mode
         self.graph, self.model, self.trained, self.other = graph, model, trained, other
         self.twin: dict[fx.Node, fx.Node] = {}  # of training → of the merged graph
         self.ends: dict[str, list[fx.Node]] = {}  # the nodes that are the output of a module, in eval mode
@@ -84,7 +97,7 @@ class _Merge:
             evaluated = self.latest.get(ends[0], ends[0])
             if evaluated is self.twin[twin]:
                 continue
-            made = self.graph.create_node("call_function", pick, (flag_at(self.graph, path), self.twin[twin], evaluated))
+            made = self.graph.create_node("call_function", pick, (self.mode(self.graph, path), self.twin[twin], evaluated))
             made.meta |= {"scope": path, "exits": (path,), "entries": ()}
             for held in (ends[0], evaluated):
                 held.meta["exits"] = tuple(p for p in held.meta.get("exits", ()) if p != path)
@@ -93,7 +106,7 @@ class _Merge:
     def flag(self, path: str) -> fx.Node:
         """The mode of the module, read where it is asked for first."""
         if path not in self.flags:
-            self.flags[path] = flag_at(self.graph, path)
+            self.flags[path] = self.mode(self.graph, path)
         return self.flags[path]
 
     def key(self, node: fx.Node) -> Any:

@@ -39,6 +39,8 @@ class Compares(Protocol):
 def settle(module: fx.GraphModule, judge: Compares) -> list[list[Any] | None]:
     """Take out guards on sizes that cannot change; guard the sizes at which graph and model are not the same.
 
+    Where something stays guarded, `meta["free"]` of the module says which sizes are free.
+
     Returns the programs of the graph at both batch sizes; shapes and dtypes are noted.
     """
     shadow = parts(module, weightless)
@@ -47,31 +49,36 @@ def settle(module: fx.GraphModule, judge: Compares) -> list[list[Any] | None]:
     for i, inputs in enumerate(judge.given):
         try:
             programs.append(judge.told(shadow, inputs, _Decisions(shadow, module.graph, seen, i == 0).run))
-        except Exception:  # not on meta tensors
+        except Exception:  # the graph is arbitrary code: some of it does not run on meta tensors
             programs.append(None)
     fixed: list[set[Axis]] = []
+    free: set[Axis] = set()
     for size in sorted({n for t in judge.given[0] for n in t.shape[1:]}):
         every = {(i, d) for i, t in enumerate(judge.given[0]) for d in range(1, t.dim()) if t.shape[d] == size}
         alone = [{(i, d) for i, d in every if d == axis} for axis in sorted({d for _, d in every})]
         for axes in (every, *(alone if len(alone) > 1 else ())):
-            ran = False
+            ran = refused = False
             for other in (size + 1, 2 * size):
                 inputs = tuple(_resized(t, i, axes, other) for i, t in enumerate(judge.given[0]))
                 run = _Decisions(shadow, module.graph, seen)
                 try:
                     ours = judge.told(shadow, inputs, run.run)
-                except Exception:
+                except Exception:  # nor at other sizes
                     continue
                 if not ran and not run.refused and not judge.same_at(module, inputs, ours):
                     fixed.append(axes)
-                ran = True
+                ran, refused = True, refused or run.refused
                 if all(len(sizes) > 1 for sizes in seen.values()):
                     break
+            if ran and not refused and axes not in fixed:
+                free |= axes
             if ran and axes is every:
                 break  # these sizes go together
     for node, operands in seen.items():
         if len(operands) == 1 and node.meta.get("sizes"):
-            _erase(node)
+            erase(node)
+    if any(len(operands) > 1 for operands in seen.values()) or fixed:
+        module.meta["free"] = free
     for axes in reversed(fixed):
         _guard(module.graph, judge.given[0], axes)
     module.recompile()
@@ -114,7 +121,7 @@ def _divided(source: fx.Node, parts_: Any) -> int:
     return sum(int(p.shape[axis]) for p in parts_) if isinstance(axis, int) else -1
 
 
-def _erase(node: fx.Node) -> None:
+def erase(node: fx.Node) -> None:
     """Remove the node and what was computed for it alone."""
     stack = [node]
     while stack:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from netxform.capture.places import located, still
 from netxform.graph.frozen import THAWED
 from netxform.graph.layers import Attention, BatchNormAct2d, DropPath, Factored, Int8Embedding, Int8Linear, TTLinear
 
@@ -17,16 +17,20 @@ _OWN = (Attention, DropPath, BatchNormAct2d, Factored, TTLinear, Int8Linear, Int
 _OPEN = ("Transformer", "TransformerEncoder", "TransformerDecoder", "TransformerEncoderLayer", "TransformerDecoderLayer")
 
 
+Reads = dict[tuple[str, str, str], None]
+"""Who decides by its mode (the path of a module), and where: file and line, and the text of the line; each once."""
+
+
 class TrainingFlag(int):
     """`module.training` while a model is captured: known again among the arguments of a function, and it knows who read it."""
 
     path: str
-    reads: list[str]
+    reads: Reads
 
-    def __new__(cls, value: int, path: str = "", reads: list[str] | None = None) -> TrainingFlag:
-        """`reads` gets the path of the module whenever code decides by its mode."""
+    def __new__(cls, value: int, path: str = "", reads: Reads | None = None) -> TrainingFlag:
+        """`reads` gets the path of the module, and the place in the code, whenever code decides by its mode."""
         self = int.__new__(cls, value)
-        self.path, self.reads = path, [] if reads is None else reads
+        self.path, self.reads = path, {} if reads is None else reads
         return self
 
     def plain(self) -> bool:
@@ -44,7 +48,7 @@ def _reading(name: str) -> Any:
     def read(self: TrainingFlag, *args: Any) -> Any:
         if any(isinstance(a, torch.Tensor | fx.Proxy) for a in args):
             return NotImplemented
-        self.reads.append(self.path)
+        self.reads[(self.path, *located())] = None
         return getattr(self.plain(), name)(*(a.plain() if isinstance(a, TrainingFlag) else a for a in args))
 
     return read
@@ -99,9 +103,7 @@ class Tracer(fx.Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """A node with its places."""
         node = super().create_node(*args, **kwargs)
-        node.meta |= {"scope": self.scopes[-1], "exits": (), "entries": ()}
-        if not torch.is_grad_enabled():
-            node.meta["apart"] = True
+        node.meta |= {"scope": self.scopes[-1], "exits": (), "entries": (), "still": still()}
         return node
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -121,7 +123,7 @@ class Tracer(fx.Tracer):
                     del m.forward
             else:
                 result = super().call_module(m, forward, args, kwargs)
-        except Exception:
+        except Exception:  # the model's own code raises on proxies whatever it likes
             self.failing = self.failing or path
             raise
         finally:
@@ -136,45 +138,10 @@ def symbolic(model: nn.Module, islands: frozenset[str] = frozenset()) -> fx.Grap
     tracer = Tracer(islands)
     try:
         with torch.enable_grad():
-            graph = tracer.trace(model)
-        set_apart(graph, model)
-        return graph
-    except Exception as error:
+            return tracer.trace(model)
+    except Exception as error:  # the same
         error.failing = tracer.failing  # type: ignore[attr-defined]
         raise
-
-
-def set_apart(graph: fx.Graph, model: nn.Module) -> None:
-    """What the model computes without gradients (`torch.no_grad()`) has none in the graph either: it reads values detached."""
-    if not any(n.meta.get("apart") for n in graph.nodes):
-        return
-    learned: set[fx.Node] = set()  # values that have a gradient in the graph
-    apart: set[fx.Node] = set()  # those of them that have none in the model
-    detached: dict[fx.Node, fx.Node] = {}
-    parameters = {n for n, _ in model.named_parameters(remove_duplicate=False)}
-
-    def reads(node: fx.Node, value: fx.Node) -> None:
-        if value not in detached:
-            with graph.inserting_before(node):
-                detached[value] = graph.call_method("detach", (value,))
-            detached[value].meta |= {"scope": value.meta.get("scope", ""), "exits": (), "entries": ()}
-        node.replace_input_with(value, detached[value])
-
-    for node in list(graph.nodes):
-        alone = bool(node.meta.pop("apart", False)) and node.op != "output"
-        if node.op in ("get_attr", "placeholder"):
-            learned |= {node} if str(node.target) in parameters else set()
-            continue
-        if node.target is operator.getitem and any(a in learned for a in node.all_input_nodes):  # perhaps of a tuple
-            learned.add(node)
-            apart |= {node} if alone or node.args[0] in apart else set()
-            continue
-        for value in [v for v in node.all_input_nodes if v in learned and (alone or v in apart)]:
-            reads(node, value)
-        own = node.op == "call_module" and any(True for _ in model.get_submodule(str(node.target)).parameters())
-        if own or (not alone and any(a in learned for a in node.all_input_nodes)):
-            learned.add(node)
-            apart |= {node} if alone else set()
 
 
 def flag_at(graph: fx.Graph, path: str) -> fx.Node:

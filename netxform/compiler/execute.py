@@ -199,6 +199,9 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     state.metrics |= metrics
     evidence = tuple(m.evidence for m in measured)
     warnings = (NOTHING,) if item.idle else trained.warnings if trained is not None else ()
+    if item.choice.trains:
+        modes = work.training_modules if isinstance(work, Training) else None
+        warnings = (*(str(one) for one in before.lost if modes is None or one.path in modes), *warnings)
     harms = _harms(item, evidence, metrics, state)
     said = (item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets)
     entry = Entry(*said, warnings, harms, nothing)

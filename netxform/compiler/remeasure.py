@@ -110,6 +110,7 @@ def certify(
         asserts=tuple(AssertRecord(c.index, c.text, c.seen) for c in plan.checks),
         versions=environment(),
         plan_warnings=plan.warnings,
+        notes=tuple(n for n in plan.notes if n not in plan.warnings),
         warnings=tuple(WarningRecord.of(e.index, e.text, h) for e in outcome.entries for h in e.harms),
     )
     outputs = {n: now[n] for n in ends(network) if n in now}

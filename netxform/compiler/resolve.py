@@ -219,7 +219,9 @@ def resolve(
     if failed:
         raise NetxformError([_fell_short(c) for c in failed], spec.sources, exit_code=3)
     return Planned(
-        Plan(spec, description or subject, network.front_end, items, base, warnings, network.notes), resolver, places
+        Plan(spec, description or subject, network.front_end, items, base, (*warnings, *map(str, network.lost)), network.notes),
+        resolver,
+        places,
     )
 
 

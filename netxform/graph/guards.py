@@ -73,6 +73,25 @@ class Guard:
         return f"guarded: `{self.what}` ({self.where}) is {self.value!r} in this network; inputs that decide otherwise raise"
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A place where the model does something in training that the graph does not hold.
+
+    `path`: the module whose mode decides. `name`: what it is called in messages. `where`, `what`: file and line of the code,
+    and its text.
+    """
+
+    path: str
+    name: str
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        """One line for plans, certificates and the module's own `train()`."""
+        code = f"`{self.what}`, {self.where}"
+        return f"train() loses what `{self.name}` does in training alone ({code}): the graph holds what it does in eval mode"
+
+
 def is_guard(node: fx.Node) -> bool:
     """Whether the node holds a decision of the model."""
     return node.op == "call_function" and node.target is require

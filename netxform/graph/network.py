@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.graph.copies import parts, same, structure, tensors_of, weightless
-from netxform.graph.guards import REFUSES, Guard, guards_of
+from netxform.graph.guards import REFUSES, Guard, Lost, guards_of
 from netxform.graph.layers import Int8Embedding
 from netxform.graph.meta import annotate, evaluating
 from netxform.graph.shape_cache import Kernels
@@ -49,6 +49,8 @@ class Network:
     notes: tuple[str, ...] = ()
     # the inputs that it was captured with: where decisions are guarded, others may be refused
     given: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
+    # what the graph holds as it is in eval mode alone
+    eval_only: tuple[Lost, ...] = ()
     # what was found out about it; a twin knows it too, a changed network does not
     known: dict[str, Any] = field(default_factory=dict[str, Any], init=False, repr=False, compare=False)
 
@@ -56,6 +58,14 @@ class Network:
     def guards(self) -> tuple[Guard, ...]:
         """The decisions on values and sizes that the graph holds one branch of."""
         return guards_of(self.module.graph)
+
+    @property
+    def lost(self) -> tuple[Lost, ...]:
+        """What `train()` loses: decisions by the mode of modules that are still there, held as in eval mode."""
+        if not self.eval_only:
+            return ()
+        here = {n for n, _ in self.module.named_modules(remove_duplicate=False)}
+        return tuple(one for one in self.eval_only if one.path in here)
 
 
 def exit_nodes(network: Network, path: str) -> list[fx.Node]:

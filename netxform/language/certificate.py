@@ -175,7 +175,7 @@ class Certificate(_Record, frozen=True):
     """The whole certificate. `plan` is the digest of the plan; `files` and `tensors` are hashes, once it is in a bundle.
 
     `warnings`: what became worse although every contract holds. `plan_warnings`: what the plan warned of, such as weights that
-    were taken in part.
+    were taken in part, or what `train()` loses. `notes`: decisions that the graph holds one branch of, and what else was done.
     """
 
     format: int
@@ -193,6 +193,7 @@ class Certificate(_Record, frozen=True):
     tensors: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     warnings: tuple[WarningRecord, ...] = ()
     plan_warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:

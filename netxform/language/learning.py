@@ -19,6 +19,7 @@ from netxform.language.verb import DataInfo, Scope, key, lines, operand, prep
 from netxform.language.work import Group, Penalty, Recording, Soft, Term, Training
 
 if TYPE_CHECKING:
+    from netxform.graph.guards import Lost
     from netxform.graph.network import Network
 
 
@@ -54,6 +55,7 @@ class Lesson(Values):
     seed: int = field(metadata=HIDDEN)
     zeros_held: str | None = field(default=None, metadata=IF_KNOWN)
     penalised_values: tuple[str, ...] | None = field(default=None, metadata=IF_KNOWN)
+    lost: tuple[str, ...] | None = field(default=None, metadata=IF_KNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class Learning:
     output: str | None = key(None)
     seed: int | None = key(None)
     zeros: Literal["free", "hold"] = key("free")
+    lost: Literal["refuse", "accept"] = key("refuse")
     processes: int | None = key(None)
     strategy: Literal["ddp", "fsdp"] = key("ddp")
     compile: bool = key(False)
@@ -139,7 +142,8 @@ def planned(
 ) -> tuple[Training, Lesson, dict[str, str]]:
     """The objective of a verb, what the plan shows of it, and where each default came from.
 
-    Raises NetxformError X0310 (nothing to train), X0317–X0319 (the data does not fit), X0407 (a parameter in two groups).
+    Raises NetxformError X0310 (nothing to train), X0317–X0319 (the data does not fit), X0407 (a parameter in two groups),
+    X0345 (the model does more in training than the graph holds).
     """
     from netxform.graph.frozen import frozen_norms, modules_in_training
     from netxform.language.fits import input_fits
@@ -164,6 +168,8 @@ def planned(
     )
     data = scope.data(verb.on.text if verb.on else None, scope.span)
     input_fits(network, data, scope.span)
+    training = modules_in_training(network, scope.modules_of(selection), owners)
+    lost = _lost(verb, network, training, selection)
     terms, output = _terms(verb, network, scope, data, loss, heads)
     keep = scope.settings.get("keep")
     seed = scope.seed + scope.index if verb.seed is None else verb.seed
@@ -171,7 +177,7 @@ def planned(
     work = Training(
         parameters=parameters,
         buffers=buffers,
-        training_modules=modules_in_training(network, scope.modules_of(selection), owners),
+        training_modules=training,
         data=data.name,
         length=length.value,
         unit="epochs" if length.unit == "epochs" else "steps",
@@ -216,8 +222,29 @@ def planned(
         seed=seed,
         zeros_held=f"in {len(work.held)} tensors" if work.held else None,
         penalised_values=tuple(n for p in work.penalties for n in p.nodes) or None,
+        lost=tuple(f"{one.name} ({one.where})" for one in lost) or None,
     )
     return work, lesson, origins
+
+
+def _lost(verb: Learning, network: Network, training: tuple[str, ...], selection: Selection) -> tuple[Lost, ...]:
+    """What the model would do in this training and the graph does not. Raises NetxformError X0345 unless told to accept it."""
+    lost = tuple(one for one in network.lost if one.path in training)
+    if not lost or verb.lost == "accept":
+        return lost
+    owners = tuple(dict.fromkeys(one.name for one in lost))
+    raise fail(
+        "X0345",
+        f"`{owners[0]}` does more in training than the captured graph holds",
+        selection.span,
+        "would be trained without it",
+        notes=tuple(f"{one.where}: `{one.what}`" for one in lost[:6]),
+        helps=(
+            "write `lost=accept` to train what eval mode computes",
+            *(("train what does not decide by its mode: select less",) if "" in training else ()),
+            "or let the model give the same outputs in both modes",
+        ),
+    )
 
 
 def trained_law(choice: Choice[Values]) -> tuple[Claim, ...]:

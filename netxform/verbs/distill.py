@@ -71,7 +71,8 @@ class Distill(Learning):
     distill from teacher for 1epochs
 
     Contract: training. Everything that was not trained has the same bits, the teachers as well. Refused: a teacher whose
-    output has another shape, features of other shape without a map (X0343); a teacher that is not declared (X0302).
+    output has another shape, features of other shape without a map (X0343); a teacher that is not declared (X0302); a
+    student that does more in training than its graph holds (X0345, unless `lost=accept`).
     Papers: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015; Romero et al., "FitNets", 2015;
     Zagoruyko, Komodakis, "Paying more attention to attention", 2017; Huang et al., 2022 (dist); Zhao et al., 2022 (dkd).
     """

@@ -43,6 +43,9 @@ class Train(Learning):
 
     `zeros=hold` keeps every weight that is zero when the training begins at zero, as after `prune … granularity=weight`.
 
+    Where the model does something in training that its graph could not keep (the plan warns of it, line by line), the
+    statement is refused; `lost=accept` trains what eval mode computes, with dropout and the like at work.
+
     `processes=2` refuses to run with another number of processes; `strategy=fsdp` shards parameters; start them by
     `torchrun --nproc-per-node 2 -m netxform apply SPEC`.
 
@@ -50,7 +53,7 @@ class Train(Learning):
 
     Contract: training. Everything that was not trained has the same bits afterwards; metrics are reported on data that was
     not trained on. Refused: nothing to train (X0310); data with another number of classes (X0317); an unknown
-    optimizer (X0409).
+    optimizer (X0409); a model that does more in training than its graph holds (X0345).
     Papers: Howard, Ruder, "Universal language model fine-tuning", 2018 (discriminative rates); Loshchilov, Hutter,
     "Decoupled weight decay regularization", 2019 (AdamW); Zhang et al., "mixup", 2018.
     """
@@ -64,7 +67,7 @@ class Train(Learning):
 
     def control(self, kind: Control) -> Train:
         """From scratch everything is trained alike."""
-        return replace(self, selection=Selection(ast.Path("**")), groups=()) if kind == "scratch" else self
+        return replace(self, selection=Selection(ast.Path("**")), groups=(), lost="accept") if kind == "scratch" else self
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Lesson]:
         """Name the tensors that will change, and settle every setting."""

@@ -29,6 +29,7 @@ class Step(nn.Module):
         self.fc = nn.Linear(WIDTH, WIDTH)
         self.register_buffer("seen", torch.zeros(WIDTH))
         self.count = 0
+        self.last: Tensor | None = None
 
     def forward(self, x):
         n = self.number
@@ -102,12 +103,54 @@ class Step(nn.Module):
             case "counter":
                 self.seen += 1
                 return x
+            # state
+            case "still":
+                if self.training:
+                    with torch.no_grad():
+                        self.seen.mul_(0.5).add_(self.fc(x).mean((0, 1)))
+                return x - self.seen
+            case "bound":
+                with torch.no_grad():
+                    self.seen = self.seen * 0.5 + x.mean((0, 1))
+                return self.fc(x) + self.seen
+            case "copied":
+                self.seen.copy_(x.detach().amax((0, 1)))
+                return x * 2
+            case "calls":
+                self.count += 1
+                return self.fc(x)
+            case "scaled":
+                self.count += 1
+                return x * self.count
+            case "later":
+                if self.training:
+                    self.count += 1
+                return x if self.count < 50 else x * 2
+            case "kept":
+                self.last = x
+                return self.fc(x)
+            # kinds
+            case "dtype":
+                return self.fc(x) if x.dtype == torch.float32 else x
+            case "gradients":
+                return self.fc(x) * 2 if torch.is_grad_enabled() else x
+            case "nothing":
+                with torch.no_grad():
+                    h = self.fc(x)
+                return h + x
+            # masks
+            case "ones":
+                mask = (x[..., 0] * 0 + n > 0).long()
+                return x * mask[..., None] if mask.sum() < mask.numel() else self.fc(x)
+            case "masked":
+                mask = (x[..., 0].abs() < 4).long()
+                return x if mask.all() else x * mask[..., None]
             case _:
                 return x
 
 
 KINDS = """layer layer any item float int none loop unbind longer halves root pieces batch dropout noise keep average
-probability two add_ view set counter""".split()
+probability two add_ view set counter still bound copied calls scaled later kept dtype gradients nothing ones masked""".split()
 
 
 def doubled(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
@@ -139,12 +182,13 @@ def modules(draw: st.DrawFn) -> nn.Module:
     return model
 
 
-def outcome(module: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def outcome(module: nn.Module, x: Tensor, gradients: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+    """What two calls of a copy give, one after the other, and its buffers then."""
     copied = copy.deepcopy(module)
     torch.manual_seed(5)
-    with torch.no_grad():
-        out = copied(x.clone())
-    return out, dict(copied.named_buffers())
+    with torch.set_grad_enabled(gradients):
+        out = torch.stack([copied(x.clone()), copied(x.clone())])
+    return out.detach(), dict(copied.named_buffers())
 
 
 def check(model: nn.Module, data: st.DataObject) -> None:
@@ -169,13 +213,13 @@ def check(model: nn.Module, data: st.DataObject) -> None:
             shape = (data.draw(st.integers(1, 4)), data.draw(st.integers(1, 7)), WIDTH)
             scale, shift = data.draw(st.sampled_from([0.0, 0.1, 1.0, 5.0])), data.draw(st.sampled_from([0, 3, -3]))
             given_ = torch.randn(shape) * scale + shift
-            for inputs in (x, given_):
+            for inputs, gradients in ((x, False), (given_, False), (given_, True)):
                 try:
-                    wanted, buffers = outcome(model, inputs)
+                    wanted, buffers = outcome(model, inputs, gradients)
                 except Exception:
                     continue
                 try:
-                    got, held = outcome(network.module, inputs)
+                    got, held = outcome(network.module, inputs, gradients)
                 except Exception:  # a guard, or a shape that does not fit: it is no silent difference
                     continue
                 if told and any(m.training for m in model.modules()):

@@ -1,0 +1,159 @@
+"""What code may ask for beside values: dtype, device, grad mode, masks of ones. Each a branch or a guard."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from netxform.artifacts.emit import emit
+from netxform.artifacts.graph import from_json, to_json
+from netxform.capture.capture import capture
+
+
+class Asks(nn.Module):
+    """A module that asks something, in the manner asked for, and decides by it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.how = how
+
+    def forward(self, x):
+        h = self.fc(x)
+        match self.how:
+            case "double":
+                return h * 2 if x.dtype == torch.float64 else h
+            case "halves":
+                return h * 2 if h.dtype in (torch.float16, torch.bfloat16) else h
+            case "kept":
+                kind = x.dtype
+                if kind != torch.float32:
+                    h = h * 3
+                return h
+            case "is":
+                return h if x.relu().dtype is torch.float32 else h * 2
+            case "floats":
+                return h if torch.is_floating_point(x) else h * 2
+            case "accelerator":
+                return h * 2 if x.is_cuda or h.device.type == "cuda" else h
+            case "weight":
+                return h * 2 if self.fc.weight.dtype == torch.float16 else h
+            case "taken over":
+                return h.to(x.dtype) + torch.ones(4, dtype=x.dtype, device=x.device)
+            case "kind":
+                return h if isinstance(x, torch.Tensor) and hasattr(x, "shape") and not hasattr(x, "lengths") else h * 2
+            case "gradients":
+                return h * 2 if torch.is_grad_enabled() else h
+            case "gradients, added":
+                if torch.is_grad_enabled():
+                    h = torch.tanh(h) + 1
+                return h
+            case "gradients in training":
+                if torch.is_grad_enabled() and self.training:
+                    return torch.utils.checkpoint.checkpoint(self.fc, h, use_reentrant=False)
+                return self.fc(h)
+            case _:
+                return h
+
+
+GUARDED = {"double": 1, "halves": 2, "kept": 1, "is": 1, "floats": 1, "accelerator": 2}
+
+
+@pytest.mark.parametrize("how", [*GUARDED, "weight", "taken over", "kind"])
+def test_kinds_of_tensors_that_decide_are_guarded(how: str) -> None:
+    model = Asks(how).eval()
+    network = capture(model, torch.randn(3, 4))
+    assert len([n for n in network.module.graph.nodes if n.name.startswith("require")]) == GUARDED.get(how, 0)
+    again = from_json(to_json(network), dict(network.module.state_dict())).module
+    emit(network)
+    for module in (network.module, again):
+        assert torch.equal(module(torch.ones(5, 4)), model(torch.ones(5, 4)))
+    model.double(), network.module.double()  # its guards hold for the twin in float64 where that decides alike
+    x = torch.randn(3, 4, dtype=torch.float64)
+    if how in ("double", "kept", "is"):
+        with pytest.raises(RuntimeError, match="would not here"):
+            network.module(x)
+    else:
+        assert torch.equal(network.module(x), model(x))
+
+
+@pytest.mark.parametrize("how", ["gradients", "gradients, added", "gradients in training"])
+def test_both_branches_of_the_grad_mode_are_kept(how: str, tmp_path: Path) -> None:
+    model = Asks(how).eval()
+    network = capture(model, torch.randn(3, 4))
+    assert network.guards == network.lost == ()
+    (tmp_path / "emitted.py").write_text(emit(network))
+    spec = importlib.util.spec_from_file_location("emitted", tmp_path / "emitted.py")
+    assert spec is not None
+    assert spec.loader is not None
+    space = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(space)
+    alone = space.Asks()
+    alone.load_state_dict(network.module.state_dict())
+    again = from_json(to_json(network), dict(network.module.state_dict())).module
+    x = torch.randn(5, 4)
+    for module in (network.module, again, alone):
+        for on in (True, False):
+            for training in (True, False):
+                with torch.set_grad_enabled(on):
+                    assert torch.equal(module.train(training)(x), model.train(training)(x))
+    assert torch.is_grad_enabled()
+
+
+class Masked(nn.Module):
+    """Attention that looks at its mask first, in the manner asked for."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(9, 8), nn.Linear(8, 3)
+        self.how = how
+
+    def forward(self, ids, mask):
+        h = self.words(ids)
+        match self.how:
+            case "attention":
+                kept = None if mask.all() else mask[:, None, :].bool().expand(-1, ids.shape[1], -1)
+                return self.out(F.scaled_dot_product_attention(h, h, h, attn_mask=kept))
+            case "sum":
+                if mask.sum() == mask.numel():
+                    return self.out(h)
+                return self.out(h * mask[..., None])
+            case "item":
+                if mask.min().item() < 1:
+                    h = h.masked_fill(mask[..., None] == 0, 0.0)
+                return self.out(h)
+            case "other":  # the two branches are not one function
+                return self.out(h) if mask.all() else self.out(h * mask[..., None]) + 1
+            case _:
+                return self.out(h)
+
+
+@pytest.mark.parametrize("how", ["attention", "sum", "item"])
+def test_a_mask_of_ones_leaves_no_guard_where_masking_says_the_same(how: str) -> None:
+    model = Masked(how).eval()
+    ids, ones = torch.randint(0, 9, (2, 6)), torch.ones(2, 6, dtype=torch.long)
+    network = capture(model, ids, ones)
+    assert network.guards == ()
+    for length in (6, 9):
+        for _ in range(4):
+            words, mask = torch.randint(0, 9, (3, length)), (torch.rand(3, length) < 0.6).long()
+            mask[:, 0] = 1
+            for given in (mask, torch.ones_like(mask)):
+                assert torch.equal(network.module(words, given), model(words, given))
+
+
+def test_where_the_branches_differ_the_guard_stays() -> None:
+    model = Masked("other").eval()
+    ids, ones = torch.randint(0, 9, (2, 6)), torch.ones(2, 6, dtype=torch.long)
+    network = capture(model, ids, ones)
+    assert len(network.guards) == 1
+    assert torch.equal(network.module(ids, ones), model(ids, ones))
+    padded = ones.clone()
+    padded[0, 3:] = 0
+    with pytest.raises(RuntimeError, match="would not here"):
+        network.module(ids, padded)
