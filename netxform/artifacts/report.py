@@ -61,7 +61,9 @@ def details(step: Step) -> list[str]:
     if step.choice.provisional:
         lines.append(f"open: {step.choice.provisional}")
     for found in step.measured:
-        lines.append(f"measured: {found.claim}: {found.detail.found(found.measured, found.bound)}")
+        number = found.detail.found(found.measured, found.bound)
+        on = f" (on {found.probes} probes)" if found.probes else ""
+        lines.append(f"measured: {found.claim}: {f'not shown: {found.vacuous}' if found.vacuous else number}{on}")
     lines += [f"warning: {w}" for w in step.choice.warnings]
     return lines
 
@@ -86,11 +88,15 @@ def certificate_table(certificate: Certificate) -> Group:
         parts.append(_comparison(found))
     before, after = certificate.cost.before, certificate.cost.after
     parts.append(Text(f"params {before.params:,} → {after.params:,}; MACs {before.macs:,} → {after.macs:,}", style="dim"))
+    probes = dict.fromkeys(c.probes for s in certificate.statements for c in s.claims if c.probes)
+    parts += [Text(f"probes: {p} samples", style="dim") for p in probes]
     return Group(*parts)
 
 
 def _claim(claim: ClaimRecord) -> str:
     """A claim with its verdict; where nothing bounds it, with what was measured."""
+    if claim.vacuous:
+        return f"{claim.claim}: [yellow]not shown[/yellow]: {claim.vacuous}"
     if not claim.held:
         return f"{claim.claim}: BROKEN"
     if claim.bound == float("inf"):

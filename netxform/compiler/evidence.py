@@ -49,12 +49,15 @@ class Case:
 class Measured:
     """Evidence, and what must be kept so that the claim can be measured again: node → the value that must be found there (on
     the probe inputs), names of tensors, and values of any other meaning (`reference`).
+
+    `found`: the outputs of the network after the statement that were compared; they are not kept.
     """
 
     evidence: Evidence
     values: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     tensors: tuple[str, ...] = ()
     reference: tuple[Tensor, ...] = ()
+    found: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,28 @@ def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
-    """The largest |found − wanted| over the largest |wanted|, over all outputs; infinite for other shapes or for NaN."""
+    """The largest |found − wanted| over the largest |wanted|, over all outputs; infinite for other shapes, and where not the
+    same numbers are NaN or infinite. Where none is finite there is nothing to compare, and it is infinite too.
+    """
     if [t.shape for t in found] != [t.shape for t in wanted]:
         return float("inf")
     worst = 0.0
     for a, b in zip(found, wanted, strict=True):
+        finite = b.isfinite()
+        if not bool(finite.all()):
+            if not _same_marks(a, b) or not bool(finite.any()):
+                return float("inf")
+            a, b = a[finite], b[finite]
         if b.numel():
             gap = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-300))
             worst = max(worst, gap if gap == gap else float("inf"))
     return worst
+
+
+def _same_marks(a: Tensor, b: Tensor) -> bool:
+    """Whether the same numbers are NaN, and the same infinite."""
+    same = torch.equal(a.isposinf(), b.isposinf()) and torch.equal(a.isneginf(), b.isneginf())
+    return same and torch.equal(a.isnan(), b.isnan())
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -150,10 +166,10 @@ def values_at(network: Network, nodes: Iterable[str], inputs: tuple[Tensor, ...]
 
 
 def distance(found: Tensor | None, wanted: Tensor | None) -> float:
-    """The largest difference; 0 for equal bits, infinite for another shape or a lost value."""
+    """The largest difference; 0 for equal bits, NaN among them; infinite for another shape or a lost value."""
     if found is None or wanted is None or found.shape != wanted.shape or found.dtype != wanted.dtype:
         return float("inf")
-    if torch.equal(found, wanted):
+    if bool(((found == wanted) | ((found != found) & (wanted != wanted))).all()):
         return 0.0
     gap = (found.double() - wanted.double()).abs().max()
     return float(gap) if bool(torch.isfinite(gap)) else float("inf")

@@ -89,7 +89,7 @@ def certify(
         claims: list[ClaimRecord] = []
         for j, one in enumerate(measured):
             record = ClaimRecord.of(one.evidence, one.tensors)
-            if not _in_force(record, one, Kept(network, inputs, one.values, now, one.reference)):
+            if record.vacuous or not _in_force(record, one, Kept(network, inputs, one.values, now, one.reference)):
                 record = replace(record, in_force=False, tensors=())
             else:
                 wanted |= set(one.values)

@@ -34,7 +34,8 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ClaimRecord(_Record, frozen=True):
     """One claim and its evidence. `measured` is in the unit of `bound`.
 
-    `in_force`: the claim speaks of the network as it is at the end, and can be measured again; `tensors`: what it speaks of
+    `probes`: how many samples are given, of the data, varied or drawn; `vacuous`: why nothing was shown, the claim is not held
+    then. `in_force`: the claim speaks of the network as it is at the end, and can be measured again; `tensors`: what it speaks of
     by name, if it does.
     """
 
@@ -49,11 +50,14 @@ class ClaimRecord(_Record, frozen=True):
     detail: AnyDetail
     in_force: bool
     tensors: tuple[str, ...] = ()
+    probes: str = ""
+    vacuous: str = ""
 
     @classmethod
     def of(cls, e: Evidence, tensors: tuple[str, ...]) -> ClaimRecord:
         """The record of a claim in force."""
-        return cls(e.kind, e.claim, e.bound, e.measured, e.held, e.samples, e.seed, e.dtype, e.detail, True, tensors)
+        found = (e.bound, e.measured, e.held, e.samples, e.seed, e.dtype, e.detail)
+        return cls(e.kind, e.claim, *found, True, tensors, e.probes, e.vacuous)
 
 
 class StatementRecord(_Record, frozen=True):

@@ -6,7 +6,7 @@ Spec, Inputs ─prepare→ Prepared: one capture, one planning; all that follows
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from netxform.compiler.models import Models
 from netxform.compiler.plan import Plan
 from netxform.compiler.resolve import Planned, resolve
 from netxform.errors import NOWHERE, NetxformError, fail
-from netxform.graph.network import Network
+from netxform.graph.network import Network, knowing
 from netxform.graph.tensors import DTYPES
 from netxform.language.verb import DataInfo
 from netxform.sources.data import DataSet, check_python_data, describe
@@ -71,7 +71,9 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
         models = models_of(spec, inputs)
         name, loaded = subject_of(spec, inputs, models)
         models.example = example_of(loaded, inputs)
-        network = capture(loaded.module, *models.example)
+        captured = capture(loaded.module, *models.example)
+        known = replace(captured, given=models.example, drawn=inputs.example_inputs is None)
+        network = knowing(captured, known)
         planned = resolve(
             spec,
             network,

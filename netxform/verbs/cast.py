@@ -147,7 +147,7 @@ class Cast:
         v = choice.values
         if isinstance(v, Steps):
             return _steps(network, choice, v)
-        from netxform.graph.network import samples
+        from netxform.graph.probes import samples
         from netxform.graph.surgery import perform
         from netxform.precision.rounding import HALF, predict, rounding
 
@@ -292,7 +292,7 @@ def _steps(network: Network, choice: Choice[Values], v: Steps) -> Choice[Steps]:
     """Let torchao make int8 and steps; state what they can do."""
     import torch
 
-    from netxform.graph.network import samples
+    from netxform.graph.probes import samples
     from netxform.precision.int8 import half_steps, predict, quantize
 
     if not choice.targets:

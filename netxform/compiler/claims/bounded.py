@@ -110,15 +110,17 @@ def outputs_again(detail: OutputDetail, record: ClaimRecord, kept: Kept) -> Evid
     return Evidence(name, allowed, moved, moved <= allowed, record.samples, record.seed)
 
 
-@measures(WithinBound, WithinDetail, again=within_again)
+@measures(WithinBound, WithinDetail, again=within_again, probed=True)
 def within_bound(claim: WithinBound, case: Case) -> Measured:
     """The outputs against those of the network as it was, in float64 where it is not huge."""
     wanted = results(doubled(case.before) or case.before, case.inputs)
-    gap = relative(results(case.after, case.inputs), wanted)
+    found = results(case.after, case.inputs)
+    gap = relative(found, wanted)
     allowed = claim.bound * (1 + _ROUNDING)
     dtype = str(next((p.dtype for p in case.after.module.parameters()), "")).removeprefix("torch.")
     what, detail = "relative change of the outputs", WithinDetail(allowed)
-    return Measured(Evidence(what, allowed, gap, gap <= allowed, case.count, case.seed, dtype, detail), reference=wanted)
+    evidence = Evidence(what, allowed, gap, gap <= allowed, case.count, case.seed, dtype, detail)
+    return Measured(evidence, reference=wanted, found=found)
 
 
 @measures(LayerErrors, LayersDetail, again=layers_again)
@@ -165,11 +167,12 @@ def _chain(part: nn.Module, x: Tensor) -> Tensor:
         return linear_part(links, x[None])[0] if flat else linear_part(links, x)
 
 
-@measures(OutputError, OutputDetail, again=outputs_again)
+@measures(OutputError, OutputDetail, again=outputs_again, probed=True)
 def output_error(claim: OutputError, case: Case) -> Measured:
     """The relative change of the outputs: on the probe inputs, and on held-out data where there is some."""
     wanted = results(case.before, case.inputs)
-    moved = relative(results(case.after, case.inputs), wanted)
+    found = results(case.after, case.inputs)
+    moved = relative(found, wanted)
     detail = OutputDetail(moved, moved + 1e-5 * (1 + moved))
     count, name, measured = case.count, "change of the outputs, probe inputs", moved
     if claim.data is not None and case.material is not None:
@@ -188,7 +191,8 @@ def output_error(claim: OutputError, case: Case) -> Measured:
         reached = _reached(case.before, case.after, case.inputs, claim.radius)
         detail = replace(detail, worst_case=claim.worst, for_inputs_of_norm=claim.radius, reached_on_the_probe=reached)
         held = held and reached <= claim.worst * (1 + _ROUNDING)
-    return Measured(Evidence(name, math.inf, measured, held, count, case.seed, "float32", detail), reference=wanted)
+    evidence = Evidence(name, math.inf, measured, held, count, case.seed, "float32", detail)
+    return Measured(evidence, reference=wanted, found=found)
 
 
 def _reached(before: Network, after: Network, inputs: tuple[Tensor, ...], radius: float) -> float:

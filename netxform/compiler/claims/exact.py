@@ -49,13 +49,13 @@ def function_again(detail: AsStored, record: ClaimRecord, kept: Kept) -> Evidenc
     return Evidence(f"{record.claim}, as stored", allowed, gap, gap <= allowed, record.samples, record.seed)
 
 
-@measures(SameValue, Nodes, again=nodes_again)
+@measures(SameValue, Nodes, again=nodes_again, probed=True)
 def same_value(claim: SameValue, case: Case) -> Measured:
     """The value of the node before and after."""
     return _same(case, [claim.node], "same value, bit for bit")
 
 
-@measures(SameOutputs, Nodes, again=nodes_again)
+@measures(SameOutputs, Nodes, again=nodes_again, probed=True)
 def same_outputs(claim: SameOutputs, case: Case) -> Measured:
     """The values of the outputs before and after."""
     kept = [n.name for key, n in outputs(case.before.module).items() if claim.names is None or key in claim.names]
@@ -71,7 +71,7 @@ def _same(case: Case, nodes: list[str], claim: str) -> Measured:
     return Measured(Evidence(claim, 0.0, worst, worst == 0.0, case.count, case.seed, dtype, detail), wanted)
 
 
-@measures(SameFunction, AsStored, again=function_again)
+@measures(SameFunction, AsStored, again=function_again, probed=True)
 def same_function(claim: SameFunction, case: Case) -> Measured:
     """The edit made on a float64 copy: 1e-10 is a thousand times the worst rounding seen in a right edit. And the network as
     it is stored: ten times its own rounding noise, which is what permuting its free axes changes.
@@ -79,7 +79,8 @@ def same_function(claim: SameFunction, case: Case) -> Measured:
     before, after, inputs, noise = case.before, case.after, case.inputs, claim.noise
     copied = doubled(before)
     wanted = results(copied or before, inputs)
-    stored = relative(results(after, inputs), wanted)
+    found = results(after, inputs)
+    stored = relative(found, wanted)
     own = max(rounding(after, inputs, case.seed), 1e-7)
     if any(t.dtype in HALF.values() for t in before.module.parameters()):  # half precision: its distance from float64
         own = max(own, relative(results(before, inputs), wanted))
@@ -90,4 +91,4 @@ def same_function(claim: SameFunction, case: Case) -> Measured:
     held = exact <= bound and stored <= allowed
     dtype = "float64" if copied is not None else "float32"
     evidence = Evidence(name, bound, exact, held, case.count, case.seed, dtype, AsStored(stored, allowed))
-    return Measured(evidence, reference=wanted)
+    return Measured(evidence, reference=wanted, found=found)

@@ -86,7 +86,7 @@ def loss_again(detail: LossDetail, record: ClaimRecord, kept: Kept) -> Evidence:
     return Evidence("loss on the samples kept", allowed, gap, gap <= allowed, count)
 
 
-@measures(MaskedTwin, TwinDetail, again=twin_again)
+@measures(MaskedTwin, TwinDetail, again=twin_again, probed=True)
 def masked_twin(claim: MaskedTwin, case: Case) -> Measured:
     """Removal against masking, on a float64 copy; and the network as it is stored, within its own rounding noise."""
     before, after, edit, inputs = case.before, case.after, case.edit, case.inputs
@@ -100,7 +100,8 @@ def masked_twin(claim: MaskedTwin, case: Case) -> Measured:
     found = masked(base, gates(base), {twins[n]: list(i) for n, i in positions.items()}, given, fill)
     wanted = tuple(t for t in tensors_in(found) if t.is_floating_point())
     exact = relative(results(perform(copied, edit) if copied is not None else after, inputs), wanted)
-    stored = relative(results(after, inputs), wanted)
+    outputs = results(after, inputs)
+    stored = relative(outputs, wanted)
     allowed = float("inf") if claim.mixes else 10 * max(rounding(after, inputs, case.seed), 1e-7)
     bound = float("inf") if claim.mixes else EXACT if copied is not None else allowed
     what = "read as zero" if fill is None else "read as their mean"
@@ -110,7 +111,7 @@ def masked_twin(claim: MaskedTwin, case: Case) -> Measured:
     held = exact <= bound and stored <= allowed
     dtype = "float64" if copied is not None else "float32"
     evidence = Evidence(name, bound, exact, held, case.count, case.seed, dtype, TwinDetail(stored, allowed, tuple(claim.mixes)))
-    return Measured(evidence, reference=wanted)
+    return Measured(evidence, reference=wanted, found=outputs)
 
 
 @measures(LossChange, LossDetail, again=loss_again)

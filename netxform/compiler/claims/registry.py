@@ -31,7 +31,7 @@ D = TypeVar("D", bound=Detail)
 class Family:
     """A kind of claim. `measure` and `again` are functions, or the reason why there is none.
 
-    `stands`: what is quick to see of whether the claim still speaks of a network; without it, measuring again says so.
+    `probed`: it is measured on the probes, and shows nothing where these say nothing. `stands`: what is quick to see of whether the claim still speaks of a network; without it, measuring again says so.
     """
 
     claim: type[Claim]
@@ -39,6 +39,7 @@ class Family:
     measure: Callable[[Any, Case], Measured] | str
     again: Callable[[Any, ClaimRecord, Kept], Evidence] | str
     stands: Callable[[Any, Network], bool] | None = None
+    probed: bool = False
 
 
 FAMILIES: dict[str, Family] = {}
@@ -50,15 +51,17 @@ def measures(
     *,
     again: Callable[[D, ClaimRecord, Kept], Evidence] | str,
     stands: Callable[[D, Network], bool] | None = None,
+    probed: bool = False,
 ) -> Callable[[Callable[[C, Case], Measured]], Callable[[C, Case], Measured]]:
     """Register the function as what measures this kind of claim. Its evidence has a `detail` of that very class.
 
-    `again` measures it once more from what was kept, or is a text that says why nothing can. Raises TypeError for a kind that
+    `again` measures it once more from what was kept, or is a text that says why nothing can. `probed`: the claim is about the
+    network's values on the probe inputs. Raises TypeError for a kind that
     is registered already, and for a detail that is none.
     """
 
     def register(function: Callable[[C, Case], Measured]) -> Callable[[C, Case], Measured]:
-        _add(Family(claim, detail, function, again, stands))
+        _add(Family(claim, detail, function, again, stands, probed))
         return function
 
     return register
