@@ -71,6 +71,7 @@ def targets(
     """
     chosen = set(paths)
     shared = _shared(network.module)
+    read = _read(network)
     found: dict[str, Target] = {}
     left: dict[str, str] = {}
     for node in network.module.graph.nodes:
@@ -81,7 +82,10 @@ def targets(
         if not any(p.dim() > 1 for p in module.parameters()):
             continue
         if path in shared:
-            left[path] = f"its weight is also that of `{shared[path]}`: factors would untie them"
+            left[path] = f"its weight is also that of {shared[path]}: factors would untie them"
+            continue
+        if path in read:
+            left[path] = f"the code reads `{read[path]}` elsewhere: there would be none"
             continue
         shape = node.args[0].meta.get("shape") if node.args else None
         ways = _ways(module, path, shape, forms, modes) if isinstance(shape, tuple) else "what arrives is not one tensor"
@@ -92,8 +96,20 @@ def targets(
     return list(found.values()), left
 
 
+def _read(network: Network) -> dict[str, str]:
+    """Modules of which the graph reads a tensor itself, beside calling them: the first such tensor."""
+    out: dict[str, str] = {}
+    for node in network.module.graph.nodes:
+        if node.op == "get_attr":
+            name = str(node.target)
+            above = name.split(".")[:-1]
+            for i in range(1, len(above) + 1):
+                out.setdefault(".".join(above[:i]), name)
+    return out
+
+
 def _shared(module: nn.Module) -> dict[str, str]:
-    """Modules that share a parameter with another one."""
+    """Modules that share a parameter with another one, which is named."""
     owners: dict[int, list[tuple[str, nn.Module]]] = {}
     for path, part in module.named_modules(remove_duplicate=False):
         for parameter in part.parameters(recurse=False):
@@ -103,7 +119,7 @@ def _shared(module: nn.Module) -> dict[str, str]:
         for path, part in several:
             other = next((p for p, m in several if m is not part), None)
             if other is not None:
-                out[path] = other
+                out[path] = f"`{other}`" if other else "the network itself"
     return out
 
 

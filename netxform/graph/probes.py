@@ -103,7 +103,7 @@ def _extended(network: Network, given: Given, data: Tensor | None, seed: int) ->
 
 def _varied(base: Given, more: int, generator: torch.Generator) -> Given | None:
     """The samples and `more` variations of them: floating-point numbers made smaller, by one factor a sample; of words and
-    masks another order of positions, the same in all inputs, or at each position those of another sample.
+    masks at each position those of another sample, the same one in all inputs, or of another position where there is one sample.
     """
     count = _count(base)
     scaled = [_scalable(t) for t in base]
@@ -114,7 +114,7 @@ def _varied(base: Given, more: int, generator: torch.Generator) -> Given | None:
     made: list[list[Tensor]] = [[] for _ in base]
     for row in (i % count for i in range(more)):
         factor = 0.5 + 0.5 * float(torch.rand((), generator=generator))
-        orders = {n: torch.randperm(n, generator=generator) for n in sorted(lengths)}
+        orders = {n: torch.randint(n, (n,), generator=generator) for n in sorted(lengths)}
         others = {n: torch.randint(count, (n,), generator=generator) for n in sorted(lengths)}
         for place, (t, s) in enumerate(zip(base, scaled, strict=True)):
             if s:

