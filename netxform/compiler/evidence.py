@@ -21,7 +21,7 @@ from netxform.graph.network import Network
 from netxform.graph.tensors import held
 from netxform.language.laws import Evidence
 from netxform.language.verb import Material
-from netxform.precision.rounding import in_double
+from netxform.precision.rounding import HALF, in_double, unit_roundoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,30 @@ def rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
         a: torch.randperm(a.size, generator=generator).tolist() for a in axes_of(network) if a.locked is None
     }
     return relative(results(reindex(network, maps), inputs), results(network, inputs))
+
+
+def own_rounding(before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int, wanted: tuple[Tensor, ...]) -> float:
+    """How far rounding alone may take the outputs of `after`, as it is stored, from their true values `wanted`, relatively.
+
+    In float32 and float64: what permuting its free axes changes. In half precision every value on the way is rounded by up to
+    u = 2⁻¹¹ or 2⁻⁸ of itself, the outputs too, and a permutation shows only the sums' share of that. There it is at least u, and
+    at least what the network before the statement, which rounds at the same places, is off from its own float64 twin.
+    """
+    own = max(rounding(after, inputs, seed), 1e-7)
+    halves = {t.dtype for t in before.module.parameters()} & set(HALF.values())
+    if not halves:
+        return own
+    own = max(own, *(unit_roundoff(d) for d in halves))
+    exact = doubled(before)
+    if exact is None:
+        return own
+    true, stored = results(exact, inputs), results(before, inputs)
+    for a, b, w in zip(stored, true, wanted, strict=False):
+        if b.numel() and w.numel() and bool(b.isfinite().any()) and bool(w.isfinite().any()):
+            grown = float(b[b.isfinite()].abs().max()) / max(float(w[w.isfinite()].abs().max()), 1e-300)
+            gap = relative((a,), (b,)) * grown
+            own = max(own, gap if gap < float("inf") else 0.0)
+    return own
 
 
 class _Watch(fx.Interpreter):

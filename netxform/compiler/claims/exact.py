@@ -10,9 +10,9 @@ from netxform.compiler.evidence import (
     Measured,
     distance,
     doubled,
+    own_rounding,
     relative,
     results,
-    rounding,
     values_at,
 )
 from netxform.graph.outputs import outputs
@@ -20,7 +20,6 @@ from netxform.graph.surgery import perform
 from netxform.language.certificate import ClaimRecord
 from netxform.language.claims import SameFunction, SameOutputs, SameValue
 from netxform.language.laws import Detail, Evidence, Real
-from netxform.precision.rounding import HALF
 
 
 class Nodes(Detail, frozen=True):
@@ -81,9 +80,7 @@ def same_function(claim: SameFunction, case: Case) -> Measured:
     wanted = results(copied or before, inputs)
     found = results(after, inputs)
     stored = relative(found, wanted)
-    own = max(rounding(after, inputs, case.seed), 1e-7)
-    if any(t.dtype in HALF.values() for t in before.module.parameters()):  # half precision: its distance from float64
-        own = max(own, relative(results(before, inputs), wanted))
+    own = own_rounding(before, after, inputs, case.seed, wanted)
     allowed = float("inf") if noise else 10 * own
     exact = relative(results(perform(copied, case.edit), inputs), wanted) if copied is not None else stored
     bound = float("inf") if noise else EXACT if copied is not None else allowed

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from netxform.axes.reindex import axes_of
 from netxform.compiler.claims.registry import measures
-from netxform.compiler.evidence import EXACT, Case, Kept, Measured, doubled, relative, results, rounding, tensors_in
+from netxform.compiler.evidence import EXACT, Case, Kept, Measured, doubled, own_rounding, relative, results, tensors_in
 from netxform.errors import fail
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
@@ -102,7 +102,7 @@ def masked_twin(claim: MaskedTwin, case: Case) -> Measured:
     exact = relative(results(perform(copied, edit) if copied is not None else after, inputs), wanted)
     outputs = results(after, inputs)
     stored = relative(outputs, wanted)
-    allowed = float("inf") if claim.mixes else 10 * max(rounding(after, inputs, case.seed), 1e-7)
+    allowed = float("inf") if claim.mixes else 10 * own_rounding(before, after, inputs, case.seed, wanted)
     bound = float("inf") if claim.mixes else EXACT if copied is not None else allowed
     what = "read as zero" if fill is None else "read as their mean"
     name = f"same function as with the removed indices {what}"
