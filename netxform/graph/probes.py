@@ -92,17 +92,32 @@ def _extended(network: Network, given: Given, data: Tensor | None, seed: int) ->
         base, kinds = (torch.cat([given[0], data.to(given[0].dtype)]),), [*kinds, ("of the data", len(data))]
     generator = torch.Generator().manual_seed(seed)
     missing = max(SAMPLES - _count(base), 0)
-    for inputs, more in ((_varied(base, missing, generator), missing), (base, 0)):
-        if inputs is None or (more == 0 and inputs is given):
+    found: Probes | None = None
+    for factors in (_NARROW, _WIDE):
+        inputs = _varied(base, missing, generator, factors)
+        new = None if inputs is None else _outputs(network, inputs)
+        if inputs is None or new is None or not _same_rows(old, new, count, _count(inputs)):
             continue
-        new = _outputs(network, inputs)
-        if new is not None and _same_rows(old, new, count, _count(inputs)):
-            return Probes(inputs, tuple([*kinds, ("varied", more)] if more else kinds))
-    return None
+        found = Probes(inputs, (*kinds, ("varied", missing)))
+        if not all(_alike(t) for t in new):  # else they are far from where the network answers: wider, if it takes that
+            return found
+    if found is not None or data is None:
+        return found
+    new = _outputs(network, base)
+    return Probes(base, tuple(kinds)) if new is not None and _same_rows(old, new, count, _count(base)) else None
 
 
-def _varied(base: Given, more: int, generator: torch.Generator) -> Given | None:
-    """The samples and `more` variations of them: floating-point numbers made smaller, by one factor a sample; of words and
+# The factors of varied samples, in turns; of the narrow ones another share each time.
+_NARROW = (1.0,)
+_WIDE = (-1.0, 4.0, -4.0, 32.0, -32.0)
+
+
+def _alike(t: Tensor) -> bool:
+    return torch.equal(t.nan_to_num(), t[:1].nan_to_num().expand_as(t))
+
+
+def _varied(base: Given, more: int, generator: torch.Generator, factors: tuple[float, ...]) -> Given | None:
+    """The samples and `more` variations of them: floating-point numbers scaled, by one factor a sample; of words and
     masks at each position those of another sample, the same one in all inputs, or of another position where there is one sample.
     """
     count = _count(base)
@@ -112,8 +127,9 @@ def _varied(base: Given, more: int, generator: torch.Generator) -> Given | None:
     if not more or (not any(scaled) and not lengths):
         return None
     made: list[list[Tensor]] = [[] for _ in base]
-    for row in (i % count for i in range(more)):
-        factor = 0.5 + 0.5 * float(torch.rand((), generator=generator))
+    for i in range(more):
+        row = i % count
+        factor = (0.5 + 0.5 * float(torch.rand((), generator=generator))) * factors[i % len(factors)]
         orders = {n: torch.randint(n, (n,), generator=generator) for n in sorted(lengths)}
         others = {n: torch.randint(count, (n,), generator=generator) for n in sorted(lengths)}
         for place, (t, s) in enumerate(zip(base, scaled, strict=True)):
