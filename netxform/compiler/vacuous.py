@@ -1,6 +1,6 @@
 """Claims that nothing was shown for: outputs that would be the same whatever had been done.
 
-    Case, Measured ─vacuous→ why nothing is shown, None where something is
+Case, Measured ─vacuous→ why nothing is shown, None where something is
 """
 
 from __future__ import annotations

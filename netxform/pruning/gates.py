@@ -138,7 +138,9 @@ def _graph_gate(
     if node is None:
         return "summed over in code that is kept whole"
     operands, why = node.all_input_nodes, "read from no value of the graph"
-    if node.op == "call_module" and isinstance(network.module.get_submodule(str(node.target)), nn.MultiheadAttention | Attention):
+    if node.op == "call_module" and isinstance(
+        network.module.get_submodule(str(node.target)), nn.MultiheadAttention | Attention
+    ):
         return _attention_gates(network, node, wanted, moved, add)
     for operand in sorted(
         operands, key=lambda o: (o not in moved, getattr(types_of(network).values.get(o.name), "source", 0) is not None)
