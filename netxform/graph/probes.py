@@ -118,7 +118,7 @@ def _alike(t: Tensor) -> bool:
 
 def _varied(base: Given, more: int, generator: torch.Generator, factors: tuple[float, ...]) -> Given | None:
     """The samples and `more` variations of them: floating-point numbers scaled, by one factor a sample; of words and
-    masks at each position those of another sample, the same one in all inputs, or of another position where there is one sample.
+    masks at each position those of another sample, the same one in all inputs, or of another position of the only one.
     """
     count = _count(base)
     scaled = [_scalable(t) for t in base]

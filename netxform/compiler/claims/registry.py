@@ -31,7 +31,8 @@ D = TypeVar("D", bound=Detail)
 class Family:
     """A kind of claim. `measure` and `again` are functions, or the reason why there is none.
 
-    `probed`: it is measured on the probes, and shows nothing where these say nothing. `stands`: what is quick to see of whether the claim still speaks of a network; without it, measuring again says so.
+    `probed`: it is measured on the probes, and shows nothing where these say nothing.
+    `stands`: what is quick to see of whether the claim still speaks of a network; without it, measuring again says so.
     """
 
     claim: type[Claim]
