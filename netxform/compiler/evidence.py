@@ -139,9 +139,9 @@ def rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
 def own_rounding(before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int, wanted: tuple[Tensor, ...]) -> float:
     """How far rounding alone may take the outputs of `after`, as it is stored, from their true values `wanted`, relatively.
 
-    In float32 and float64: what permuting its free axes changes. In half precision every value on the way is rounded by up
-    to u = 2⁻¹¹ or 2⁻⁸ of itself, the outputs too, and a permutation shows only the sums' share of that. There it is at least u, and
-    at least what the network before the statement, which rounds at the same places, is off from its own float64 twin.
+    In float32 and float64: what permuting its free axes changes. In half precision every value on the way is rounded by up to
+    u of itself (2⁻¹¹ or 2⁻⁸), the outputs too, and a permutation shows only the share of that in sums. There it is at least u,
+    and at least what the network before the statement, which rounds at the same places, is off from its own float64 twin.
     """
     own = max(rounding(after, inputs, seed), 1e-7)
     halves = {t.dtype for t in before.module.parameters()} & set(HALF.values())

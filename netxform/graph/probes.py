@@ -92,17 +92,17 @@ def _extended(network: Network, given: Given, data: Tensor | None, seed: int) ->
         base, kinds = (torch.cat([given[0], data.to(given[0].dtype)]),), [*kinds, ("of the data", len(data))]
     generator = torch.Generator().manual_seed(seed)
     missing = max(SAMPLES - _count(base), 0)
-    found: Probes | None = None
+    found: list[Probes] = []
     for factors in (_NARROW, _WIDE):
         inputs = _varied(base, missing, generator, factors)
         new = None if inputs is None else _outputs(network, inputs)
         if inputs is None or new is None or not _same_rows(old, new, count, _count(inputs)):
             continue
-        found = Probes(inputs, (*kinds, ("varied", missing)))
+        found.append(Probes(inputs, (*kinds, ("varied", missing))))
         if not all(_alike(t) for t in new):  # else they are far from where the network answers: wider, if it takes that
-            return found
-    if found is not None or data is None:
-        return found
+            break
+    if found or data is None:
+        return found[-1] if found else None
     new = _outputs(network, base)
     return Probes(base, tuple(kinds)) if new is not None and _same_rows(old, new, count, _count(base)) else None
 

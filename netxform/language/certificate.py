@@ -34,8 +34,8 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ClaimRecord(_Record, frozen=True):
     """One claim and its evidence. `measured` is in the unit of `bound`.
 
-    `probes`: how many samples are given, of the data, varied or drawn; `vacuous`: why nothing was shown; then the
-    claim is not held. `in_force`: the claim speaks of the network as it is at the end, and can be measured again; `tensors`: what it speaks of
+    `probes`: how many samples are given, of the data, varied or drawn; `vacuous`: why nothing was shown, it is not held then.
+    `in_force`: the claim speaks of the network as it is at the end, and can be measured again; `tensors`: what it speaks of
     by name, if it does.
     """
 
