@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from netxform.factorization import ties
 from netxform.factorization.allocate import Allocation, Option, allocate
 from netxform.factorization.factorized_layer import Chain, FactorizedLayer, Pairs, Place, TrainMatrix, pairs
 from netxform.factorization.geometry import Geometry, geometry, layer, macs
@@ -70,8 +71,8 @@ def targets(
     Modules without a matrix (norms, activations) are passed over.
     """
     chosen = set(paths)
-    shared = _shared(network.module)
-    read = _read(network)
+    shared = ties.shared(network.module)
+    read = ties.read(network)
     found: dict[str, Target] = {}
     left: dict[str, str] = {}
     for node in network.module.graph.nodes:
@@ -94,33 +95,6 @@ def targets(
         else:
             found[path] = _target(module, path, ways, cast("tuple[int, ...]", shape))
     return list(found.values()), left
-
-
-def _read(network: Network) -> dict[str, str]:
-    """Modules of which the graph reads a tensor itself, beside calling them: the first such tensor."""
-    out: dict[str, str] = {}
-    for node in network.module.graph.nodes:
-        if node.op == "get_attr":
-            name = str(node.target)
-            above = name.split(".")[:-1]
-            for i in range(1, len(above) + 1):
-                out.setdefault(".".join(above[:i]), name)
-    return out
-
-
-def _shared(module: nn.Module) -> dict[str, str]:
-    """Modules that share a parameter with another one, which is named."""
-    owners: dict[int, list[tuple[str, nn.Module]]] = {}
-    for path, part in module.named_modules(remove_duplicate=False):
-        for parameter in part.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append((path, part))
-    out: dict[str, str] = {}
-    for several in owners.values():
-        for path, part in several:
-            other = next((p for p, m in several if m is not part), None)
-            if other is not None:
-                out[path] = f"`{other}`" if other else "the network itself"
-    return out
 
 
 def _ways(

@@ -163,3 +163,30 @@ def test_layers_whose_tensors_are_read_elsewhere_are_left_by_factorize(name: str
     assert isinstance(result.model.get_submodule("e"), nn.Linear) and not isinstance(result.model.get_submodule("f"), nn.Linear)
     with pytest.raises(nx.NetxformError, match=f"reads `e.{name}` elsewhere"):
         nx.apply("factorize e rank=2", model=model, example_inputs=x)
+
+
+class Causal(nn.Module):
+    """Scores with a mask of minus infinities, as a parameter or a buffer."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.l, mask = nn.Linear(8, 8), torch.full((4, 4), float("-inf")).triu(1)
+        if kind == "parameter":
+            self.mask = nn.Parameter(mask)
+        else:
+            self.register_buffer("mask", mask, persistent=kind == "kept")
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.l(x)
+        return (h @ h.transpose(1, 2) + self.mask).softmax(-1) @ h
+
+
+@pytest.mark.parametrize("kind", ["parameter", "kept", "passing"])
+def test_masks_of_minus_infinities_go_through_casts_and_are_kept_by_name(kind: str) -> None:
+    torch.manual_seed(0)
+    model, x = Causal(kind).eval(), torch.randn(2, 4, 8)
+    for spec in ("cast float16", "cast bfloat16", "cast float16 keep [mask]", "deepen l", "factorize l rank=2", "freeze **"):
+        result = nx.apply(spec, model=model, example_inputs=x)
+        assert all(c.held for c in claims(result))
+        assert result.model.mask.dtype == (torch.float32 if "cast" not in spec or "keep" in spec else
+                                           torch.float16 if "float16" in spec.split() else torch.bfloat16)  # fmt: skip
