@@ -37,6 +37,8 @@ def test_a_cut_that_takes_a_guard_away_leaves_the_claims_in_force() -> None:
 class Offsets(nn.Module):
     """Each column of the input counts in a table of its own; the tables stand behind each other."""
 
+    start: Tensor
+
     def __init__(self, sizes: list[int]) -> None:
         super().__init__()
         self.register_buffer("start", torch.tensor([0, *sizes[:-1]]).cumsum(0))
