@@ -85,7 +85,8 @@ def test_every_number_layer_and_output_stays_within_its_bound(model: Reader) -> 
     x = words(64)  # other inputs than the bound was stated for
     with torch.no_grad():
         exact, found = copy.deepcopy(model).double()(x), made(x)
-    assert float((found - exact).abs().max() / exact.abs().max()) <= claims(result)["within bound"]["bound"]
+    stated = claims(result)["within bound"]  # of a dead network nothing is said
+    assert stated["vacuous"] or float((found - exact).abs().max() / exact.abs().max()) <= stated["bound"]
     assert torch.equal(made.norm.weight, model.norm.weight)
 
 
