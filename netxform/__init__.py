@@ -229,10 +229,9 @@ def export(folder: str | _Path, out: str | _Path, to: str | None = None) -> Expo
     exists), X0820 (cannot be exported), X0501 (the file computes something else).
     """
     from netxform.artifacts import bundle, exporters
-    from netxform.compiler.measure import probe
 
-    network, held = bundle.read(_Path(folder))
-    return exporters.export(network, probe(network, held.seed), _Path(out), to)
+    network = bundle.read(_Path(folder))[0]
+    return exporters.export(network, bundle.witness(_Path(folder), network).inputs, _Path(out), to)
 
 
 def compare(

@@ -166,6 +166,10 @@ CODES: dict[str, tuple[str, str]] = {
     "X0324": ("no worst case is known", "The bound for all inputs is composed of slopes; one operation on the way has none."),
     "X0412": ("unknown score", "`by …` names a score: obd, obd-weights, taylor, magnitude, bn-scale, activation, random."),
     "X0501": ("a contract fell short", "What a statement promises was measured and does not hold. Nothing was written."),
+    "X0502": (
+        "a contract cannot be shown",
+        "No output is finite on the inputs that claims are measured on, so that nothing can be compared. Nothing was written.",
+    ),
     "X0603": (
         "a budget that cannot be met",
         "Even with everything removed that may go, the network costs more than asked for.",

@@ -63,7 +63,9 @@ def details(step: Step) -> list[str]:
     if step.choice.provisional:
         lines.append(f"open: {step.choice.provisional}")
     for found in step.measured:
-        lines.append(f"measured: {found.claim}: {found.detail.found(found.measured, found.bound)}")
+        number = found.detail.found(found.measured, found.bound)
+        on = f" (on {found.probes} probes)" if found.probes else ""
+        lines.append(f"measured: {found.claim}: {f'not shown: {found.vacuous}' if found.vacuous else number}{on}")
         lines += [f"warning: {h.text}; to refuse that: `{h.suggestion}`" for h in found.detail.harms(found.measured)]
     lines += [f"warning: {w}" for w in step.choice.warnings]
     if step.idle:
@@ -95,6 +97,8 @@ def certificate_table(certificate: Certificate) -> Group:
     before, after = certificate.cost.before, certificate.cost.after
     parts += [Text(f"warning: {w}", style="yellow") for w in certificate.plan_warnings]
     parts.append(Text(f"params {before.params:,} → {after.params:,}; MACs {before.macs:,} → {after.macs:,}", style="dim"))
+    probes = dict.fromkeys(c.probes for s in certificate.statements for c in s.claims if c.probes)
+    parts += [Text(f"probes: {p} samples", style="dim") for p in probes]
     return Group(*parts)
 
 
@@ -117,6 +121,8 @@ def _claim(claim: ClaimRecord) -> str:
     """A claim with its verdict; where nothing bounds it, with what was measured; where a later statement superseded it, with
     what it was and what it is on what is shipped.
     """
+    if claim.vacuous:
+        return f"{claim.claim}: [yellow]not shown[/yellow]: {claim.vacuous}"
     if claim.superseded_by is not None:
         by = f"superseded by statement {claim.superseded_by + 1}"
         if claim.made is None:

@@ -22,7 +22,7 @@ from netxform.graph.outputs import outputs
 from netxform.graph.tensors import held
 from netxform.language.laws import Detail, Evidence, Real
 from netxform.language.verb import Material
-from netxform.precision.rounding import in_double
+from netxform.precision.rounding import HALF, in_double, unit_roundoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class Measured:
     `tensors` and `nodes` name what the claim speaks of: these tensors, and the values of these nodes with all that they are
     computed from; everything where both are empty. `beside`: what was found on the way and is a claim of its own. `nothing`:
     the claim speaks of nothing at all, and so is none.
+    `found`: the outputs of the network after the statement that were compared; they are not kept.
     """
 
     evidence: Evidence
@@ -63,6 +64,7 @@ class Measured:
     nodes: tuple[str, ...] = ()
     beside: tuple[Measured, ...] = ()
     nothing: bool = False
+    found: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,15 +137,28 @@ def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def relative(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
-    """The largest |found − wanted| over the largest |wanted|, over all outputs; infinite for other shapes or for NaN."""
+    """The largest |found − wanted| over the largest |wanted|, over all outputs; infinite for other shapes, and where not the
+    same numbers are NaN or infinite. Where none is finite there is nothing to compare, and it is infinite too.
+    """
     if [t.shape for t in found] != [t.shape for t in wanted]:
         return float("inf")
     worst = 0.0
     for a, b in zip(found, wanted, strict=True):
+        finite = b.isfinite()
+        if not bool(finite.all()):
+            if not _same_marks(a, b) or not bool(finite.any()):
+                return float("inf")
+            a, b = a[finite], b[finite]
         if b.numel():
             gap = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-300))
             worst = max(worst, gap if gap == gap else float("inf"))
     return worst
+
+
+def _same_marks(a: Tensor, b: Tensor) -> bool:
+    """Whether the same numbers are NaN, and the same infinite."""
+    same = torch.equal(a.isposinf(), b.isposinf()) and torch.equal(a.isneginf(), b.isneginf())
+    return same and torch.equal(a.isnan(), b.isnan())
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -177,7 +192,8 @@ class Tolerance(Detail, frozen=True):
 
     `times` the largest of: the network's `own_noise` (what permuting its free axes at random changes, which in real arithmetic
     is nothing), `one_rounding` in the precision of its parameters, and for half precision how far the network before the
-    statement is from itself in float64.
+    statement is from itself in float64: there every value on the way is rounded by up to u of itself (2⁻¹¹ or 2⁻⁸), the outputs
+    too, and a permutation shows only the share of that in sums.
     """
 
     own_noise: Real
@@ -195,7 +211,19 @@ def tolerance(network: Network, inputs: tuple[Tensor, ...], seed: int, distance:
     """What rounding may change here; `distance` is that of a network in half precision from itself in float64."""
     dtypes = {p.dtype for p in network.module.parameters()}
     single = torch.finfo(torch.float64 if dtypes == {torch.float64} else torch.float32).eps
+    single = max([single, *(unit_roundoff(d) for d in dtypes & set(HALF.values()))])
     return Tolerance(rounding(network, inputs, seed), max(single, EXACT / 10), distance_from_float64=distance)
+
+
+def half_distance(stored: tuple[Tensor, ...], true: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
+    """How far outputs in half precision are from their true values in float64, relative to the `wanted` ones."""
+    worst = 0.0
+    for a, b, w in zip(stored, true, wanted, strict=False):
+        if b.numel() and w.numel() and bool(b.isfinite().any()) and bool(w.isfinite().any()):
+            grown = float(b[b.isfinite()].abs().max()) / max(float(w[w.isfinite()].abs().max()), 1e-300)
+            gap = relative((a,), (b,)) * grown
+            worst = max(worst, gap if gap < float("inf") else 0.0)
+    return worst
 
 
 class _Watch(fx.Interpreter):
@@ -228,10 +256,10 @@ def values_at(network: Network, nodes: Iterable[str], inputs: tuple[Tensor, ...]
 
 
 def distance(found: Tensor | None, wanted: Tensor | None) -> float:
-    """The largest difference; 0 for equal bits, infinite for another shape or a lost value."""
+    """The largest difference; 0 for equal bits, NaN among them; infinite for another shape or a lost value."""
     if found is None or wanted is None or found.shape != wanted.shape or found.dtype != wanted.dtype:
         return float("inf")
-    if torch.equal(found, wanted):
+    if bool(((found == wanted) | ((found != found) & (wanted != wanted))).all()):
         return 0.0
     gap = (found.double() - wanted.double()).abs().max()
     return float(gap) if bool(torch.isfinite(gap)) else float("inf")

@@ -5,7 +5,7 @@ Planned, Network ─run→ Outcome     Planned, Network ─deepen→ Plan, settl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -17,8 +17,10 @@ from netxform.compiler.measure import Measured, measure, probe
 from netxform.compiler.plan import Check, Plan, PlanItem, Step
 from netxform.compiler.resolve import Planned, Walk
 from netxform.compiler.standing import Lives
-from netxform.errors import Diagnostic, NetxformError
+from netxform.compiler.vacuous import NOT_FINITE
+from netxform.errors import Diagnostic, NetxformError, fail
 from netxform.graph.network import Network
+from netxform.graph.probes import probed
 from netxform.graph.surgery import perform
 from netxform.language.laws import Contract, Entry, Evidence, Harm
 from netxform.language.verb import Material, Settles
@@ -54,6 +56,10 @@ class Workers(Protocol):
 
     def material(self, step: Step) -> Material:
         """Calibration data and progress for a step that settles its choice on the real network."""
+        ...
+
+    def samples(self) -> Iterator[Tensor]:
+        """Samples (N, …) of every data set that is at hand."""
         ...
 
     def finished(self, stage: str | None, index: int, network: Network) -> None:
@@ -94,6 +100,7 @@ class _Progress:
 def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[str], None] = lambda text: None) -> Outcome:
     """Carry out the plan. Raises NetxformError X0501 (a contract fell short), X0601 (an assert), X08xx (run time)."""
     plan, walk = planned.plan, planned.walk()
+    network = probed(network, plan.spec.seed, workers.samples())
     state = _Progress(network)
     inputs = probe(network, plan.spec.seed)
     done: list[PlanItem] = []
@@ -129,6 +136,7 @@ def deepen(planned: Planned, network: Network, workers: Workers) -> Plan:
     behind a training stays as the twin has it, for its weights are not known yet.
     """
     plan, walk = planned.plan, planned.walk()
+    network = probed(network, plan.spec.seed, workers.samples())
     inputs = probe(network, plan.spec.seed)
     done: list[PlanItem] = []
     trained = False
@@ -174,7 +182,9 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     measured, nothing = _measured(item, before, after, inputs, plan.spec.seed, material)
     if trained is not None:
         measured += tuple(Measured(e) for e in trained.evidence)
-    broken = [m.evidence for m in measured if not m.evidence.held]
+    broken = [m.evidence for m in measured if not m.evidence.held and not m.evidence.vacuous]
+    if nothing := [m.evidence for m in measured if m.evidence.vacuous == NOT_FINITE]:
+        raise _nothing_shown(item, nothing[0])
     if broken:
         raise NetxformError(
             [
@@ -202,12 +212,28 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     if item.choice.trains:
         modes = work.training_modules if isinstance(work, Training) else None
         warnings = (*(str(one) for one in before.lost if modes is None or one.path in modes), *warnings)
+    unshown = dict.fromkeys(f"not shown: {e.claim}: {e.vacuous}; {_REPAIR}" for e in evidence if e.vacuous)
+    warnings = (*warnings, *unshown)
     harms = _harms(item, evidence, metrics, state)
     said = (item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets)
     entry = Entry(*said, warnings, harms, nothing)
     state.entries.append(entry)
     state.measured.append(measured)
     state.lives.done(item.index, state.measured, after, metrics)
+
+
+_REPAIR = "give example inputs that reach what was changed: `example_inputs=`"
+
+
+def _nothing_shown(item: Step, found: Evidence) -> NetxformError:
+    return fail(
+        "X0502",
+        f"contract `{item.contract}` cannot be shown: {found.vacuous}",
+        item.span,
+        f"measured on: {found.probes}" if found.probes else "NaN or infinite",
+        notes=("every output is NaN or infinite there, before the statement already",),
+        helps=("give example inputs on which the model computes numbers: `example_inputs=` in Python",),
+    )
 
 
 def _harms(item: Step, evidence: tuple[Evidence, ...], metrics: dict[str, float], state: _Progress) -> tuple[Harm, ...]:

@@ -18,8 +18,10 @@ from netxform.compiler.evidence import results as results
 from netxform.compiler.evidence import tensor_hash as tensor_hash
 from netxform.compiler.evidence import tensors as tensors
 from netxform.compiler.evidence import values_at as values_at
+from netxform.compiler.vacuous import vacuous
 from netxform.graph.edits import Edit
-from netxform.graph.network import Network, samples
+from netxform.graph.network import Network
+from netxform.graph.probes import samples
 from netxform.language.claims import Claim
 from netxform.language.verb import Material
 
@@ -49,5 +51,10 @@ def measure(
     found = known.measure(claim, Case(before, after, inputs, seed, edit or Edit(), material))
     if type(found.evidence.detail) is not known.detail:
         raise TypeError(f"`{claim.kind}` gives {type(found.evidence.detail).__name__}, not {known.detail.__name__}")
-    found = replace(found, evidence=replace(found.evidence, kind=claim.kind))
-    return replace(found, nothing=found.nothing or claim.nothing)
+    evidence = replace(found.evidence, kind=claim.kind)
+    if known.probed:
+        case = Case(before, after, inputs, seed)
+        evidence = replace(evidence, probes=str(before.probes or ""))
+        if (why := vacuous(case, found)) is not None:
+            evidence = replace(evidence, held=False, vacuous=why)
+    return replace(found, evidence=evidence, found=(), nothing=found.nothing or claim.nothing)

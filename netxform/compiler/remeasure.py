@@ -87,7 +87,10 @@ def certify(
             life = outcome.lives.claims[i, j]
             record = ClaimRecord.of(one.evidence, one.tensors, one.nodes, life.digest)
             large = size_of((*one.values.values(), *one.reference)) > _SUPERSEDED_BYTES
-            if life.superseded_by is not None:
+            if record.vacuous:
+                record = replace(record, in_force=False, unmeasured=f"nothing was shown: {record.vacuous}")
+                stated.of(record.kind)
+            elif life.superseded_by is not None:
                 kept = Kept(network, inputs, one.values, now, one.reference, 0.0, False, stated.of(record.kind))
                 record = _superseded(record, life.superseded_by, one, kept, large and not _kernels(one))
             else:

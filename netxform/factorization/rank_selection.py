@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from netxform.factorization import ties
 from netxform.factorization.allocate import Allocation, Option, allocate
 from netxform.factorization.factorized_layer import Chain, FactorizedLayer, Pairs, Place, TrainMatrix, pairs
 from netxform.factorization.geometry import Geometry, geometry, layer, macs
@@ -70,7 +71,8 @@ def targets(
     Modules without a matrix (norms, activations) are passed over.
     """
     chosen = set(paths)
-    shared = _shared(network.module)
+    shared = ties.shared(network.module)
+    read = ties.read(network)
     found: dict[str, Target] = {}
     left: dict[str, str] = {}
     for node in network.module.graph.nodes:
@@ -81,7 +83,10 @@ def targets(
         if not any(p.dim() > 1 for p in module.parameters()):
             continue
         if path in shared:
-            left[path] = f"its weight is also that of `{shared[path]}`: factors would untie them"
+            left[path] = f"its weight is also that of {shared[path]}: factors would untie them"
+            continue
+        if path in read:
+            left[path] = f"the code reads `{read[path]}` elsewhere: there would be none"
             continue
         shape = node.args[0].meta.get("shape") if node.args else None
         ways = _ways(module, path, shape, forms, modes) if isinstance(shape, tuple) else "what arrives is not one tensor"
@@ -90,21 +95,6 @@ def targets(
         else:
             found[path] = _target(module, path, ways, cast("tuple[int, ...]", shape))
     return list(found.values()), left
-
-
-def _shared(module: nn.Module) -> dict[str, str]:
-    """Modules that share a parameter with another one."""
-    owners: dict[int, list[tuple[str, nn.Module]]] = {}
-    for path, part in module.named_modules(remove_duplicate=False):
-        for parameter in part.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append((path, part))
-    out: dict[str, str] = {}
-    for several in owners.values():
-        for path, part in several:
-            other = next((p for p, m in several if m is not part), None)
-            if other is not None:
-                out[path] = other
-    return out
 
 
 def _ways(

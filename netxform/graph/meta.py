@@ -87,11 +87,15 @@ class MetaRun(fx.Interpreter):
         return super().call_method(target, args, kwargs) if found is target else found(*args, **kwargs)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """The module. Whether a mask is causal is no matter of shapes: a stack of layers that would look at it is told."""
+        """The module. Whether a mask is causal, or pads at the end alone, is no matter of shapes: a stack of layers that would
+        look at it is told.
+        """
         part = self.fetch_attr(target)
-        said = "is_causal" if isinstance(part, nn.TransformerEncoder) else "tgt_is_causal"
-        if isinstance(part, nn.TransformerEncoder | nn.TransformerDecoder) and _without_numbers(args, kwargs):
-            kwargs = {said: False} | kwargs
+        if isinstance(part, nn.TransformerEncoder) and _without_numbers(args, kwargs):
+            with _without_nesting(part):
+                return super().call_module(target, args, {"is_causal": False} | kwargs)
+        if isinstance(part, nn.TransformerDecoder) and _without_numbers(args, kwargs):
+            kwargs = {"tgt_is_causal": False} | kwargs
         return super().call_module(target, args, kwargs)
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
@@ -105,6 +109,17 @@ class MetaRun(fx.Interpreter):
         if n.target is torch.full and len(args) > 1 and isinstance(args[1], Tensor) and args[1].is_meta:
             args, kwargs = (args[0], 0), {"dtype": args[1].dtype} | kwargs  # the number is not known here
         return getattr(self, n.op)(n.target, args, kwargs)
+
+
+@contextlib.contextmanager
+def _without_nesting(part: nn.TransformerEncoder) -> Generator[None]:
+    """A stack of layers that packs no padded samples inside: the padded ones have the same shapes."""
+    nested: Any = vars(part).get("use_nested_tensor")
+    part.use_nested_tensor = False
+    try:
+        yield
+    finally:
+        part.use_nested_tensor = nested
 
 
 def _without_numbers(args: Any, kwargs: Any) -> bool:

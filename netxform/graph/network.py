@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.graph.copies import parts, same, structure, tensors_of, weightless
-from netxform.graph.guards import REFUSES, Guard, Lost, guards_of
+from netxform.graph.guards import Guard, Lost, guards_of
 from netxform.graph.layers import Int8Embedding
-from netxform.graph.meta import annotate, evaluating
+from netxform.graph.meta import annotate
 from netxform.graph.shape_cache import Kernels
 
 
@@ -38,6 +38,18 @@ class Island:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Inputs to measure on, and how many of the samples are of which kind (given, of the data, varied, drawn)."""
+
+    inputs: tuple[Tensor, ...]
+    kinds: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        """In words, for plans and certificates."""
+        return ", ".join(f"{n} {kind}" for kind, n in self.kinds)
+
+
 @dataclass(frozen=True)
 class Network:
     """A captured network. `module` is a plain `torch.fx.GraphModule`; `front_end` says how it was captured."""
@@ -47,8 +59,10 @@ class Network:
     front_end: str
     islands: tuple[Island, ...] = ()
     notes: tuple[str, ...] = ()
-    # the inputs that it was captured with: where decisions are guarded, others may be refused
+    # the inputs that it was captured with, whether they were drawn, and what claims about it are measured on
     given: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
+    drawn: bool = field(default=False, compare=False)
+    probes: Probes | None = field(default=None, repr=False, compare=False)
     # what the graph holds as it is in eval mode alone
     eval_only: tuple[Lost, ...] = ()
     # what was found out about it; a twin knows it too, a changed network does not
@@ -127,32 +141,14 @@ def example(network: Network, device: torch.device | str = "meta", batch: int | 
 SAMPLES = 8
 
 
-def samples(network: Network, seed: int) -> tuple[Tensor, ...]:
-    """Inputs to measure on: `SAMPLES` samples, drawn as `example` draws them, the same for the same seed.
-
-    Where the network refuses those, because it holds a decision that they would take otherwise: the inputs that it was captured
-    with.
+def drawn_for(network: Network, seed: int) -> tuple[Tensor, ...]:
+    """`SAMPLES` samples, drawn as `example` draws them, the same for the same seed; as many as were traced where the inputs
+    have first dimensions of their own.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         batched = [i.shape[0] if i.shape else 1 for i in network.inputs]
-        drawn = example(network, "cpu", SAMPLES if all(b == 1 for b in batched) else None)
-    if network.given and network.guards and not _accepts(network, drawn):
-        return network.given
-    return drawn
-
-
-def _accepts(network: Network, inputs: tuple[Tensor, ...]) -> bool:
-    if any(t.is_meta for t in tensors_of(network.module)):
-        return False
-    try:
-        with torch.no_grad(), evaluating(network.module):
-            network.module.forward(*(t.clone() for t in inputs))
-    except RuntimeError as error:
-        if REFUSES not in str(error):
-            raise
-        return False
-    return True
+        return example(network, "cpu", SAMPLES if all(b == 1 for b in batched) else None)
 
 
 def tokens(network: Network) -> dict[str, int]:

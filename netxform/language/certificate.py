@@ -46,6 +46,7 @@ class ClaimRecord(_Record, frozen=True):
     changed what it speaks of; `measured` and `held` are then those of the network at the end, and `made` those of when the
     claim was made; or `unmeasured` says why it was not measured again. `digest`: of what it speaks of, as that was when the
     claim was made; `nodes` and `tensors` name it (all there is where both are empty).
+    `probes`: how many samples are given, of the data, varied or drawn; `vacuous`: why nothing was shown, it is not held then.
     """
 
     kind: str
@@ -64,12 +65,14 @@ class ClaimRecord(_Record, frozen=True):
     superseded_by: int | None = None
     made: MadeRecord | None = None
     unmeasured: str = ""
+    probes: str = ""
+    vacuous: str = ""
 
     @classmethod
     def of(cls, e: Evidence, tensors: tuple[str, ...] = (), nodes: tuple[str, ...] = (), digest: str = "") -> ClaimRecord:
         """The record of a claim in force."""
         said = (e.kind, e.claim, e.bound, e.measured, e.held, e.samples, e.seed, e.dtype, e.detail)
-        return cls(*said, True, tensors, nodes, digest)
+        return cls(*said, True, tensors, nodes, digest, probes=e.probes, vacuous=e.vacuous)
 
     @property
     def kept(self) -> bool:

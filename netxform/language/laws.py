@@ -98,8 +98,9 @@ class Harm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Evidence:
     """One measured claim. `measured` is in the unit of `bound`; `held` is the verdict.
 
-    `samples` inputs were drawn under `seed` in `dtype`; `detail` says what else belongs to the measurement; `kind` is that of
-    the claim.
+    `samples` inputs were measured on in `dtype`; `probes` says how many of them are given, of the data, varied or drawn (under
+    `seed`), where the claim is about the network's values. `vacuous`: why the measurement shows nothing; such a claim is not
+    held. `detail` says what else belongs to the measurement; `kind` is that of the claim.
     """
 
     claim: str
@@ -111,6 +112,8 @@ class Evidence:
     dtype: str = "float32"
     detail: Detail = field(default_factory=Detail)
     kind: str = ""
+    probes: str = ""
+    vacuous: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from netxform.compiler.execute import Trained
 from netxform.compiler.plan import Plan, Step
 from netxform.errors import fail
-from netxform.graph.network import Network, clone
+from netxform.graph.network import SAMPLES, Network, clone
 from netxform.language.trajectory import Trajectory
 from netxform.language.work import Fitting, Snapshot, Training
 from netxform.pipeline.subject import Prepared, carries
 from netxform.sources.data import DataSet, check_python_data, load_data
 from netxform.training.calibration import Calibration
+from netxform.training.data import batches
 from netxform.training.estimators import Fitted, fit_estimator
 from netxform.training.fit import History, Progress, fit
 from netxform.training.process import Processes, wait
@@ -70,6 +72,13 @@ class Executor:
     def _place(self, step: Step) -> str:
         """The name of a statement's state: its number among the statements that do something, whatever asserts there are."""
         return f"{[s.index for s in self.prepared.plan.steps].index(step.index):03d}"
+
+    def samples(self) -> Iterator[Tensor]:
+        """The first samples of the training part of every data set, up to eight of each."""
+        for data in self.data.values():
+            x = next((x for x, _ in batches(Subset(data.train, range(min(SAMPLES, len(data.train)))), SAMPLES)), None)
+            if x is not None:
+                yield x
 
     def _weights(self, step: Step) -> Callable[[str], nn.Module]:
         """Further models with their weights, snapshots among them."""

@@ -21,7 +21,7 @@ from netxform.compiler.models import Models
 from netxform.compiler.plan import Plan
 from netxform.compiler.resolve import Planned, resolve
 from netxform.errors import NOWHERE, NetxformError, fail
-from netxform.graph.network import Network
+from netxform.graph.network import Network, knowing
 from netxform.graph.tensors import DTYPES
 from netxform.language.verb import DataInfo
 from netxform.sources.data import DataSet, check_python_data, describe
@@ -78,7 +78,9 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
         name, loaded = subject_of(spec, inputs, models)
         models.example = example_of(loaded, inputs)
         weights = computed(loaded.module)
-        network = capture(loaded.module, *models.example)
+        captured = capture(loaded.module, *models.example)
+        known = replace(captured, given=tuple(t for t in models.example if t is not None), drawn=inputs.example_inputs is None)
+        network = knowing(captured, known)
         planned = resolve(
             spec,
             network,

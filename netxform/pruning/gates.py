@@ -138,6 +138,10 @@ def _graph_gate(
     if node is None:
         return "summed over in code that is kept whole"
     operands, why = node.all_input_nodes, "read from no value of the graph"
+    if node.op == "call_module" and isinstance(
+        network.module.get_submodule(str(node.target)), nn.MultiheadAttention | Attention
+    ):
+        return _attention_gates(network, node, wanted, moved, add)
     for operand in sorted(
         operands, key=lambda o: (o not in moved, getattr(types_of(network).values.get(o.name), "source", 0) is not None)
     ):
@@ -159,6 +163,24 @@ def _graph_gate(
         add(operand.name, axes[0], value.dims[axes[0]], wanted, node.name, still=operand not in moved)
         return None
     return why
+
+
+def _attention_gates(
+    network: Network, node: fx.Node, wanted: list[Atom], moved: set[fx.Node], add: Callable[..., None]
+) -> str | None:
+    """Gate queries, keys and values where they hold the atoms along their width: each is projected, masks are not."""
+    places = dict(zip(("query", "key", "value"), node.args, strict=False)) | dict(node.kwargs)
+    found = False
+    for operand in dict.fromkeys(n for name in ("query", "key", "value") if isinstance(n := places.get(name), fx.Node)):
+        value = types_of(network).values.get(operand.name)
+        if not isinstance(value, Typed) or not any(a in wanted for a in atoms(value.dims[-1])):
+            continue
+        axis, here = len(value.dims) - 1, set(atoms(value.dims[-1]))
+        if any(a in wanted for d in value.dims[:-1] for a in atoms(d)):
+            return "read along two dimensions of one value"
+        add(operand.name, axis, value.dims[axis], [a for a in wanted if a in here], node.name, still=operand not in moved)
+        found = True
+    return None if found else "read from no value of the graph"
 
 
 def dependent(graph: fx.Graph) -> set[fx.Node]:

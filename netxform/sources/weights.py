@@ -150,8 +150,12 @@ def _left_out(path: Path, found: Fit, stored: Stored, wanted: Mapping[str, Tenso
 
 
 def check_finite(module: nn.Module, span: Span = NOWHERE) -> None:
-    """Raises NetxformError X0811 where a weight is NaN or infinite. A buffer may hold −inf: masks are added to scores."""
-    weights = dict(module.named_parameters(remove_duplicate=False))
+    """Raises NetxformError X0811 where a weight is NaN or infinite. Masks are added to scores and may hold −inf: buffers, and
+    parameters that belong to no layer of torch.nn.
+    """
+    layers = {n for n, m in module.named_modules(remove_duplicate=False) if type(m).__module__.startswith("torch.nn.")}
+    named = module.named_parameters(remove_duplicate=False)
+    weights = {n for n, _ in named if n.rpartition(".")[0] in layers}
     bad: list[str] = []
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not tensor.is_meta:

@@ -103,7 +103,7 @@ class Cast:
         from netxform.graph.tensors import held as held_by
 
         held = held_by(network.module)
-        shared = {id(t) for n, t in held.items() if n.rpartition(".")[0] in kept}
+        shared = {id(t) for n, t in held.items() if n in kept or n.rpartition(".")[0] in kept}
         chosen = [
             n
             for n, t in held.items()
@@ -124,11 +124,13 @@ class Cast:
         )
 
     def _kept(self, network: Network, scope: Scope) -> set[str]:
-        """The modules that keep their precision; a layer that is called as one is kept whole."""
+        """The modules and tensors that keep their precision; a layer that is called as one is kept whole."""
         if self.keep is None:
             return set()
         items = self.keep.expression.items if isinstance(self.keep.expression, ast.List) else (self.keep.expression,)
-        modules = dict(network.module.named_modules(remove_duplicate=False))
+        from netxform.graph.tensors import held
+
+        modules, tensors = dict(network.module.named_modules(remove_duplicate=False)), held(network.module)
         found: set[str] = set()
         for item in items:
             if isinstance(item, ast.Path) and item.text == "norms" and "norms" not in modules:
@@ -136,6 +138,8 @@ class Cast:
                 if not norms:
                     raise fail("X0203", "`keep norms`: the network has no normalisation", item.span, "matches nothing")
                 found |= norms
+            elif isinstance(item, ast.Path) and item.text.removeprefix(".") in tensors:
+                found.add(item.text.removeprefix("."))
             else:
                 found |= set(scope.modules_of(Selection(item, item.span)))
         called = {str(n.target) for n in network.module.graph.nodes if n.op == "call_module"}
@@ -147,7 +151,7 @@ class Cast:
         v = choice.values
         if isinstance(v, Steps):
             return _steps(network, choice, v)
-        from netxform.graph.network import samples
+        from netxform.graph.probes import samples
         from netxform.graph.surgery import perform
         from netxform.precision.rounding import HALF, predict, rounding
 
@@ -292,7 +296,7 @@ def _steps(network: Network, choice: Choice[Values], v: Steps) -> Choice[Steps]:
     """Let torchao make int8 and steps; state what they can do."""
     import torch
 
-    from netxform.graph.network import samples
+    from netxform.graph.probes import samples
     from netxform.precision.int8 import half_steps, predict, quantize
 
     if not choice.targets:

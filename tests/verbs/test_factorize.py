@@ -108,7 +108,7 @@ def test_networks_of_every_kind(model: nn.Module, rule: str) -> None:
     x = torch.randn(3, 2, 5, 5)
     before = {n: t.clone() for n, t in model.state_dict().items()}
     result = nx.apply(f"factorize ** {rule} gate=none", model=model, example_inputs=x)
-    assert all(c["held"] for s in result.certificate["statements"] for c in s["claims"])
+    assert all(c["held"] or c["vacuous"] for s in result.certificate["statements"] for c in s["claims"])
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in before.items())
     after = sum(p.numel() for p in result.model.parameters())
     assert after <= sum(p.numel() for p in model.parameters())

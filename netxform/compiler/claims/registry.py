@@ -31,6 +31,7 @@ D = TypeVar("D", bound=Detail)
 class Family:
     """A kind of claim. `measure` and `again` are functions, or the reason why there is none.
 
+    `probed`: it is measured on the probes, and shows nothing where these say nothing.
     `stands`: whether the claim still speaks of a network, where that is not for the hash of tensors to say. `by_digest`: what
     is looked at again are hashes, for the old values are not kept. `repeats`: by how much of itself a number may come out
     otherwise when it is measured once more on the same machine.
@@ -43,6 +44,7 @@ class Family:
     stands: Callable[[Any, Network], bool] | None = None
     by_digest: bool = False
     repeats: float = 0.0
+    probed: bool = False
 
 
 FAMILIES: dict[str, Family] = {}
@@ -56,16 +58,18 @@ def measures(
     stands: Callable[[D, Network], bool] | None = None,
     by_digest: bool = False,
     repeats: float = 0.0,
+    probed: bool = False,
 ) -> Callable[[Callable[[C, Case], Measured]], Callable[[C, Case], Measured]]:
     """Register the function as what measures this kind of claim. Its evidence has a `detail` of that very class.
 
     `again` measures it once more from what was kept: it gives the evidence anew, every number of it, and those of its detail
-    that can be; it raises Unmeasurable, or is a text, to say why nothing can. Raises TypeError for a kind that is registered
+    that can be; it raises Unmeasurable, or is a text, to say why nothing can. `probed`: the claim is about the network's values
+    on the probe inputs. Raises TypeError for a kind that is registered
     already, and for a detail that is none.
     """
 
     def register(function: Callable[[C, Case], Measured]) -> Callable[[C, Case], Measured]:
-        _add(Family(claim, detail, function, again, stands, by_digest, repeats))
+        _add(Family(claim, detail, function, again, stands, by_digest, repeats, probed))
         return function
 
     return register
