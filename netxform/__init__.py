@@ -11,17 +11,17 @@ from __future__ import annotations
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
-from typing import cast as _cast
 
 # the package is bound to its name when it is first imported: before the function of that name is
 from netxform import capture as _capture_package  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from netxform.builder import Builder as Builder
-from netxform.builder import spec as spec
+from netxform.builder import spec as _spec
+from netxform.door import door as _door
 from netxform.errors import Diagnostic as Diagnostic
 from netxform.errors import NetxformError as NetxformError
 from netxform.errors import Span as Span
-from netxform.syntax.format import format as format
-from netxform.syntax.parse import parse as parse
+from netxform.syntax.format import format as _format
+from netxform.syntax.parse import parse as _parse
 
 if _TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +36,7 @@ if _TYPE_CHECKING:
     from netxform.compiler.plan import Plan
     from netxform.compiler.remeasure import Verdict
     from netxform.pipeline.subject import Inputs
+    from netxform.syntax.ast import Program
     from netxform.training.fit import Progress
 
 __version__ = "0.1.0"
@@ -58,19 +59,49 @@ __all__ = [
 ]
 
 
+@_door("parsing a spec")
+def parse(text: str, file: str = "<spec>") -> Program:
+    """The tree of a text. `file`: the name of the place in errors. Raises NetxformError with every syntax error (X01xx)."""
+    from netxform import arguments
+
+    return _parse(arguments.text(text, "text"), arguments.text(file, "file"))
+
+
+@_door("formatting a spec")
+def format(program: Program) -> str:
+    """The canonical text of a program: one statement a line, blocks indented by two, blank lines kept as single ones."""
+    from netxform import arguments
+    from netxform.syntax.ast import Program
+
+    if not isinstance(program, Program):
+        raise arguments.wrong("program", program, "a Program", "parse the text first: `nx.format(nx.parse(text))`")
+    return _format(program)
+
+
+@_door("beginning a spec")
+def spec(source: str | None = None) -> Builder:
+    """A new builder, or one that begins with the statements of a text."""
+    from netxform import arguments
+
+    return _spec(None if source is None else arguments.text(source, "source"))
+
+
+@_door("checking the spec")
 def check(text: _Any, *, params: Mapping[str, _Any] | None = None, root: str | _Path | None = None) -> Spec:
     """Check a spec by its text alone. Never imports torch.
 
     `text`: the text, a builder, or a `pathlib.Path`. `params`: values of its parameters. `root`: the folder that its files
     are named from. Raises NetxformError with every finding.
     """
+    from netxform import arguments
     from netxform.compiler.check import check_source
     from netxform.sources.trust import Trust
 
-    trust = Trust(_Path(root) if root is not None else text.parent if isinstance(text, _Path) else _Path.cwd())
-    return check_source(text, dict(params or {}), trust)
+    text = arguments.spec_of(text, "text")
+    return check_source(text, arguments.params_of(params), Trust(_root(text, root)))
 
 
+@_door("planning the spec")
 def plan(
     spec: _Any,
     *,
@@ -101,8 +132,9 @@ def plan(
 
     Raises NetxformError with what cannot be done.
     """
-    from netxform import api
+    from netxform import api, arguments
 
+    spec = arguments.spec_of(spec)
     inputs = _inputs(
         spec,
         model=model,
@@ -116,9 +148,10 @@ def plan(
         trust_pickle=trust_pickle,
         allow_outside=allow_outside,
     )
-    return api.plan_spec(spec, inputs, deep=deep, progress=progress)
+    return api.plan_spec(spec, inputs, deep=arguments.flag(deep, "deep"), progress=arguments.progress_of(progress))
 
 
+@_door("carrying out the spec")
 def apply(
     spec: _Any,
     *,
@@ -152,8 +185,9 @@ def apply(
 
     Returns a result with `.model`, `.certificate`, `.plan`, `.estimators`. Raises NetxformError; then nothing has changed.
     """
-    from netxform import api
+    from netxform import api, arguments
 
+    spec = arguments.spec_of(spec)
     inputs = _inputs(
         spec,
         model=model,
@@ -167,24 +201,33 @@ def apply(
         trust_pickle=trust_pickle,
         allow_outside=allow_outside,
     )
-    folder = _Path(out) if out is not None else None
-    return api.apply_spec(spec, inputs, out=folder, overwrite=overwrite, resume=resume, progress=progress)
+    return api.apply_spec(
+        spec,
+        inputs,
+        out=arguments.path_of(out, "out") if out is not None else None,
+        overwrite=arguments.flag(overwrite, "overwrite"),
+        resume=arguments.flag(resume, "resume"),
+        progress=arguments.progress_of(progress),
+    )
 
 
+@_door("verifying the bundle")
 def verify(folder: str | _Path) -> Verdict:
     """Measure every claim of a bundle again, from the folder alone. Raises NetxformError where it is damaged."""
-    from netxform import api
+    from netxform import api, arguments
 
-    return api.verify_bundle(folder)
+    return api.verify_bundle(arguments.path_of(folder, "folder"))
 
 
+@_door("loading the bundle")
 def load(folder: str | _Path) -> nn.Module:
     """The model of a bundle, in eval mode. Nothing in the folder is run. Raises NetxformError where it is damaged."""
-    from netxform import api
+    from netxform import api, arguments
 
-    return api.load_bundle(folder)
+    return api.load_bundle(arguments.path_of(folder, "folder"))
 
 
+@_door("exporting the bundle")
 def export(folder: str | _Path, out: str | _Path, to: str | None = None) -> Exported:
     """Write the model of a bundle for another program, load the file again and compare what it computes.
 
@@ -192,13 +235,19 @@ def export(folder: str | _Path, out: str | _Path, to: str | None = None) -> Expo
     difference beside its bound. Raises NetxformError X0834 (no such exporter), X0814 (a package is missing), X0818 (the file
     exists), X0820 (cannot be exported), X0501 (the file computes something else).
     """
+    from netxform import arguments
     from netxform.artifacts import bundle, exporters
     from netxform.compiler.measure import probe
+    from netxform.sources.files import writable
 
-    network, held = bundle.read(_Path(folder))
-    return exporters.export(network, probe(network, held.seed), _Path(out), to)
+    path = arguments.path_of(out, "out")
+    exporters.exporter_of(path, None if to is None else arguments.text(to, "to"))
+    writable(path, new=True)
+    network, held = bundle.read(arguments.path_of(folder, "folder"))
+    return exporters.export(network, probe(network, held.seed), path, to)
 
 
+@_door("comparing the runs")
 def compare(
     *runs: _Any,
     method: str = "tsne",
@@ -212,29 +261,40 @@ def compare(
     `runs`: bundles, or results of `apply`. `method`: tsne, pca or isomap. `curve`: the metric drawn beside it. `out`: a file
     to write, .png or .svg. Raises NetxformError X0824 (no trajectory), X0825 (not of one space), X0814 (no matplotlib).
     """
-    from netxform import api
+    from netxform import api, arguments
     from netxform.artifacts import picture
+    from netxform.language.trajectory import Trajectory
+    from netxform.sources.files import writable
 
-    if method not in picture.METHODS:
-        raise ValueError(f"method is one of {', '.join(picture.METHODS)}, not {method!r}")
-    found = api.compare_runs(runs, method=method, perplexity=perplexity, seed=seed)
+    arguments.one_of(method, "method", picture.METHODS)
+    if isinstance(perplexity, bool) or not isinstance(perplexity, int | float) or not 0 < perplexity < float("inf"):
+        raise arguments.wrong("perplexity", perplexity, "a number above 0")
+    arguments.whole(seed, "seed")
+    if curve is not None:
+        arguments.text(curve, "curve")
+    several = [r if isinstance(r, api.Result | Trajectory) else arguments.path_of(r, f"run {i}") for i, r in enumerate(runs)]
+    path = None if out is None else writable(arguments.path_of(out, "out"))
+    found = api.compare_runs(several, method=method, perplexity=perplexity, seed=seed)
     figure = picture.draw(found, curve)
-    if out is not None:
-        picture.save(figure, _Path(out))
+    if path is not None:
+        picture.save(figure, path)
     return figure
 
 
+@_door("capturing the model")
 def capture(model: nn.Module, *inputs: Tensor) -> Captured:
     """Capture a model as a graph: `.module` is a plain `torch.fx.GraphModule`, names as in the model, tensors of its own.
 
     A graph is accepted that is the same program as the model, operation by operation, or gives the same bits, at two batch
     sizes. Raises NetxformError X0802 where there is none.
     """
+    from netxform import arguments
     from netxform.axes.view import Captured
     from netxform.capture import capture as found
     from netxform.graph.network import detached
 
-    return Captured.of(detached(found.capture(model, *inputs)))
+    arguments.model_of(model)
+    return Captured.of(detached(found.capture(model, *arguments.inputs_of(inputs, "inputs"))))
 
 
 def _inputs(
@@ -251,13 +311,30 @@ def _inputs(
     trust_pickle: bool,
     allow_outside: bool,
 ) -> Inputs:
+    from netxform import arguments
     from netxform.pipeline.subject import Inputs
     from netxform.sources.trust import Trust
 
-    folder = _Path(root) if root is not None else spec.parent if isinstance(spec, _Path) else _Path.cwd()
-    named = data if isinstance(data, dict) else {} if data is None else {"data": data}
-    example = None
-    if example_inputs is not None:
-        example = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (_cast("Tensor", example_inputs),)
-    trust = Trust(folder, trust_code, trust_pickle, allow_outside)
-    return Inputs(model, example, named, dict(params or {}), trust, seed, dict(models or {}))
+    trust = Trust(
+        _root(spec, root),
+        arguments.flag(trust_code, "trust_code"),
+        arguments.flag(trust_pickle, "trust_pickle"),
+        arguments.flag(allow_outside, "allow_outside"),
+    )
+    return Inputs(
+        None if model is None else arguments.model_of(model),
+        None if example_inputs is None else arguments.inputs_of(example_inputs),
+        arguments.data_of(data),
+        arguments.params_of(params),
+        trust,
+        None if seed is None else arguments.whole(seed, "seed"),
+        arguments.named(models, "models"),
+    )
+
+
+def _root(spec: _Any, root: str | _Path | None) -> _Path:
+    from netxform import arguments
+
+    if root is not None:
+        return arguments.folder_of(root, "root")
+    return spec.parent if isinstance(spec, _Path) else _Path.cwd()

@@ -6,6 +6,7 @@ Everything that a spec can cause is a `NetxformError`.
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,9 +93,22 @@ def apply_spec(
 
 
 def refuse_existing(out: Path | None, overwrite: bool) -> None:
-    """Raises NetxformError X0818 where the bundle is there already and shall not be replaced."""
-    if out is not None and out.exists() and not overwrite:
-        raise fail("X0818", f"`{out.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",))
+    """Raises NetxformError X0818 where the bundle is there already and shall not be replaced, or is none; X0819 where it cannot
+    be written there. Asked before any work is done.
+    """
+    if out is None:
+        return
+    if os.path.lexists(out):
+        if not overwrite:
+            raise fail("X0818", f"`{out}` already exists", helps=("choose another name, or replace it: `--overwrite`",))
+        if not out.is_dir() or (any(out.iterdir()) and not (out / "certificate.json").exists()):
+            raise fail("X0818", f"`{out}` is no bundle: it is not replaced", helps=("choose another name",))
+    near = next(p for p in (out.absolute().parent, *out.absolute().parents) if os.path.lexists(p))
+    if not near.is_dir():
+        raise fail("X0819", f"`{out}` cannot be written: `{near}` is no folder", helps=("choose another name",))
+    if not os.access(near, os.W_OK):
+        helps = ("look at its owner and mode (`ls -l`), or write elsewhere",)
+        raise fail("X0819", f"`{out}` cannot be written: no right to write to `{near}`", helps=helps)
 
 
 def apply_prepared(

@@ -7,7 +7,8 @@ A `Diagnostic` is data. `render` draws it with carets under the source text; `to
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -101,6 +102,35 @@ class NetxformError(Exception):
 def fail(code: str, message: str, span: Span = NOWHERE, label: str = "", **more: Any) -> NetxformError:
     """A `NetxformError` of one diagnostic, to be raised: `raise fail("X0203", …)`."""
     return NetxformError([Diagnostic(code, message, span, label, **more)])
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """What was being done when an exception came that nobody expected: in words, the statement, and the texts of the spec."""
+
+    doing: str = ""
+    span: Span = NOWHERE
+    sources: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@contextmanager
+def during(doing: str, span: Span = NOWHERE, sources: Mapping[str, str] | None = None) -> Generator[None]:
+    """While this is done: an exception that is no `NetxformError` is told so (see `door.unexpected`). The innermost counts."""
+    try:
+        yield
+    except NetxformError:
+        raise
+    except Exception as error:
+        old = trail(error)
+        seen = Trail(old.doing or doing, old.span if old.span.line else span, {**(sources or {}), **old.sources})
+        error.__dict__["netxform_trail"] = seen
+        raise
+
+
+def trail(error: BaseException) -> Trail:
+    """What `during` told an exception."""
+    found = getattr(error, "netxform_trail", None)
+    return found if isinstance(found, Trail) else Trail()
 
 
 @dataclass
