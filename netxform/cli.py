@@ -48,6 +48,7 @@ DOING = {
     "fmt": "writing the spec in canonical form",
     "explain": "looking up a page",
 }
+MOST_ERRORS = 50
 MOST_SEED = 2**63 - 1
 EXIT = "exit codes: 0 done, 1 error, 2 `plan --detailed-exitcode` found changes, 3 a contract or an assert fell short"
 
@@ -95,10 +96,10 @@ def _told(error: NetxformError, said: Mapping[str, Any]) -> int:
     if said["json"]:
         print(json.dumps({"diagnostics": [d.to_dict() for d in error.diagnostics]}, indent=1))
     else:
-        print("\n\n".join(d.render(error.sources) for d in error.diagnostics), file=sys.stderr)
         count = len(error.diagnostics)
+        print("\n\n".join(d.render(error.sources) for d in error.diagnostics[:MOST_ERRORS]), file=sys.stderr)
         if count > 1:
-            print(f"\n{count} errors", file=sys.stderr)
+            print(f"\n{count} errors" + (f", {MOST_ERRORS} shown" if count > MOST_ERRORS else ""), file=sys.stderr)
     flush()
     return error.exit_code
 

@@ -56,6 +56,11 @@ class Diagnostic:
     helps: tuple[str, ...] = ()
     severity: Severity = "error"
 
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """`helps`, or where the page of the code stands."""
+        return self.helps or (f"`netxform explain {self.code}` says what this means, and what to do",)
+
     def to_dict(self) -> dict[str, object]:
         """The diagnostic as plain data (JSON)."""
         return {
@@ -66,7 +71,7 @@ class Diagnostic:
             "label": self.label,
             "secondary": [{"span": _span_dict(s.span), "text": s.text} for s in self.secondary],
             "notes": list(self.notes),
-            "helps": list(self.helps),
+            "helps": list(self.repairs),
         }
 
     def render(self, sources: Mapping[str, str] | None = None) -> str:
@@ -82,7 +87,7 @@ class Diagnostic:
         if self.notes and self.span.line:
             out.append(f"{pad} |")
         out += [f"{pad} = {note}" for note in self.notes]
-        out += [f"{pad} help: {text}" for text in self.helps]
+        out += [f"{pad} help: {text}" for text in self.repairs]
         return "\n".join(out)
 
 
@@ -93,7 +98,7 @@ class NetxformError(Exception):
     """
 
     def __init__(self, diagnostics: Iterable[Diagnostic], sources: Mapping[str, str] | None = None, exit_code: int = 1) -> None:
-        self.diagnostics = tuple(diagnostics)
+        self.diagnostics = tuple(dict.fromkeys(diagnostics))
         self.sources = dict(sources or {})
         self.exit_code = exit_code
         super().__init__("\n\n".join(d.render(self.sources) for d in self.diagnostics))
@@ -170,6 +175,20 @@ def _span_dict(span: Span) -> dict[str, object] | None:
     }
 
 
+_WIDE = 200
+
+
+def _cut(row: str, carets: str, at: int, label: str) -> tuple[str, str]:
+    """A row that is too wide to be read, around the place that is meant."""
+    if len(row) <= _WIDE:
+        return row, carets
+    start = max(0, at - _WIDE // 3)
+    end = start + _WIDE
+    marks = carets[: len(carets) - len(label)].rstrip()[start:end]
+    front, back = "…" if start else "", "…" if end < len(row) else ""
+    return front + row[start:end] + back, f"{' ' * len(front)}{marks} {label}".rstrip()
+
+
 def _excerpt(span: Span, label: str, mark: str, arrow: str, pad: str, sources: Mapping[str, str]) -> Sequence[str]:
     head = f"{pad[:-1]} {arrow} {span.file}:{span.line}:{span.column}"
     text = sources.get(span.file)
@@ -184,4 +203,5 @@ def _excerpt(span: Span, label: str, mark: str, arrow: str, pad: str, sources: M
     lead = "".join("\t" if c == "\t" else " " for c in row[: span.column - 1])
     carets = f"{lead}{mark * count} {label}".rstrip()
     number = str(span.line).rjust(len(pad))
+    row, carets = _cut(row, carets, span.column - 1, label)
     return [head, f"{pad} |", f"{number} | {row}", f"{pad} | {carets}"]

@@ -15,12 +15,15 @@ from netxform.compiler.conditions import judge
 from netxform.compiler.measure import Measured, measure, probe
 from netxform.compiler.plan import Check, Plan, PlanItem, Step
 from netxform.compiler.resolve import Planned, Walk
-from netxform.errors import Diagnostic, NetxformError
+from netxform.errors import Diagnostic, NetxformError, during
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
 from netxform.language.laws import Contract, Entry, Evidence
 from netxform.language.verb import Material, Settles
 from netxform.language.work import Comparison, Fitting, Snapshot, Training
+
+_MEASURE = ("put a `train` before it that measures it, or assert a cost such as `params`",)
+_ASSERT = ("change the statements before it, or the bound",)
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[st
             continue
         tell(item.text)
         try:
-            item = _settled(item, walk, state.network, workers)
-            _step(item, plan, state, workers, inputs)
+            with during(f"carrying out `{item.text}`", item.span, plan.spec.sources):
+                item = _settled(item, walk, state.network, workers)
+                _step(item, plan, state, workers, inputs)
         except NetxformError as error:
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
@@ -132,12 +136,13 @@ def deepen(planned: Planned, network: Network, workers: Workers) -> Plan:
             done.append(item)
             continue
         try:
-            item = _settled(item, walk, network, workers)
-            after = perform(network, item.edit, item.twin)
-            if isinstance(item.transform, Settles):
-                material = workers.material(item)
-                found = [measure(c, network, after, inputs, plan.spec.seed, item.edit, material).evidence for c in item.claims]
-                item = replace(item, measured=tuple(found))
+            with during(f"making the choice of `{item.text}`", item.span, plan.spec.sources):
+                item = _settled(item, walk, network, workers)
+                after = perform(network, item.edit, item.twin)
+                if isinstance(item.transform, Settles):
+                    material, seed = workers.material(item), plan.spec.seed
+                    found = [measure(c, network, after, inputs, seed, item.edit, material).evidence for c in item.claims]
+                    item = replace(item, measured=tuple(found))
         except NetxformError as error:
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
@@ -198,12 +203,16 @@ def _assert(item: Check, plan: Plan, state: _Progress) -> None:
     held, seen = judge(item.condition, now, plan.base, state.metrics)
     if held is None:
         raise NetxformError(
-            [Diagnostic("X0602", "this assert speaks of a metric that nothing measured", item.span, "not known")],
+            [
+                Diagnostic(
+                    "X0602", "this assert speaks of a metric that nothing measured", item.span, "not known", helps=_MEASURE
+                )
+            ],
             plan.spec.sources,
         )
     if not held:
         raise NetxformError(
-            [Diagnostic("X0601", item.message or "an assert does not hold", item.span, seen)],
+            [Diagnostic("X0601", item.message or "an assert does not hold", item.span, seen, helps=_ASSERT)],
             plan.spec.sources,
             exit_code=3,
         )

@@ -13,7 +13,7 @@ MOST_TEXT = 1_000_000
 
 
 def regular(path: Path, span: Span = NOWHERE, shown: str | None = None) -> int:
-    """The size in bytes of a regular file. Raises NetxformError X0807 for anything else: nothing, a folder, a pipe, a device."""
+    """The size in bytes of a regular file. Raises NetxformError X0807 for what is none: a folder, a pipe, a device, nothing."""
     name = shown or str(path)
     try:
         found = os.stat(path)

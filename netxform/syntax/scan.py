@@ -14,11 +14,11 @@ from netxform.errors import Diagnostic, Label, Span
 
 DEPTH = 64
 _TOKEN = re.compile(
-    r"""(?P<string>"(?:\\.|[^"\\\n])*")
+    r"""(?P<string>"[^"\\\n]*(?:\\.[^"\\\n]*)*")
       | (?P<comment>\#[^\n]*)
-      | (?P<regex>/(?![\ *])(?:\\/|[^/\n])+/)
+      | (?P<regex>/(?![\ *])(?:\\/|[^/\n]){1,2000}/)
       | (?P<quoted>`[^`\n]*`)
-      | (?P<glob>\{[\w*.]+(?:(?:,|\.\.)[\w*.]+)+\})
+      | (?P<glob>\{(?:[\w*.]+(?:,[\w*.]+)+|[\w*.]+\.\.[\w*.]+)\})
       | (?P<open>[({\[])
       | (?P<close>[)}\]])
       | (?P<sep>[;\n])
@@ -26,6 +26,10 @@ _TOKEN = re.compile(
       | (?P<rest>[^"\#/`{}()\[\];\n\r\ufeff\f\v]+|.)""",
     re.VERBOSE | re.DOTALL,
 )
+_WORD = re.compile(r"[\w.*-]{10001}")
+MOST_LINES = 30_000
+_FLAT = ("take it apart by `let` or `def`",)
+_CLOSE = ("close every `(`, `[` and `{` by its partner, in the right order",)
 _PAIR = {")": "(", "]": "[", "}": "{"}
 
 
@@ -79,9 +83,12 @@ def scan(text: str, places: Places) -> Scanned:
     brackets: list[tuple[str, int]] = []
     levels: list[list[Piece]] = [[]]
     current: list[_Open] = [_Open(0)]
+    count = 0
 
     def finish(end: int) -> None:
+        nonlocal count
         piece = current[-1]
+        count += 1
         if clean_so_far(piece.start, end):
             levels[-1].append(Piece(piece.start, end, tuple(piece.blocks), tuple(piece.inner)))
         current[-1] = _Open(end + 1)
@@ -103,7 +110,9 @@ def scan(text: str, places: Places) -> Scanned:
                 out.append(" ")
             case "open":
                 if len(brackets) >= DEPTH:
-                    faults.append(Diagnostic("X0102", f"nested more than {DEPTH} deep", places.span(at, at + 1), "here"))
+                    faults.append(
+                        Diagnostic("X0102", f"nested more than {DEPTH} deep", places.span(at, at + 1), "here", helps=_FLAT)
+                    )
                     return Scanned("".join(out), tuple(comments), (), tuple(faults))
                 brackets.append((piece, at))
                 out.append(piece)
@@ -123,7 +132,7 @@ def scan(text: str, places: Places) -> Scanned:
                 else:
                     labels = (Label(places.span(brackets[-1][1], brackets[-1][1] + 1), "opened here"),) if brackets else ()
                     message = f"`{piece}` closes nothing" if not brackets else f"`{piece}` does not close `{brackets[-1][0]}`"
-                    faults.append(Diagnostic("X0103", message, places.span(at, at + 1), "here", labels))
+                    faults.append(Diagnostic("X0103", message, places.span(at, at + 1), "here", labels, helps=_CLOSE))
                     return Scanned("".join(out), tuple(comments), (), tuple(faults))
             case "sep":
                 inside = bool(brackets) and brackets[-1][0] != "{"
@@ -134,11 +143,25 @@ def scan(text: str, places: Places) -> Scanned:
                 else:
                     out.append(piece)
                     finish(at)
+                    if count > MOST_LINES:
+                        faults.append(
+                            _too_long(f"the text has more than {MOST_LINES:,} lines and statements", places.span(at, at + 1))
+                        )
+                        return Scanned("".join(out), tuple(comments), (), tuple(faults))
             case _:
+                if len(piece) > 10_000 and (kind != "rest" or _WORD.search(piece)):
+                    faults.append(_too_long("a text or a name has more than 10,000 characters", places.span(at, at + 1)))
+                    return Scanned("".join(out), tuple(comments), (), tuple(faults))
                 out.append(piece)
     if brackets:
         sign, at = brackets[-1]
-        faults.append(Diagnostic("X0103", f"`{sign}` is never closed", places.span(at, at + 1), "opened here"))
+        faults.append(Diagnostic("X0103", f"`{sign}` is never closed", places.span(at, at + 1), "opened here", helps=_CLOSE))
         return Scanned("".join(out), tuple(comments), (), tuple(faults))
     finish(len(text))
     return Scanned("".join(out), tuple(comments), tuple(levels[0]), tuple(faults))
+
+
+def _too_long(message: str, span: Span) -> Diagnostic:
+    return Diagnostic(
+        "X0107", message, span, "too much", helps=("a spec says what is done; data and weights are files beside it",)
+    )

@@ -61,7 +61,7 @@ def _counted(y: Tensor, name: str) -> None:
 
 
 def finite(values: Tensor, what: str, span: Span = NOWHERE, masks: bool = False) -> None:
-    """Raises NetxformError X0838, with the place, for NaN and infinity. `masks`: minus infinity is allowed, for masks hold it."""
+    """Raises NetxformError X0838, with the place, for NaN and infinity. `masks`: minus infinity may stand in masks."""
     import torch
 
     if not values.dtype.is_floating_point or values.is_meta:

@@ -59,7 +59,8 @@ class DataSource:
     """`load`: the declaration, its options, what may be read, and the seed that draws few samples → the parts.
 
     `describe`: options → the number of classes and the shape of one sample, as far as the text tells; it imports nothing.
-    `more`: options that this source alone has. `takes`: those of `Options` that it heeds; None for all. `load` raises NetxformError X0807 (file missing), X0814 (package missing),
+    `more`: options that this source alone has. `takes`: those of `Options` that it heeds; None
+    for all. `load` raises NetxformError X0807 (file missing), X0814 (package missing),
     X0817 (not enough samples).
     """
 

@@ -5,15 +5,17 @@ ast.Model ─load_model→ LoadedModel
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netxform.errors import Diagnostic, NetxformError, Span, did_you_mean, fail
+from netxform.errors import Diagnostic, Label, NetxformError, Span, did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
 from netxform.language.values import CONSTANTS, plain
+from netxform.limits import need
 from netxform.sources.formats import Asked, from_file
 from netxform.sources.loaded import Loaded, Shapes
 from netxform.sources.models.source import MODELS
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPTIONS = ("weights", "input", "by_position")
+_WANTED: dict[str, tuple[Callable[[ast.Expr], bool], str, str]] = {
+    "weights": (lambda e: isinstance(e, ast.String), "the name of a file", '`weights="net.safetensors"`'),
+    "input": (lambda e: isinstance(e, ast.String), "a shape, as a text", '`input="1x3x224x224:f32"`'),
+    "by_position": (lambda e: isinstance(e, ast.Path) and e.text in ("true", "false"), "true or false", "`by_position=true`"),
+}
 _INPUT = re.compile(r"(\d+(?:x\d+)*)(?::(f16|f32|f64|bf16|i64|i32))?")
 
 
@@ -44,7 +51,19 @@ def check_model_source(model: ast.Model) -> list[Diagnostic]:
     """What the text alone shows to be wrong with a model declaration. Imports nothing."""
     found: list[Diagnostic] = []
     source = model.source
+    seen: dict[str, Span] = {}
+    for key, span in [(o.key, o.span) for o in model.options] + [
+        (f"({a.key})", a.span) for a in (source.arguments if isinstance(source, ast.Call) else ()) if a.key is not None
+    ]:
+        if key in seen:
+            labels, helps = (Label(seen[key], "first"),), ("leave one of them",)
+            found.append(Diagnostic("X0407", f"`{key.strip('()')}` is given twice", span, "second time", labels, helps=helps))
+        seen[key] = span
     for option in model.options:
+        wanted = _WANTED.get(option.key)
+        if wanted is not None and not wanted[0](option.value):
+            message = f"`{option.key}` is {wanted[1]}, not `{format_node(option.value)}`"
+            found.append(Diagnostic("X0401", message, option.value.span, "of another kind", helps=(f"write {wanted[2]}",)))
         if option.key not in OPTIONS:
             found.append(
                 Diagnostic(
@@ -109,7 +128,16 @@ def parse_input(text: str, span: Span) -> Shapes:
                 "cannot be read",
                 helps=('write `input="1x3x224x224:f32"`',),
             )
-        out.append((tuple(int(n) for n in found.group(1).split("x")), found.group(2) or "f32"))
+        if len(part) > 200:
+            raise fail(
+                "X0406", "an input shape is too long", span, "too many sizes", helps=('write `input="1x3x224x224:f32"`',)
+            )
+        shape = tuple(int(n) for n in found.group(1).split("x"))
+        if 0 in shape:
+            message, helps = f"`{part.strip()}` holds no numbers: a size is 0", ("write sizes from 1",)
+            raise fail("X0406", message, span, "empty", helps=helps)
+        need(4 * math.prod(shape), f"an input of {part.strip()}", span)
+        out.append((shape, found.group(2) or "f32"))
     return tuple(out)
 
 
@@ -147,9 +175,19 @@ def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Mod
     found = MODELS.find(space, call.span, "unknown source")
     try:
         return found.load(name, call)
-    except (TypeError, ValueError, AssertionError, KeyError) as error:
-        text = (str(error).strip().splitlines() or [""])[0]
-        raise fail("X0411", f"`{call}` cannot be made: {text}", call.span, "bad arguments") from error
+    except (
+        TypeError,
+        ValueError,
+        AssertionError,
+        KeyError,
+        IndexError,
+        ZeroDivisionError,
+        OverflowError,
+        RuntimeError,
+    ) as error:
+        text = (str(error).strip().splitlines() or [""])[0][:300]
+        helps = ("look at the names, kinds and ranges of its arguments",)
+        raise fail("X0411", f"`{call}` cannot be made: {text}", call.span, "bad arguments", helps=helps) from error
     except OSError as error:
         raise fail(
             "X0813",
