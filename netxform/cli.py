@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pkgutil
+import re
 import signal
 import sys
 import traceback
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from netxform import limits
 from netxform.door import unexpected
 from netxform.errors import NetxformError, did_you_mean, fail
 from netxform.registry import Registry
@@ -73,7 +75,8 @@ def _guarded(given: Sequence[str], said: dict[str, Any]) -> int:
     try:
         options = _parser().read(given)
         said["command"] = options.command
-        code = int(options.run(options))
+        with limits.memory(getattr(options, "max_memory", None)):
+            code = int(options.run(options))
         flush()
         return code
     except SystemExit as error:  # `--help`
@@ -188,6 +191,7 @@ def _trusts(parser: argparse.ArgumentParser) -> None:
 
 def _subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="SOURCE", help="the subject, where the spec declares none: zoo.smallcnn()")
+    parser.add_argument("--max-memory", type=_size, metavar="SIZE", help="refuse what needs more: 8GiB (the machine's memory)")
     parser.add_argument("--input", metavar="SHAPE", help="the shape of its input: 1x3x224x224:f32")
 
 
@@ -207,6 +211,14 @@ def _seed(text: str) -> int:
 
 def _count(text: str) -> int:
     return _whole(text, 1, 1_000_000)
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,15})([kMGT]?)(i?)B", text)
+    if found is None or int(found.group(1)) == 0:
+        raise argparse.ArgumentTypeError(f"a size such as `8GiB` is needed, not `{text[:40]}`")
+    power = "kMGT".find(found.group(2)) + 1 if found.group(2) else 0
+    return int(found.group(1)) * (1024 if found.group(3) else 1000) ** power
 
 
 def _perplexity(text: str) -> float:

@@ -107,7 +107,8 @@ def unexpected(error: BaseException, doing: str) -> NetxformError:
 def _no_memory(text: str) -> bool:
     said = text.lower()
     return any(
-        t in said for t in ("can't allocate memory", "cannot allocate memory", "out of memory", "storage size calculation")
+        t in said
+        for t in ("can't allocate memory", "cannot allocate memory", "out of memory", "alloc_cpu", "storage size calculation")
     )
 
 

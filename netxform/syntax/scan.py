@@ -16,7 +16,7 @@ DEPTH = 64
 _TOKEN = re.compile(
     r"""(?P<string>"[^"\\\n]*(?:\\.[^"\\\n]*)*")
       | (?P<comment>\#[^\n]*)
-      | (?P<regex>/(?![\ *])(?:\\/|[^/\n]){1,2000}/)
+      | (?P<regex>/(?![\ *])(?:\\/|[^/\n])+/)
       | (?P<quoted>`[^`\n]*`)
       | (?P<glob>\{(?:[\w*.]+(?:,[\w*.]+)+|[\w*.]+\.\.[\w*.]+)\})
       | (?P<open>[({\[])
@@ -26,7 +26,7 @@ _TOKEN = re.compile(
       | (?P<rest>[^"\#/`{}()\[\];\n\r\ufeff\f\v]+|.)""",
     re.VERBOSE | re.DOTALL,
 )
-_WORD = re.compile(r"[\w.*-]{10001}")
+_LINE = re.compile(r"[^\n]{20001}")
 MOST_LINES = 30_000
 _FLAT = ("take it apart by `let` or `def`",)
 _CLOSE = ("close every `(`, `[` and `{` by its partner, in the right order",)
@@ -98,6 +98,10 @@ def scan(text: str, places: Places) -> Scanned:
             current[-1].blocks
         )
 
+    long = _LINE.search(text)
+    if long is not None:
+        faults.append(_too_long("a line has more than 20,000 characters", places.span(long.start(), long.start() + 1)))
+        return Scanned("", (), (), tuple(faults))
     for found in _TOKEN.finditer(text):
         kind, piece, at = found.lastgroup, found.group(), found.start()
         match kind:
@@ -110,9 +114,7 @@ def scan(text: str, places: Places) -> Scanned:
                 out.append(" ")
             case "open":
                 if len(brackets) >= DEPTH:
-                    faults.append(
-                        Diagnostic("X0102", f"nested more than {DEPTH} deep", places.span(at, at + 1), "here", helps=_FLAT)
-                    )
+                    faults.append(Diagnostic("X0102", f"nested more than {DEPTH} deep", places.span(at, at + 1), helps=_FLAT))
                     return Scanned("".join(out), tuple(comments), (), tuple(faults))
                 brackets.append((piece, at))
                 out.append(piece)
@@ -144,14 +146,10 @@ def scan(text: str, places: Places) -> Scanned:
                     out.append(piece)
                     finish(at)
                     if count > MOST_LINES:
-                        faults.append(
-                            _too_long(f"the text has more than {MOST_LINES:,} lines and statements", places.span(at, at + 1))
-                        )
+                        message = f"the text has more than {MOST_LINES:,} lines and statements"
+                        faults.append(_too_long(message, places.span(at, at + 1)))
                         return Scanned("".join(out), tuple(comments), (), tuple(faults))
             case _:
-                if len(piece) > 10_000 and (kind != "rest" or _WORD.search(piece)):
-                    faults.append(_too_long("a text or a name has more than 10,000 characters", places.span(at, at + 1)))
-                    return Scanned("".join(out), tuple(comments), (), tuple(faults))
                 out.append(piece)
     if brackets:
         sign, at = brackets[-1]

@@ -167,6 +167,8 @@ def load_model(model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[
 
 
 def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Module] | None) -> Loaded:
+    import torch
+
     source = model.source
     if isinstance(source, ast.String):
         return from_file(Asked(source.value, source.span, trust, bundle))
@@ -174,6 +176,11 @@ def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Mod
     space, _, name = call.name.partition(".")
     found = MODELS.find(space, call.span, "unknown source")
     try:
+        if found.weightless:
+            with torch.device("meta"):
+                sized, *_ = found.load(name, call)
+            tensors = (*sized.parameters(), *sized.buffers())
+            need(sum(t.numel() * t.element_size() for t in tensors), f"`{call}`", call.span)
         return found.load(name, call)
     except (
         TypeError,

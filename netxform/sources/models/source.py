@@ -18,11 +18,13 @@ class ModelSource:
     """`load`: the name behind the dot and the call → the module, its inputs, and where it came from.
 
     `known`: the names that are known without importing anything, where they are; `title`: what the source is called.
+    `weightless`: it makes the same model without weights under `torch.device("meta")`, which tells its size beforehand.
     """
 
     load: Callable[[str, Invocation], Loaded]
     known: Iterable[str] | None = None
     title: str = ""
+    weightless: bool = False
 
 
 MODELS: Registry[ModelSource] = Registry("netxform.models", "source of models", "X0211", "netxform.sources.models")
