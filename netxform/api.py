@@ -149,6 +149,8 @@ def apply_prepared(
             bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways)
     except NetxformError as error:
         raise with_sources(error, prepared.spec) from error
+    finally:
+        _sweep(keep, processes.first)
     estimators = {f.name: f.estimator for f in executor.fitted}
     model = copy.deepcopy(outcome.network.module)
     histories = tuple(executor.histories)
@@ -157,6 +159,12 @@ def apply_prepared(
         shutil.rmtree(keep, ignore_errors=True)
     wait(processes)
     return result
+
+
+def _sweep(keep: Path | None, first: bool) -> None:
+    """Take the folder for resuming away where nothing was trained yet that it could hold."""
+    if keep is not None and first and keep.is_dir() and {p.name for p in keep.iterdir()} <= {"plan"}:
+        shutil.rmtree(keep, ignore_errors=True)
 
 
 def load_bundle(folder: str | Path) -> nn.Module:

@@ -13,6 +13,7 @@ an expression of the language; `nx.builder.text("…")` is a quoted text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -144,6 +145,8 @@ def expression(value: Any) -> Any:
             return ast.Path("true" if value else "false")
         case None:
             return ast.Path("none")
+        case float() if not math.isfinite(value):
+            raise _wrong(f"a spec holds finite numbers, not {value}")
         case int() | float():
             return ast.Number(value)
         case str():

@@ -56,7 +56,7 @@ CODES: dict[str, tuple[str, str]] = {
     "X0112": ("single quotes", "Texts stand in double quotes; names that look like keywords in back-quotes."),
     "X0113": ("unknown unit", "Units: %, x, k M G T, params, macs, flops, B, iB (with k M G T), epochs, steps, ms, bits."),
     "X0114": ("the statement ends too early", "Something is missing at the end of the line."),
-    "X0115": ("a number is too long", "Numbers have at most 400 characters."),
+    "X0115": ("a number is too long", "Numbers have at most 400 characters, and are finite: at most about 1e308."),
     "X0116": ("an operand is missing", "A preposition (`at`, `on`, `using`, `for`, …) speaks of what follows it."),
     "X0117": ("an option needs a value", "Options are written `key=value`, without a space around `=`."),
     "X0118": ("a declaration needs a source", "`model NAME = SOURCE(…)`, `data NAME = SOURCE(…)`, `let NAME = SELECTION`."),

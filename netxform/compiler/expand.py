@@ -6,6 +6,7 @@ Program ─expand→ Program (no `use`, no `def`, no `$name`; `if` gone where th
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
@@ -216,7 +217,7 @@ def literal(value: Any) -> ast.Expr:
         return ast.Path("true" if value else "false")
     if value is None:
         return ast.Path("none")
-    if isinstance(value, int | float):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return ast.Number(value)
     if isinstance(value, str):
         return ast.String(value)

@@ -1,4 +1,4 @@
-"""Mistakes that people make: at the command line, in Python, in specs and in files. Each gives one page with a code and a repair."""
+"""Mistakes that people make: at the command line, in Python, in specs. Each gives one page with a code and a repair."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 COMMANDS = [c for c in """
 chek s.xform|chek|PLAN s.xform|plan|check|apply|verify|export|compare|ls|fmt|check s.xform t.xform|plan s.xform extra
 check --sed 1 s.xform|check s.xform --seed|check s.xform --seed x|check s.xform --seed -1|check s.xform --seed 1.5
-check s.xform --seed 99999999999999999999|check s.xform --seed 1 --seed 2|check s.xform -p|check s.xform -p a|check s.xform -p =1
-check s.xform -p a=|check s.xform -p a=1|check s.xform -p a=1 -p a=2|check s.xform -p a=(|check s.xform --params a=1
+check s.xform --seed 99999999999999999999|check s.xform --seed 1 --seed 2|check s.xform -p|check s.xform -p a
+check s.xform -p =1|check s.xform -p a=|check s.xform -p a=1|check s.xform -p a=1 -p a=2|check s.xform -p a=(|check s.xform --params a=1
 check nothing.xform|check empty|check latin.xform|check wide.xform|check nul.xform|check pipe.xform|check dangling.xform
-check own.xform|check dot.xform|check /dev/null/x|check /dev/zero|check s.xform/|check s.xform/x|check bundle|check plan.json
+check own.xform|check dot.xform|check /dev/null/x|check /dev/zero|check s.xform/x|check bundle|check plan.json
 plan nothing.xform|plan empty|plan pipe.xform|plan s.xform -o nodir/p.json|plan s.xform -o empty|plan s.xform -o s.xform/p.json
-plan s.xform -o|plan s.xform -o a -o b|plan s.xform --model|plan s.xform --model zoo.smallcnn|plan s.xform --input 1x1x8x8
+plan s.xform -o|plan s.xform -o a -o b|plan s.xform --model|plan s.xform --input 1x1x8x8
 plan s.xform --deeep|plan s.xform --detailed|plan s.xform --max-memory 5|plan s.xform --max-memory 0GiB|plan s.xform --max-memory x
 plan s.xform --max-memory 1kB --model zoo.mlp()|plan s.xform --model zoo.nothing() --input 1x1|plan s.xform --model ( --input 1
 apply nothing.xform|apply empty|apply s.xform -o taken|apply s.xform -o taken --overwrite|apply s.xform -o s.xform --overwrite
@@ -93,13 +93,13 @@ def test_a_mistake_at_the_command_line(line: str, here: Path, capsys: pytest.Cap
 
 
 SPECS: list[str] = [
-    *(NET + line for line in """
-model net = zoo.smallcnn()|model b = zoo.smallcnn(width=0)|model b = zoo.smallcnn(width=-3)|model b = zoo.smallcnn(width=1.5)
-model b = zoo.smallcnn(width="a")|model b = zoo.smallcnn(1, 2, 3, 4, 5, 6)|model b = zoo.smallcnn(colour=3)|model b = 3
-model b = zoo.smallcnn(width=8, width=9)|model b = zoo.smallcnn() weights=["a", "b"]|model b = zoo.smallcnn() weights=3
-model b = zoo.smallcnn() weights="nothing.pt"|model b = zoo.smallcnn() weights="."|model b = zoo.smallcnn() input=3
-model b = zoo.smallcnn() input="0x1"|model b = zoo.smallcnn() input="axb"|model b = zoo.smallcnn() input="1x1" input="1x2"
-model b = zoo.smallcnn() by_position=3|model b = "."|model b = ""|model b = "nothing.pt"|model b = torch.load("x")
+    *((NET + line).replace(NET + "MODEL", "freeze conv1\nmodel") for line in """
+model net = zoo.smallcnn()|MODEL b = zoo.smallcnn(width=0)|MODEL b = zoo.smallcnn(width=-3)|MODEL b = zoo.smallcnn(width=1.5)
+MODEL b = zoo.smallcnn(width="a")|MODEL b = zoo.smallcnn(1, 2, 3, 4, 5, 6)|MODEL b = zoo.smallcnn(colour=3)|MODEL b = 3
+MODEL b = zoo.smallcnn(width=8, width=9)|MODEL b = zoo.smallcnn() weights=["a", "b"]|MODEL b = zoo.smallcnn() weights=3
+MODEL b = zoo.smallcnn() weights="nothing.pt"|MODEL b = zoo.smallcnn() weights="."|MODEL b = zoo.smallcnn() input=3
+MODEL b = zoo.smallcnn() input="0x1"|MODEL b = zoo.smallcnn() input="axb"|MODEL b = zoo.smallcnn() input="1x1" input="1x2"
+MODEL b = zoo.smallcnn() by_position=3|MODEL b = "."|MODEL b = ""|MODEL b = "nothing.pt"|MODEL b = torch.load("x")
 freeze|freeze nothing|freeze conv1 conv2|freeze 3|freeze "conv1"|freeze conv1 x2|freeze conv1 lr=3|freeze conv1 { }
 freeze conv1 - conv1|freeze conv1 & conv2|freeze **:Nothing|freeze conv1::nothing|freeze conv1[nothing == 1]|freeze conv1[weight == 3]
 freeze conv1[forward == 3]|freeze conv1[out_channels < "a"]|freeze /(/|freeze /(a+)+b/|freeze nth(**, 99)|freeze top(**, -1, by=x)
@@ -115,7 +115,7 @@ attach head classes=3|cut at layer4; attach head classes=0|cut at layer4; attach
 cut at layer4; attach head { }|cut at layer4; attach head { a = Nothing(3) }|cut at layer4; attach head { a = Linear(3) }
 cut at layer4; attach head { a = Linear(-1, 3) }|cut at layer4; attach head { a = Linear(auto, "x") }|cut at layer4; attach "a b" classes=2
 cast|cast float8|cast float16 keep nothing|snapshot|snapshot 3|snapshot net|compare to nothing seeds=2|keep best by val_loss
-deepen conv1 kernel=0|deepen conv1 kernel=-1|deepen nothing|init conv1 from nothing|init conv1 from net|unfreeze nothing
+deepen conv1 kernel=0|deepen conv1 kernel=-1|deepen nothing|init conv1 from nothing|unfreeze nothing
 assert|assert params|assert params <|assert beauty > 3|assert params < "a"|assert params < 3epochs|assert params < 5% of nothing
 if beauty > 3 { freeze conv1 }|if val_accuracy > 3% { freeze conv1 }|each a in nothing { freeze a }|each a in ** { data b = sklearn.digits() }
 stage a { stage b { freeze conv1 } }|stage { freeze conv1 }|else { freeze conv1 }|use "."|use "nothing.xform"|use ""|use "../../etc/passwd"

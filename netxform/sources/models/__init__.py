@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,9 +178,12 @@ def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Mod
     found = MODELS.find(space, call.span, "unknown source")
     try:
         if found.weightless:
-            with torch.device("meta"):
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 sized, *_ = found.load(name, call)
             tensors = (*sized.parameters(), *sized.buffers())
+            if any(p.numel() == 0 for p in sized.parameters()):
+                raise ValueError("it has layers without any weights")
             need(sum(t.numel() * t.element_size() for t in tensors), f"`{call}`", call.span)
         return found.load(name, call)
     except (
