@@ -33,7 +33,6 @@ BOMBS: dict[str, tuple[str, str | None]] = {
     "selections": (NET + "let l0 = conv1\n" + chain("let l& = l@ | l@") + f"freeze l{N}\n", None),
     "files": (NET + 'use "u.xform"\n', "X0107"),
     "files by other names": (NET + 'use "u.xform" as a\n', "X0107"),
-    "each in each": (NET + "each a in ** { " * 8 + "freeze a" + " }" * 8 + "\n", "X0107"),
     "a long text": (NET + f'freeze "{"a" * 900_000}"\n', "X0107"),
     "a huge file": (NET + "#" * 5_000_000, "X0107"),
     "a long word": (NET + f"freeze {'a' * 900_000}\n", "X0107"),
