@@ -4,6 +4,7 @@ The annotation of a verb's field is its type: `int`, `float`, `bool`, `str`, `Li
 of the classes below. `convert` turns an expression into a value of that type or returns what is wrong with it.
 """
 
+# Long: one function a kind of value.
 from __future__ import annotations
 
 import math

@@ -1,5 +1,6 @@
 """widen: more channels, features, heads, the same function (Net2WiderNet)."""
 
+# Long: the conditions of exactness, one by one.
 from __future__ import annotations
 
 import random

@@ -60,15 +60,18 @@ COMMANDS = [c for c in """
 chek s.xform|chek|PLAN s.xform|plan|check|apply|verify|export|compare|ls|fmt|check s.xform t.xform|plan s.xform extra
 check --sed 1 s.xform|check s.xform --seed|check s.xform --seed x|check s.xform --seed -1|check s.xform --seed 1.5
 check s.xform --seed 99999999999999999999|check s.xform --seed 1 --seed 2|check s.xform -p|check s.xform -p a
-check s.xform -p =1|check s.xform -p a=|check s.xform -p a=1|check s.xform -p a=1 -p a=2|check s.xform -p a=(|check s.xform --params a=1
+check s.xform -p =1|check s.xform -p a=|check s.xform -p a=1|check s.xform -p a=1 -p a=2|check s.xform -p a=(
+check s.xform --params a=1
 check nothing.xform|check empty|check latin.xform|check wide.xform|check nul.xform|check pipe.xform|check dangling.xform
 check own.xform|check dot.xform|check /dev/null/x|check /dev/zero|check s.xform/x|check bundle|check plan.json
 plan nothing.xform|plan empty|plan pipe.xform|plan s.xform -o nodir/p.json|plan s.xform -o empty|plan s.xform -o s.xform/p.json
 plan s.xform -o|plan s.xform -o a -o b|plan s.xform --model|plan s.xform --input 1x1x8x8
-plan s.xform --deeep|plan s.xform --detailed|plan s.xform --max-memory 5|plan s.xform --max-memory 0GiB|plan s.xform --max-memory x
+plan s.xform --deeep|plan s.xform --detailed|plan s.xform --max-memory 5|plan s.xform --max-memory 0GiB
+plan s.xform --max-memory x
 plan s.xform --max-memory 1kB --model zoo.mlp()|plan s.xform --model zoo.nothing() --input 1x1|plan s.xform --model ( --input 1
 apply nothing.xform|apply empty|apply s.xform -o taken|apply s.xform -o taken --overwrite|apply s.xform -o s.xform --overwrite
-apply s.xform -o s.xform|apply s.xform -o s.xform/b|apply s.xform -o|apply s.xform --plan nothing.json|apply s.xform --plan plan.json
+apply s.xform -o s.xform|apply s.xform -o s.xform/b|apply s.xform -o|apply s.xform --plan nothing.json
+apply s.xform --plan plan.json
 apply s.xform --plan empty|apply s.xform --plan s.xform|apply s.xform --processes 0|apply s.xform --processes x
 apply s.xform --processes 2|apply s.xform --ovewrite|apply s.xform --resume yes|apply s.xform --quiet=1|apply s.xform -o bundle
 verify nothing|verify empty|verify s.xform|verify bundle|verify taken|verify pipe.xform|verify a b|verify --all
@@ -77,7 +80,8 @@ export bundle empty|export bundle s.xform --to py|export bundle out --to nothing
 compare nothing|compare empty|compare s.xform|compare bundle|compare bundle --method x|compare bundle --perplexity 0
 compare bundle --perplexity nan|compare bundle --perplexity x|compare bundle --seed -1|compare bundle -o nodir/x.png
 compare bundle -o empty|compare bundle --curve|compare
-ls nothing.xform|ls empty|ls zoo.nothing()|ls zoo.smallcnn( **|ls zoo.smallcnn() nothing|ls zoo.smallcnn() (|ls s.xform --svg nodir/x.svg
+ls nothing.xform|ls empty|ls zoo.nothing()|ls zoo.smallcnn( **|ls zoo.smallcnn() nothing|ls zoo.smallcnn() (
+ls s.xform --svg nodir/x.svg
 ls s.xform --svg empty|ls s.xform '|ls torch.load|ls nothing.pt|ls bundle|ls pipe.xform|ls s.xform ** more
 fmt nothing.xform|fmt empty|fmt latin.xform|fmt wide.xform|fmt pipe.xform|fmt dangling.xform|fmt s.xform -w -x|fmt
 explain nothing|explain X0000|explain X9999|explain freez|explain a b|explain --verb cut
@@ -101,41 +105,63 @@ MODEL b = zoo.smallcnn() weights="nothing.pt"|MODEL b = zoo.smallcnn() weights="
 MODEL b = zoo.smallcnn() input="0x1"|MODEL b = zoo.smallcnn() input="axb"|MODEL b = zoo.smallcnn() input="1x1" input="1x2"
 MODEL b = zoo.smallcnn() by_position=3|MODEL b = "."|MODEL b = ""|MODEL b = "nothing.pt"|MODEL b = torch.load("x")
 freeze|freeze nothing|freeze conv1 conv2|freeze 3|freeze "conv1"|freeze conv1 x2|freeze conv1 lr=3|freeze conv1 { }
-freeze conv1 - conv1|freeze conv1 & conv2|freeze **:Nothing|freeze conv1::nothing|freeze conv1[nothing == 1]|freeze conv1[weight == 3]
-freeze conv1[forward == 3]|freeze conv1[out_channels < "a"]|freeze /(/|freeze /(a+)+b/|freeze nth(**, 99)|freeze top(**, -1, by=x)
+freeze conv1 - conv1|freeze conv1 & conv2|freeze **:Nothing|freeze conv1::nothing|freeze conv1[nothing == 1]
+freeze conv1[weight == 3]
+freeze conv1[forward == 3]|freeze conv1[out_channels < "a"]|freeze /(/|freeze /(a+)+b/|freeze nth(**, 99)
+freeze top(**, -1, by=x)
 freeze between(conv1)|freeze nowhere(conv1)|freeze op:nothing|freeze layer{1..99999999999}|freeze `layer{1`|freeze $x
 widen conv1|widen conv1 x0|widen conv1 x-1|widen conv1 x1.37|widen conv1 to 0|widen conv1 x1000000|widen conv1 x2 to 64
 widen conv1 x2 mode=nothing|widen conv1 to 1e99999|widen fc x2|cut at|cut at nothing|cut at conv1 at conv2|cut at conv1 | conv2
 factorize conv1|factorize fc1 using svd rank=1e99999|factorize fc1 using svd rank=-1|factorize fc1 using svd rank=0
-factorize fc1 using svd rank=1.5|factorize fc1 using svd rank="a"|factorize fc1 using nothing rank=3|factorize fc1 using svd rank=2 rank=3
-factorize ** until params <= 0|factorize ** until params <= 1%|factorize ** until params <= 1e99999|factorize ** until beauty < 3
+factorize fc1 using svd rank=1.5|factorize fc1 using svd rank="a"|factorize fc1 using nothing rank=3
+factorize fc1 using svd rank=2 rank=3
+factorize ** until params <= 0|factorize ** until params <= 1%|factorize ** until params <= 1e99999
+factorize ** until beauty < 3
 prune conv1 by magnitude amount=-10%|prune conv1 by magnitude amount=110%|prune conv1 by magnitude amount=1e99999
-prune conv1 by magnitude|prune conv1 by nothing amount=10%|prune conv1 amount=abc by magnitude|prune ** by magnitude until params <= 0
-attach head classes=3|cut at layer4; attach head classes=0|cut at layer4; attach head classes=-1|cut at layer4; attach head classes=1e30
+prune conv1 by magnitude|prune conv1 by nothing amount=10%|prune conv1 amount=abc by magnitude
+prune ** by magnitude until params <= 0
+attach head classes=3|cut at layer4; attach head classes=0|cut at layer4; attach head classes=-1
+cut at layer4; attach head classes=1e30
 cut at layer4; attach head { }|cut at layer4; attach head { a = Nothing(3) }|cut at layer4; attach head { a = Linear(3) }
-cut at layer4; attach head { a = Linear(-1, 3) }|cut at layer4; attach head { a = Linear(auto, "x") }|cut at layer4; attach "a b" classes=2
+cut at layer4; attach head { a = Linear(-1, 3) }|cut at layer4; attach head { a = Linear(auto, "x") }
+cut at layer4; attach "a b" classes=2
 cast|cast float8|cast float16 keep nothing|snapshot|snapshot 3|snapshot net|compare to nothing seeds=2|keep best by val_loss
 deepen conv1 kernel=0|deepen conv1 kernel=-1|deepen nothing|init conv1 from nothing|unfreeze nothing
 assert|assert params|assert params <|assert beauty > 3|assert params < "a"|assert params < 3epochs|assert params < 5% of nothing
-if beauty > 3 { freeze conv1 }|if val_accuracy > 3% { freeze conv1 }|each a in nothing { freeze a }|each a in ** { data b = sklearn.digits() }
-stage a { stage b { freeze conv1 } }|stage { freeze conv1 }|else { freeze conv1 }|use "."|use "nothing.xform"|use ""|use "../../etc/passwd"
-def f() { f() }; f()|def f(a) { freeze a }; f()|def f(a) { freeze a }; f(conv1, conv2)|def f() { }; def f() { }|let a = nothing|let conv1 = 3
+if beauty > 3 { freeze conv1 }|if val_accuracy > 3% { freeze conv1 }|each a in nothing { freeze a }
+each a in ** { data b = sklearn.digits() }
+stage a { stage b { freeze conv1 } }|stage { freeze conv1 }|else { freeze conv1 }|use "."|use "nothing.xform"|use ""
+use "../../etc/passwd"
+def f() { f() }; f()|def f(a) { freeze a }; f()|def f(a) { freeze a }; f(conv1, conv2)|def f() { }; def f() { }
+let a = nothing|let conv1 = 3
 param a|param a = 3 in [1]|param a = 3 in [4, 5]|param a: int = "x"|param a: number = 3|param a = 1; param a = 2|param seed = -1
-param seed = "a"|param seed = 1.5|freez conv1|freeze conv1 at 3 at 4|freeze conv1)|freeze (conv1|freeze 'conv1'|freeze "conv1|freeze conv1 }
-freeze conv1; ; freeze|freeze conv1 in 3|train fc for 1epochs|train fc for 1 on d|xform 2|xform 1; xform 1|freeze conv1 = 3|= 3|{ }
+param seed = "a"|param seed = 1.5|freez conv1|freeze conv1 at 3 at 4|freeze conv1)|freeze (conv1|freeze 'conv1'
+freeze "conv1|freeze conv1 }
+freeze conv1; ; freeze|freeze conv1 in 3|train fc for 1epochs|train fc for 1 on d|xform 2|xform 1; xform 1
+freeze conv1 = 3|= 3|{ }
 """.replace("\n", "|").replace("conv1 | conv2", "conv1 ¦ conv2").split("|") if line),
     *(NET + f"data d = {line}\ntrain fc for 1epochs on d\n" for line in """
 nothing()|sklearn.nothing()|3|"x"|sklearn.digits(3)|sklearn.digits("a", "b")|sklearn.digits(train=0)|sklearn.digits(train=-1)
-sklearn.digits(train=1.5)|sklearn.digits(train="a")|sklearn.digits(train=99999999)|sklearn.digits(val="a")|sklearn.digits(val=-1)
-sklearn.digits(val=true)|sklearn.digits(val=5epochs)|sklearn.digits(val=60%, test=60%)|sklearn.digits(val=1)|sklearn.digits(test=[1, 2])
-sklearn.digits(normalize=[0.5])|sklearn.digits(normalize=[0.5, 0])|sklearn.digits(normalize=0.5)|sklearn.digits(normalize=[1, 2, 3])
-sklearn.digits(normalize="a")|sklearn.digits(classes=[1])|sklearn.digits(classes=[1, 1])|sklearn.digits(classes=[1, 99])|sklearn.digits(classes="a")
-sklearn.digits(classes=[1.5, 2])|sklearn.digits(omit=99)|sklearn.digits(omit=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9])|sklearn.digits(per_class=0)
-sklearn.digits(per_class=9999)|sklearn.digits(per_class="a")|sklearn.digits(size=0)|sklearn.digits(size=-5)|sklearn.digits(size=99999)
-sklearn.digits(channels=0)|sklearn.digits(seed=-1)|sklearn.digits(seed="a")|sklearn.digits(words=5)|sklearn.digits(train=5, train=6)
-sklearn.digits(train=5) train=6|sklearn.digits(nothing=3)|sklearn.digits() trian=3|folder()|folder("nothing")|folder(3)|folder("s.xform")
-folder("empty")|text("nothing.tsv")|text()|text("s.xform")|text("empty")|text("s.xform", length=1)|text("s.xform", vocabulary="empty")
-neighbours("s.xform")|neighbours("empty")|neighbours("s.xform", per_class=3)|folder("empty", train=3)|fashion_mnist(root="empty")
+sklearn.digits(train=1.5)|sklearn.digits(train="a")|sklearn.digits(train=99999999)|sklearn.digits(val="a")
+sklearn.digits(val=-1)
+sklearn.digits(val=true)|sklearn.digits(val=5epochs)|sklearn.digits(val=60%, test=60%)|sklearn.digits(val=1)
+sklearn.digits(test=[1, 2])
+sklearn.digits(normalize=[0.5])|sklearn.digits(normalize=[0.5, 0])|sklearn.digits(normalize=0.5)
+sklearn.digits(normalize=[1, 2, 3])
+sklearn.digits(normalize="a")|sklearn.digits(classes=[1])|sklearn.digits(classes=[1, 1])
+sklearn.digits(classes=[1, 99])|sklearn.digits(classes="a")
+sklearn.digits(classes=[1.5, 2])|sklearn.digits(omit=99)|sklearn.digits(omit=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+sklearn.digits(per_class=0)
+sklearn.digits(per_class=9999)|sklearn.digits(per_class="a")|sklearn.digits(size=0)|sklearn.digits(size=-5)
+sklearn.digits(size=99999)
+sklearn.digits(channels=0)|sklearn.digits(seed=-1)|sklearn.digits(seed="a")|sklearn.digits(words=5)
+sklearn.digits(train=5, train=6)
+sklearn.digits(train=5) train=6|sklearn.digits(nothing=3)|sklearn.digits() trian=3|folder()|folder("nothing")|folder(3)
+folder("s.xform")
+folder("empty")|text("nothing.tsv")|text()|text("s.xform")|text("empty")|text("s.xform", length=1)
+text("s.xform", vocabulary="empty")
+neighbours("s.xform")|neighbours("empty")|neighbours("s.xform", per_class=3)|folder("empty", train=3)
+fashion_mnist(root="empty")
 """.replace("\n", "|").split("|") if line),
 ]  # fmt: skip
 
