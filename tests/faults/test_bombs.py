@@ -60,7 +60,7 @@ BOMBS: dict[str, tuple[str, str | None]] = {
     "an input": ('model net = zoo.smallcnn() input="1000000000x1x28x28"\nfreeze **\n', "X0005"),
     "a number": (NET + "factorize fc1 using svd rank=1e99999\n", "X0115"),
     "images": (NET + "data d = sklearn.digits(size=1000000)\ntrain fc for 1epochs on d\n", "X0406"),
-    "lines that change nothing": (NET + "freeze conv1\nunfreeze conv1\n" * 200, None),
+    "lines that change nothing": (NET + "freeze conv1\nunfreeze conv1\n" * 100, None),
 }
 CHILD = """
 import faulthandler, resource, sys, time
