@@ -21,6 +21,7 @@ from netxform.compiler.plan import Check, Plan, PlanItem, Step
 from netxform.compiler.scope import ResolveScope, State, Surroundings
 from netxform.errors import Diagnostic, Findings, NetxformError, Span, during, fail
 from netxform.graph.cost import cost
+from netxform.graph.edits import Trainable
 from netxform.graph.network import Network, twin
 from netxform.graph.surgery import perform
 from netxform.language.choice import Choice, Values
@@ -107,7 +108,7 @@ class Resolver:
         action = item.transform
         edit = action.rewrite(state.network, choice)
         network = perform(state.network, replace(edit, tensors={}))
-        after = cost(network) if edit.operations else state.current
+        after = state.current if all(isinstance(o, Trainable) for o in edit.operations) else cost(network)
         if after.bytes > state.current.bytes:
             need(after.bytes, "the network behind this statement", item.span)
         step = Step(
