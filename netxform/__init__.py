@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
+from typing import cast as _cast
 
 # the package is bound to its name when it is first imported: before the function of that name is
 from netxform import capture as _capture_package  # noqa: F401 # pyright: ignore[reportUnusedImport]
@@ -73,7 +74,7 @@ def format(program: Program) -> str:
     from netxform import arguments
     from netxform.syntax.ast import Program
 
-    if not isinstance(program, Program):
+    if not isinstance(_cast("object", program), Program):
         raise arguments.wrong("program", program, "a Program", "parse the text first: `nx.format(nx.parse(text))`")
     return _format(program)
 
@@ -266,15 +267,16 @@ def compare(
     from netxform.language.trajectory import Trajectory
     from netxform.sources.files import writable
 
-    arguments.one_of(method, "method", picture.METHODS)
-    if isinstance(perplexity, bool) or not isinstance(perplexity, int | float) or not 0 < perplexity < float("inf"):
+    way = _cast("picture.Method", arguments.one_of(method, "method", picture.METHODS))
+    number: _Any = perplexity
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < perplexity < float("inf"):
         raise arguments.wrong("perplexity", perplexity, "a number above 0")
     arguments.whole(seed, "seed")
     if curve is not None:
         arguments.text(curve, "curve")
     several = [r if isinstance(r, api.Result | Trajectory) else arguments.path_of(r, f"run {i}") for i, r in enumerate(runs)]
     path = None if out is None else writable(arguments.path_of(out, "out"))
-    found = api.compare_runs(several, method=method, perplexity=perplexity, seed=seed)
+    found = api.compare_runs(several, method=way, perplexity=perplexity, seed=seed)
     figure = picture.draw(found, curve)
     if path is not None:
         picture.save(figure, path)

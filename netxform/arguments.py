@@ -57,7 +57,7 @@ def spec_of(value: Any, name: str = "spec") -> Any:
 def path_of(value: Any, name: str) -> Path:
     """A path, of a text or a `Path`."""
     if isinstance(value, str | os.PathLike):
-        found = os.fspath(cast("str | os.PathLike[str]", value))
+        found: Any = os.fspath(cast("str | os.PathLike[Any]", value))
         if isinstance(found, str) and found and "\x00" not in found:
             return Path(found)
     raise wrong(name, value, "the path of a file or folder", f"hand in a text or a `pathlib.Path` as `{name}`")

@@ -222,7 +222,6 @@ PYTHON: dict[str, Callable[[], Any]] = {
     "an array as inputs": wrong(example_inputs=np.zeros((2, 4))),
     "an empty batch": wrong(example_inputs=torch.zeros(0, 4)),
     "inputs that do not fit": wrong(example_inputs=torch.randn(2, 5)),
-    "inputs of another dtype": wrong(example_inputs=torch.zeros(2, 4, dtype=torch.int64)),
     "NaN in the inputs": wrong(example_inputs=torch.full((2, 4), float("nan"))),
     "infinity in the inputs": wrong(example_inputs=torch.full((2, 4), float("inf"))),
     "NaN in the data": wrong(data=(with_value(float("nan")), Y)),

@@ -45,7 +45,7 @@ def _load(data: ast.Data, options: Options, trust: Trust, seed: int) -> DataSet:
         helps = ("it holds a folder for each class, with images in each",)
         text = str(error).split("\n")[0]
         raise fail("X0817", f"`{options.path}` is no folder of images: {text}", data.span, "no images", helps=helps) from error
-    pictures = Pictures(found, path, data.span)
+    pictures: Any = Pictures(found, path, data.span)
     labels = np.array(found.targets)
     train, val, test = split(labels, share(options.val), share(options.test), options.seed or 0)
     if isinstance(options.val, int) and options.val > 1:

@@ -16,10 +16,10 @@ def _load(data: ast.Data, options: Options, trust: Trust, seed: int) -> DataSet:
 
     sentences, given = read_labelled(file_of(data, "text", options, trust), data.span)
     labels = tuple(sorted(set(given)))
-    if len(labels) < 2:
+    if len(set(given)) < 2:
         helps = ("a line is a label, a tab and a sentence",)
         raise fail(
-            "X0817", f"`{options.path}` has one label alone: `{labels[0]}`", data.span, "nothing to tell apart", helps=helps
+            "X0817", f"`{options.path}` has one label alone: `{given[0]}`", data.span, "nothing to tell apart", helps=helps
         )
     y = np.array([labels.index(g) for g in given], dtype=np.int64)
     train, val, test = split(y, share(options.val), share(options.test), options.seed or 0)
