@@ -17,12 +17,13 @@ from typing import cast as _cast
 # the package is bound to its name when it is first imported: before the function of that name is
 from netxform import capture as _capture_package  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from netxform.builder import Builder as Builder
-from netxform.builder import spec as spec
+from netxform.builder import spec as _spec
+from netxform.door import door as _door
 from netxform.errors import Diagnostic as Diagnostic
 from netxform.errors import NetxformError as NetxformError
 from netxform.errors import Span as Span
-from netxform.syntax.format import format as format
-from netxform.syntax.parse import parse as parse
+from netxform.syntax.format import format as _format
+from netxform.syntax.parse import parse as _parse
 
 if _TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ if _TYPE_CHECKING:
     from netxform.compiler.plan import Plan
     from netxform.compiler.remeasure import Verdict
     from netxform.pipeline.subject import Inputs
+    from netxform.syntax.ast import Program
     from netxform.training.fit import Progress
 
 __version__ = "0.1.0"
@@ -60,19 +62,49 @@ __all__ = [
 ]
 
 
+@_door("parsing a spec")
+def parse(text: str, file: str = "<spec>") -> Program:
+    """The tree of a text. `file`: the name of the place in errors. Raises NetxformError with every syntax error (X01xx)."""
+    from netxform import arguments
+
+    return _parse(arguments.text(text, "text"), arguments.text(file, "file"))
+
+
+@_door("formatting a spec")
+def format(program: Program) -> str:
+    """The canonical text of a program: one statement a line, blocks indented by two, blank lines kept as single ones."""
+    from netxform import arguments
+    from netxform.syntax.ast import Program
+
+    if not isinstance(_cast("object", program), Program):
+        raise arguments.wrong("program", program, "a Program", "parse the text first: `nx.format(nx.parse(text))`")
+    return _format(program)
+
+
+@_door("beginning a spec")
+def spec(source: str | None = None) -> Builder:
+    """A new builder, or one that begins with the statements of a text."""
+    from netxform import arguments
+
+    return _spec(None if source is None else arguments.text(source, "source"))
+
+
+@_door("checking the spec")
 def check(text: _Any, *, params: Mapping[str, _Any] | None = None, root: str | _Path | None = None) -> Spec:
     """Check a spec by its text alone. Never imports torch.
 
     `text`: the text, a builder, or a `pathlib.Path`. `params`: values of its parameters. `root`: the folder that its files
     are named from. Raises NetxformError with every finding.
     """
+    from netxform import arguments
     from netxform.compiler.check import check_source
     from netxform.sources.trust import Trust
 
-    trust = Trust(_Path(root) if root is not None else text.parent if isinstance(text, _Path) else _Path.cwd())
-    return check_source(text, dict(params or {}), trust)
+    text = arguments.spec_of(text, "text")
+    return check_source(text, arguments.params_of(params), Trust(_root(text, root)))
 
 
+@_door("planning the spec")
 def plan(
     spec: _Any,
     *,
@@ -107,8 +139,9 @@ def plan(
 
     Raises NetxformError with what cannot be done.
     """
-    from netxform import api
+    from netxform import api, arguments
 
+    spec = arguments.spec_of(spec)
     inputs = _inputs(
         spec,
         model=model,
@@ -124,9 +157,10 @@ def plan(
         max_memory=max_memory,
         bake=bake,
     )
-    return api.plan_spec(spec, inputs, deep=deep, progress=progress)
+    return api.plan_spec(spec, inputs, deep=arguments.flag(deep, "deep"), progress=arguments.progress_of(progress))
 
 
+@_door("carrying out the spec")
 def apply(
     spec: _Any,
     *,
@@ -167,8 +201,9 @@ def apply(
 
     Returns a result with `.model`, `.certificate`, `.plan`, `.estimators`. Raises NetxformError; then nothing has changed.
     """
-    from netxform import api
+    from netxform import api, arguments
 
+    spec = arguments.spec_of(spec)
     inputs = _inputs(
         spec,
         model=model,
@@ -184,43 +219,58 @@ def apply(
         max_memory=max_memory,
         bake=bake,
     )
-    folder = _Path(out) if out is not None else None
-    key = _Path(sign) if sign is not None else None
-    result = api.apply_spec(spec, inputs, out=folder, overwrite=overwrite, resume=resume, progress=progress, sign=key)
-    return _replace(result, model=result.graft()) if keep_class else result
+    key = None if sign is None else arguments.path_of(sign, "sign")
+    with _memory(max_memory):
+        result = api.apply_spec(
+            spec,
+            inputs,
+            out=arguments.path_of(out, "out") if out is not None else None,
+            overwrite=arguments.flag(overwrite, "overwrite"),
+            resume=arguments.flag(resume, "resume"),
+            progress=arguments.progress_of(progress),
+            sign=key,
+        )
+    return _replace(result, model=result.graft()) if arguments.flag(keep_class, "keep_class") else result
 
 
+@_door("verifying the bundle")
 def verify(folder: str | _Path, *, key: str | _Path | None = None, max_memory: int | None = None) -> Verdict:
-    """Measure every claim of a bundle again, from the folder alone. Raises NetxformError where it is damaged.
+    """Look at every claim of a bundle again, from the folder alone. Raises NetxformError where it is damaged.
 
     `key`: the public key (a PEM file) of who must have signed it: X0907 where the signature does not hold, X0908 where there is
     none. `max_memory`: bytes that one file or tensor may take (default: what the machine has).
     """
-    from netxform import api
+    from netxform import api, arguments
 
-    return api.verify_bundle(folder, key, max_memory)
+    known = None if key is None else arguments.path_of(key, "key")
+    return api.verify_bundle(arguments.path_of(folder, "folder"), known, _bytes(max_memory))
 
 
+@_door("signing the bundle")
 def sign(folder: str | _Path, key: str | _Path) -> _Path:
     """Sign a bundle with a private key (a PEM file, elliptic curve), as OpenSSF Model Signing does. Returns the signature.
 
     Raises NetxformError X0907 (no such key), X0814 (`model-signing` is not installed), X0822 (the bundle is damaged).
     """
+    from netxform import arguments
     from netxform.artifacts import signing
 
-    return signing.sign_bundle(_Path(folder), _Path(key))
+    return signing.sign_bundle(arguments.path_of(folder, "folder"), arguments.path_of(key, "key"))
 
 
+@_door("loading the bundle")
 def load(folder: str | _Path, *, key: str | _Path | None = None, max_memory: int | None = None) -> nn.Module:
     """The model of a bundle, in eval mode. Nothing in the folder is run. Raises NetxformError where it is damaged.
 
     `key` and `max_memory` as of `verify`.
     """
-    from netxform import api
+    from netxform import api, arguments
 
-    return api.load_bundle(folder, key, max_memory)
+    known = None if key is None else arguments.path_of(key, "key")
+    return api.load_bundle(arguments.path_of(folder, "folder"), known, _bytes(max_memory))
 
 
+@_door("exporting the bundle")
 def export(folder: str | _Path, out: str | _Path, to: str | None = None) -> Exported:
     """Write the model of a bundle for another program, load the file again and compare what it computes.
 
@@ -228,12 +278,18 @@ def export(folder: str | _Path, out: str | _Path, to: str | None = None) -> Expo
     difference beside its bound. Raises NetxformError X0834 (no such exporter), X0814 (a package is missing), X0818 (the file
     exists), X0820 (cannot be exported), X0501 (the file computes something else).
     """
+    from netxform import arguments
     from netxform.artifacts import bundle, exporters
+    from netxform.sources.files import writable
 
-    network = bundle.read(_Path(folder))[0]
-    return exporters.export(network, bundle.witness(_Path(folder), network).inputs, _Path(out), to)
+    path, held = arguments.path_of(out, "out"), arguments.path_of(folder, "folder")
+    exporters.exporter_of(path, None if to is None else arguments.text(to, "to"))
+    writable(path, new=True)
+    network = bundle.read(held)[0]
+    return exporters.export(network, bundle.witness(held, network).inputs, path, to)
 
 
+@_door("comparing the runs")
 def compare(
     *runs: _Any,
     method: str = "tsne",
@@ -247,18 +303,28 @@ def compare(
     `runs`: bundles, or results of `apply`. `method`: tsne, pca or isomap. `curve`: the metric drawn beside it. `out`: a file
     to write, .png or .svg. Raises NetxformError X0824 (no trajectory), X0825 (not of one space), X0814 (no matplotlib).
     """
-    from netxform import api
+    from netxform import api, arguments
     from netxform.artifacts import picture
+    from netxform.language.trajectory import Trajectory
+    from netxform.sources.files import writable
 
-    if method not in picture.METHODS:
-        raise ValueError(f"method is one of {', '.join(picture.METHODS)}, not {method!r}")
-    found = api.compare_runs(runs, method=method, perplexity=perplexity, seed=seed)
+    way = _cast("picture.Method", arguments.one_of(method, "method", picture.METHODS))
+    number: _Any = perplexity
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < perplexity < float("inf"):
+        raise arguments.wrong("perplexity", perplexity, "a number above 0")
+    arguments.whole(seed, "seed")
+    if curve is not None:
+        arguments.text(curve, "curve")
+    several = [r if isinstance(r, api.Result | Trajectory) else arguments.path_of(r, f"run {i}") for i, r in enumerate(runs)]
+    path = None if out is None else writable(arguments.path_of(out, "out"))
+    found = api.compare_runs(several, method=way, perplexity=perplexity, seed=seed)
     figure = picture.draw(found, curve)
-    if out is not None:
-        picture.save(figure, _Path(out))
+    if path is not None:
+        picture.save(figure, path)
     return figure
 
 
+@_door("capturing the model")
 def capture(model: nn.Module, *inputs: Tensor | None, bake: bool = False) -> Captured:
     """Capture a model as a graph: `.module` is a plain `torch.fx.GraphModule`, names as in the model, tensors of its own.
 
@@ -266,12 +332,15 @@ def capture(model: nn.Module, *inputs: Tensor | None, bake: bool = False) -> Cap
     sizes. An argument given as None stays optional, and is none of the network's inputs. `bake`: weights that the model
     computes each time are made tensors first. Raises NetxformError X0802 where there is none.
     """
+    from netxform import arguments
     from netxform.axes.view import Captured
     from netxform.capture import bake as baked
     from netxform.capture import capture as found
     from netxform.graph.network import detached
 
-    return Captured.of(detached(found.capture(baked.bake(model) if bake else model, *inputs)))
+    arguments.model_of(model)
+    given = arguments.inputs_of(inputs, "inputs")
+    return Captured.of(detached(found.capture(baked.bake(model) if arguments.flag(bake, "bake") else model, *given)))
 
 
 def _inputs(
@@ -290,13 +359,44 @@ def _inputs(
     max_memory: int | None,
     bake: bool,
 ) -> Inputs:
+    from netxform import arguments
     from netxform.pipeline.subject import Inputs
     from netxform.sources.trust import Trust
 
-    folder = _Path(root) if root is not None else spec.parent if isinstance(spec, _Path) else _Path.cwd()
-    named = data if isinstance(data, dict) else {} if data is None else {"data": data}
-    example = None
-    if example_inputs is not None:
-        example = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (_cast("Tensor", example_inputs),)
-    trust = Trust(folder, trust_code, trust_pickle, allow_outside, max_memory)
-    return Inputs(model, example, named, dict(params or {}), trust, seed, dict(models or {}), bake)
+    trust = Trust(
+        _root(spec, root),
+        arguments.flag(trust_code, "trust_code"),
+        arguments.flag(trust_pickle, "trust_pickle"),
+        arguments.flag(allow_outside, "allow_outside"),
+        _bytes(max_memory),
+    )
+    return Inputs(
+        None if model is None else arguments.model_of(model),
+        None if example_inputs is None else arguments.inputs_of(example_inputs),
+        arguments.data_of(data),
+        arguments.params_of(params),
+        trust,
+        None if seed is None else arguments.whole(seed, "seed"),
+        arguments.named(models, "models"),
+        arguments.flag(bake, "bake"),
+    )
+
+
+def _bytes(max_memory: int | None) -> int | None:
+    from netxform import arguments
+
+    return None if max_memory is None else arguments.whole(max_memory, "max_memory", 1)
+
+
+def _memory(max_memory: int | None) -> _Any:
+    from netxform import limits
+
+    return limits.memory(_bytes(max_memory))
+
+
+def _root(spec: _Any, root: str | _Path | None) -> _Path:
+    from netxform import arguments
+
+    if root is not None:
+        return arguments.folder_of(root, "root")
+    return spec.parent if isinstance(spec, _Path) else _Path.cwd()

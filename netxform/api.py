@@ -6,6 +6,7 @@ Everything that a spec can cause is a `NetxformError`.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,9 +134,22 @@ def _can_sign(sign: Path | None, out: Path | None) -> None:
 
 
 def refuse_existing(out: Path | None, overwrite: bool) -> None:
-    """Raises NetxformError X0818 where the bundle is there already and shall not be replaced."""
-    if out is not None and out.exists() and not overwrite:
-        raise fail("X0818", f"`{out.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",))
+    """Raises NetxformError X0818 where the bundle is there already and shall not be replaced, or is none; X0819 where it cannot
+    be written there. Asked before any work is done.
+    """
+    if out is None:
+        return
+    if os.path.lexists(out):
+        if not overwrite:
+            raise fail("X0818", f"`{out}` already exists", helps=("choose another name, or replace it: `--overwrite`",))
+        if not out.is_dir() or (any(out.iterdir()) and not (out / "certificate.json").exists()):
+            raise fail("X0818", f"`{out}` is no bundle: it is not replaced", helps=("choose another name",))
+    near = next(p for p in (out.absolute().parent, *out.absolute().parents) if os.path.lexists(p))
+    if not near.is_dir():
+        raise fail("X0819", f"`{out}` cannot be written: `{near}` is no folder", helps=("choose another name",))
+    if not os.access(near, os.W_OK):
+        helps = ("look at its owner and mode (`ls -l`), or write elsewhere",)
+        raise fail("X0819", f"`{out}` cannot be written: no right to write to `{near}`", helps=helps)
 
 
 def apply_prepared(
@@ -178,6 +192,8 @@ def apply_prepared(
             bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways, sign)
     except NetxformError as error:
         raise with_sources(with_repair(error, prepared.weights), prepared.spec) from error
+    finally:
+        _sweep(keep, processes.first)
     estimators = {f.name: f.estimator for f in executor.fitted}
     model = shown(copy.deepcopy(outcome.network.module))
     histories = tuple(executor.histories)
@@ -189,6 +205,12 @@ def apply_prepared(
         release(keep)
     wait(processes)
     return result
+
+
+def _sweep(keep: Path | None, first: bool) -> None:
+    """Take the folder for resuming away where nothing was trained yet that it could hold."""
+    if keep is not None and first and keep.is_dir() and {p.name for p in keep.iterdir()} <= {"made_by_netxform.json"}:
+        release(keep)
 
 
 def load_bundle(folder: str | Path, key: str | Path | None = None, most: int | None = None) -> nn.Module:

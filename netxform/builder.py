@@ -13,10 +13,13 @@ an expression of the language; `nx.builder.text("…")` is a quoted text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
+from netxform.door import ArgumentError
+from netxform.errors import Diagnostic
 from netxform.syntax import ast
 from netxform.syntax.format import format as format_text
 from netxform.syntax.parse import parse, parse_expression
@@ -117,6 +120,8 @@ class Builder:
         for key, value in clauses.items():
             plain = key.removesuffix("_")
             if key == "x":
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise _wrong(f"`x=` is a number, not a `{type(value).__name__}`")
                 made.append(ast.Factor(value))
             elif plain in PREPOSITIONS:
                 made.append(ast.Preposition(plain, expression(value)))
@@ -140,6 +145,8 @@ def expression(value: Any) -> Any:
             return ast.Path("true" if value else "false")
         case None:
             return ast.Path("none")
+        case float() if not math.isfinite(value):
+            raise _wrong(f"a spec holds finite numbers, not {value}")
         case int() | float():
             return ast.Number(value)
         case str():
@@ -149,7 +156,11 @@ def expression(value: Any) -> Any:
         case dict():
             return ast.Mapping(tuple(ast.Pair(str(k), _text(v)) for k, v in cast("dict[Any, Any]", value).items()))
         case _:
-            raise TypeError(f"a spec holds numbers, texts, lists and expressions, not {type(value).__name__}")
+            raise _wrong(f"a spec holds numbers, texts, lists and expressions, not a `{type(value).__name__}`")
+
+
+def _wrong(message: str) -> ArgumentError:
+    return ArgumentError([Diagnostic("X0002", message, helps=("write the value as it stands in a spec, as a text",))])
 
 
 def _options(options: Mapping[str, Any]) -> tuple[ast.Option, ...]:
@@ -167,4 +178,6 @@ def _text(value: Any) -> ast.Expr:
 def _body(block: Any) -> tuple[ast.Statement, ...]:
     if isinstance(block, Builder):
         return tuple(block.statements)
-    return tuple(ast.Binding(k, expression(v)) for k, v in cast("dict[str, object]", block).items())
+    if not isinstance(block, Mapping):
+        raise _wrong(f"`block=` is a dict of layers by name, or a builder, not a `{type(block).__name__}`")
+    return tuple(ast.Binding(k, expression(v)) for k, v in cast("Mapping[str, object]", block).items())

@@ -4,21 +4,29 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import pkgutil
+import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from netxform import limits
+from netxform.door import unexpected
 from netxform.errors import NetxformError, did_you_mean, fail
 from netxform.graph.limits import room
 from netxform.registry import Registry
+from netxform.sources.files import MOST_TEXT, decoded, read_text, too_long, writable, write_text
 from netxform.sources.formats import FORMATS, suffix_of
 from netxform.sources.trust import Trust
 from netxform.syntax.format import format as format_text
 from netxform.syntax.parse import parse, parse_expression
+from netxform.terminal import Parser, Stopped, flush, signals, streams, unplug
 
 KINDS = {
     "models": "netxform.sources.models.source:MODELS",
@@ -31,37 +39,86 @@ KINDS = {
     "optimizers": "netxform.language.methods:OPTIMIZERS",
     "transforms": "netxform.language.methods:TRANSFORMS",
 }
+DOING = {
+    "check": "checking the spec",
+    "plan": "planning the spec",
+    "apply": "carrying out the spec",
+    "verify": "verifying the bundle",
+    "export": "exporting the bundle",
+    "compare": "comparing the runs",
+    "ls": "listing the model",
+    "fmt": "writing the spec in canonical form",
+    "explain": "looking up a page",
+}
+MOST_ERRORS = 50
+MOST_SEED = 2**63 - 1
 EXIT = "exit codes: 0 done, 1 error, 2 `plan --detailed-exitcode` found changes, 3 a contract or an assert fell short"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the return value is the exit code."""
-    options = _parser().parse_args(arguments)
+    """Run one command; the return value is the exit code. Nothing is raised: what goes wrong is printed as one page."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    said: dict[str, Any] = {"json": "--json" in given, "debug": "--debug" in given, "command": None}
+    with streams(), signals():
+        try:
+            return _guarded(given, said)
+        except Stopped as error:
+            return _stopped(signal.Signals(error.number).name, said, 128 + error.number)
+        except KeyboardInterrupt:
+            return _stopped("Ctrl-C", said, 130)
+        except BrokenPipeError:
+            unplug()
+            return 0
+
+
+def _guarded(given: Sequence[str], said: dict[str, Any]) -> int:
     try:
-        return int(options.run(options))
-    except NetxformError as error:
-        if getattr(options, "json", False):
-            print(json.dumps({"diagnostics": [d.to_dict() for d in error.diagnostics]}, indent=1))
-        else:
-            print("\n\n".join(d.render(error.sources) for d in error.diagnostics), file=sys.stderr)
-            count = len(error.diagnostics)
-            if count > 1:
-                print(f"\n{count} errors", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; `--resume` goes on from the last finished epoch", file=sys.stderr)
-        return 130
+        options = _parser().read(given)
+        said["command"] = options.command
+        with limits.memory(getattr(options, "max_memory", None)):
+            code = int(options.run(options))
+        flush()
+        return code
+    except SystemExit as error:  # `--help`
+        flush()
+        return error.code if isinstance(error.code, int) else 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        raise
+    except NetxformError as error:
+        found = error
+    except Exception as error:
+        found = unexpected(error, DOING.get(said["command"], "reading the command"))
+        found.__cause__ = error
+    return _told(found, said)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="netxform", description="Change trained networks by a spec, and verify it.", epilog=EXIT
-    )
+def _told(error: NetxformError, said: Mapping[str, Any]) -> int:
+    """Print an error; the exit code."""
+    if said["debug"]:
+        traceback.print_exception(error)
+    if said["json"]:
+        print(json.dumps({"diagnostics": [d.to_dict() for d in error.diagnostics]}, indent=1))
+    else:
+        count = len(error.diagnostics)
+        print("\n\n".join(d.render(error.sources) for d in error.diagnostics[:MOST_ERRORS]), file=sys.stderr)
+        if count > 1:
+            print(f"\n{count} errors" + (f", {MOST_ERRORS} shown" if count > MOST_ERRORS else ""), file=sys.stderr)
+    flush()
+    return error.exit_code
+
+
+def _stopped(by: str, said: Mapping[str, Any], code: int) -> int:
+    how = "; `--resume` goes on from the last finished epoch" if said["command"] == "apply" else ""
+    with contextlib.suppress(OSError, KeyboardInterrupt):
+        print(f"interrupted by {by}; nothing was written{how}", file=sys.stderr)
+    return code
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="netxform", description="Change trained networks by a spec, and verify it.", epilog=EXIT)
     parser.add_argument("--version", action="store_true", help="print versions and exit")
-    parser.set_defaults(run=_hello)
+    parser.add_argument("--debug", action="store_true", help="show the whole trace of an error")
+    parser.set_defaults(run=_hello, command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     check = _command(commands, "check", _check, "check a spec by its text alone")
@@ -80,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
     apply.add_argument("--resume", action="store_true", help="go on from the last finished epoch of an interrupted run")
     apply.add_argument("--sign", type=Path, metavar="KEY", help="sign the bundle with the private key in this PEM file")
-    apply.add_argument("--processes", type=int, metavar="N", help="refuse to run unless N processes take part (torchrun)")
+    apply.add_argument("--processes", type=_count, metavar="N", help="refuse to run unless N processes take part (torchrun)")
     apply.add_argument("--quiet", action="store_true", help="no progress, no tables")
     verify = _command(
         commands,
@@ -109,8 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="bundles of specs with `record trajectory`")
     compare.add_argument("-o", "--out", type=Path, action="append", metavar="FILE", help="pictures: .png, .svg, .pdf")
     compare.add_argument("--method", choices=("tsne", "pca", "isomap"), default="tsne")
-    compare.add_argument("--perplexity", type=float, default=30.0, help="of t-SNE (30)")
-    compare.add_argument("--seed", type=int, default=0, help="of t-SNE (0)")
+    compare.add_argument("--perplexity", type=_perplexity, default=30.0, help="of t-SNE (30)")
+    compare.add_argument("--seed", type=_seed, default=0, metavar="N", help="of t-SNE (0)")
     compare.add_argument("--curve", metavar="METRIC", help="the learning curve beside it (val_loss)")
     ls = _command(commands, "ls", _ls, "list the modules of a model, or those of a selection")
     ls.add_argument("spec", help="a spec with a model, or a model source such as zoo.smallcnn()")
@@ -130,14 +187,15 @@ def _parser() -> argparse.ArgumentParser:
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=EXIT)
     made.add_argument("--json", action="store_true", help="results and errors as JSON")
-    made.set_defaults(run=run)
+    made.add_argument("--debug", action="store_true", help="show the whole trace of an error")
+    made.set_defaults(run=run, command=name, parser=made)
     return made
 
 
 def _spec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", help="an .xform file, or - for standard input")
     parser.add_argument("-p", dest="params", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
-    parser.add_argument("--seed", type=int, help="the seed of the spec")
+    parser.add_argument("--seed", type=_seed, metavar="N", help="the seed of the spec, from 0")
     _trusts(parser)
 
 
@@ -149,7 +207,9 @@ def _trusts(parser: argparse.ArgumentParser) -> None:
 
 
 def _memory(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--max-memory", metavar="SIZE", help="what one file or tensor may take: 16GB (default: the machine's)")
+    parser.add_argument(
+        "--max-memory", type=_size, metavar="SIZE", help="refuse what needs more: 8GiB (default: the memory of the machine)"
+    )
 
 
 def _subject(parser: argparse.ArgumentParser) -> None:
@@ -157,13 +217,50 @@ def _subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", metavar="SHAPE", help="the shape of its input: 1x3x224x224:f32")
 
 
+def _whole(text: str, low: int, high: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number is needed, not `{text[:40]}`") from None
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"a number from {low} to {high} is needed, not {text[:40]}")
+    return number
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, MOST_SEED)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 1_000_000)
+
+
+def _size(text: str) -> int:
+    try:
+        if text.isdigit():
+            raise ValueError("no unit")
+        return room(text)
+    except (NetxformError, ValueError):
+        raise argparse.ArgumentTypeError(f"a size such as `8GiB` is needed, not `{text[:40]}`") from None
+
+
+def _perplexity(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"a number above 0 is needed, not `{text[:40]}`")
+    return number
+
+
 def _trust(options: Any) -> Trust:
-    root = Path.cwd() if options.spec == "-" or not Path(options.spec).is_file() else Path(options.spec).parent
+    root = Path.cwd() if options.spec == "-" or not os.path.isfile(options.spec) else Path(options.spec).parent
     return Trust(root, options.trust_code, options.trust_pickle, options.allow_outside, _most(options))
 
 
 def _most(options: Any) -> int | None:
-    return None if options.max_memory is None else room(options.max_memory)
+    return options.max_memory
 
 
 def _params(options: Any) -> dict[str, str]:
@@ -172,6 +269,10 @@ def _params(options: Any) -> dict[str, str]:
         name, sign, value = text.partition("=")
         if not sign:
             raise fail("X0403", f"`-p {text}` has no value", helps=("write `-p NAME=VALUE`",))
+        if not name or not value:
+            raise fail("X0403", f"`-p {text}` has no {'value' if name else 'name'}", helps=("write `-p NAME=VALUE`",))
+        if name in out:
+            raise fail("X0407", f"`-p {name}=…` is given twice", helps=("give each parameter one value",))
         out[name] = value
     return out
 
@@ -179,9 +280,14 @@ def _params(options: Any) -> dict[str, str]:
 def _checked(options: Any) -> Any:
     from netxform.compiler.check import check_source
 
-    source: Any = sys.stdin.read() if options.spec == "-" else Path(options.spec)
+    source: Any = _stdin() if options.spec == "-" else Path(options.spec)
+    if options.spec == "":
+        raise fail("X0001", "the name of the spec is empty", helps=("name an .xform file, or `-` for standard input",))
+    if getattr(options, "input", None) is not None and options.model is None:
+        helps = ("give the model too: `--model SOURCE`; or write `input=` at the model of the spec",)
+        raise fail("X0001", "`--input` speaks of the model of `--model`, and there is none", helps=helps)
     if getattr(options, "model", None) is not None:
-        program = parse(source) if isinstance(source, str) else parse(_read(source), str(source))
+        program = parse(source) if isinstance(source, str) else parse(read_text(source), str(source))
         more = f' input="{options.input}"' if options.input else ""
         declared = parse(f"model subject = {_source(options.model)}{more}", "<--model>").statements
         from dataclasses import replace
@@ -190,11 +296,17 @@ def _checked(options: Any) -> Any:
     return check_source(source, _params(options), _trust(options), options.seed)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise fail("X0807", f"`{path}` cannot be read: {error}") from error
+def _stdin() -> str:
+    """The spec from standard input, in UTF-8 whatever the terminal's encoding is."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise fail("X0807", "standard input is closed", helps=("name a file instead of `-`",))
+    binary = getattr(sys.stdin, "buffer", None)
+    if binary is None:
+        return sys.stdin.read()
+    raw = binary.read(MOST_TEXT + 1)
+    if len(raw) > MOST_TEXT:
+        raise too_long("standard input", len(raw))
+    return decoded(raw, "standard input")
 
 
 def _source(text: str) -> str:
@@ -232,6 +344,8 @@ def _plan(options: Any) -> int:
     from netxform.pipeline.subject import Inputs
     from netxform.training.progress import Bar
 
+    if options.out is not None:
+        writable(options.out)
     inputs = Inputs(trust=_trust(options))
     plan = api.plan_spec(_checked(options), inputs, deep=options.deep, progress=None if options.json else Bar())
     if options.out is not None:
@@ -342,9 +456,9 @@ def _compare(options: Any) -> int:
     from netxform import api
     from netxform.artifacts import picture
 
+    files = [writable(p) for p in options.out or (Path("trajectories.png"), Path("trajectories.svg"))]
     found = api.compare_runs(options.runs, method=options.method, perplexity=options.perplexity, seed=options.seed)
     figure = picture.draw(found, options.curve)
-    files = options.out or [Path("trajectories.png"), Path("trajectories.svg")]
     for path in files:
         picture.save(figure, path)
     numbers = found.numbers()
@@ -366,7 +480,7 @@ def _ls(options: Any) -> int:
 
     path = Path(options.spec)
     spec = path.is_file() and suffix_of(options.spec) not in FORMATS
-    text = _read(path) if spec else f"model net = {_source(path.name if path.is_file() else options.spec)}"
+    text = read_text(path) if spec else f"model net = {_source(path.name if path.is_file() else options.spec)}"
     program = parse(text, str(options.spec))
     from dataclasses import replace
 
@@ -375,6 +489,8 @@ def _ls(options: Any) -> int:
 
     declared = tuple(s for s in program.statements if isinstance(s, ast.Model | ast.Param | ast.Let))
     spec = check_source(replace(program, statements=declared), {}, _trust(options))
+    if options.svg:
+        writable(options.svg)
     if options.axes or options.svg:
         return _axes(options, spec)
     rows = listing(spec, Inputs(trust=_trust(options)), options.selection)
@@ -394,7 +510,7 @@ def _axes(options: Any, spec: Any) -> int:
 
     found, picture = axes(spec, Inputs(trust=_trust(options)), options.selection)
     if options.svg:
-        options.svg.write_text(picture, encoding="utf-8")
+        write_text(options.svg, picture)
         print(f"drawn to {options.svg}", file=sys.stderr)
     if options.json:
         print(json.dumps(found, indent=1))
@@ -406,10 +522,10 @@ def _axes(options: Any, spec: Any) -> int:
 
 
 def _fmt(options: Any) -> int:
-    text = _read(options.spec)
+    text = read_text(options.spec)
     made = format_text(parse(text, str(options.spec)))
     if options.write:
-        options.spec.write_text(made, encoding="utf-8")
+        write_text(options.spec, made)
     elif not options.check:
         sys.stdout.write(made)
     return 1 if options.check and made != text else 0

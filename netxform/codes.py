@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 PHASES = {
+    "X00": "calls",
     "X01": "syntax",
     "X02": "selections and sources",
     "X03": "names and places",
@@ -15,12 +16,33 @@ PHASES = {
 }
 
 CODES: dict[str, tuple[str, str]] = {
+    "X0001": ("a command that cannot be read", "`netxform --help` lists the commands, `netxform COMMAND --help` its options."),
+    "X0002": (
+        "a wrong argument",
+        "A function was called with an argument that it does not have, or of another kind. `help(netxform.FUNCTION)` says\n"
+        "what each argument is. In Python the error is a TypeError as well.",
+    ),
+    "X0003": (
+        "a file that cannot be used",
+        "The operating system refuses the file or folder: it is missing, of another kind, or not yours to use.",
+    ),
+    "X0004": (
+        "a defect of netxform",
+        "Something failed that should not: this is not your mistake. Run the same command with `--debug` for the whole trace\n"
+        "(in Python: `error.__cause__`), and report it with the spec.",
+    ),
+    "X0005": ("not enough memory", "The machine, or the limit that was set, does not hold what this needs."),
     "X0101": ("something unexpected", "The text cannot go on like this. A statement is `verb operand clauses block`."),
     "X0102": ("nested too deep", "Brackets nest at most 64 deep. Use `let`, `def` or `use` to take the text apart."),
     "X0103": ("brackets do not match", "Every `(`, `[` and `{` is closed by its partner, in the right order."),
     "X0104": ("files include each other", "`use` may not lead back to a file that is being read."),
     "X0105": ("a macro calls itself", "Macros (`def`) are not recursive: the language always ends."),
     "X0106": ("wrong arguments of a macro", "A macro is called with one argument for each of its parameters."),
+    "X0107": (
+        "the spec grows too large",
+        "A text has at most 1,000,000 bytes. Files, macros, parameters and `each` may make of it at most 10,000 statements\n"
+        "and 4,000,000 characters: what is small in the file and huge when it is put in is stopped where it crosses that.",
+    ),
     "X0108": ("unknown edition", "`xform 1` on the first line names the edition of the language. This version reads 1."),
     "X0109": (
         "a statement out of place",
@@ -34,7 +56,7 @@ CODES: dict[str, tuple[str, str]] = {
     "X0112": ("single quotes", "Texts stand in double quotes; names that look like keywords in back-quotes."),
     "X0113": ("unknown unit", "Units: %, x, k M G T, params, macs, flops, B, iB (with k M G T), epochs, steps, ms, bits."),
     "X0114": ("the statement ends too early", "Something is missing at the end of the line."),
-    "X0115": ("a number is too long", "Numbers have at most 400 characters."),
+    "X0115": ("a number is too long", "Numbers have at most 400 characters, and are finite: at most about 1e308."),
     "X0116": ("an operand is missing", "A preposition (`at`, `on`, `using`, `for`, …) speaks of what follows it."),
     "X0117": ("an option needs a value", "Options are written `key=value`, without a space around `=`."),
     "X0118": ("a declaration needs a source", "`model NAME = SOURCE(…)`, `data NAME = SOURCE(…)`, `let NAME = SELECTION`."),
@@ -199,6 +221,10 @@ CODES: dict[str, tuple[str, str]] = {
     "X0820": ("cannot be stored", "The network holds something that a standalone file cannot: an island or foreign function."),
     "X0821": ("a damaged graph", "graph.json is not what this version writes."),
     "X0822": ("a damaged bundle", "A file differs from what was certified, or is not what netxform writes."),
+    "X0838": (
+        "NaN or infinity in the data",
+        "Nothing can be learnt from or measured on samples that are not numbers. Take them out, or fill them, first.",
+    ),
     "X0841": (
         "another number of processes",
         "`processes=2` on `train` or `distill` (or `apply --processes 2`) states how many must run.\n"

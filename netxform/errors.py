@@ -7,7 +7,8 @@ A `Diagnostic` is data. `render` draws it with carets under the source text; `to
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -55,6 +56,11 @@ class Diagnostic:
     helps: tuple[str, ...] = ()
     severity: Severity = "error"
 
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """`helps`, or where the page of the code stands."""
+        return self.helps or (f"`netxform explain {self.code}` says what this means, and what to do",)
+
     def to_dict(self) -> dict[str, object]:
         """The diagnostic as plain data (JSON)."""
         return {
@@ -65,7 +71,7 @@ class Diagnostic:
             "label": self.label,
             "secondary": [{"span": _span_dict(s.span), "text": s.text} for s in self.secondary],
             "notes": list(self.notes),
-            "helps": list(self.helps),
+            "helps": list(self.repairs),
         }
 
     def render(self, sources: Mapping[str, str] | None = None) -> str:
@@ -81,7 +87,7 @@ class Diagnostic:
         if self.notes and self.span.line:
             out.append(f"{pad} |")
         out += [f"{pad} = {note}" for note in self.notes]
-        out += [f"{pad} help: {text}" for text in self.helps]
+        out += [f"{pad} help: {text}" for text in self.repairs]
         return "\n".join(out)
 
 
@@ -92,7 +98,7 @@ class NetxformError(Exception):
     """
 
     def __init__(self, diagnostics: Iterable[Diagnostic], sources: Mapping[str, str] | None = None, exit_code: int = 1) -> None:
-        self.diagnostics = tuple(diagnostics)
+        self.diagnostics = tuple(dict.fromkeys(diagnostics))
         self.sources = dict(sources or {})
         self.exit_code = exit_code
         super().__init__("\n\n".join(d.render(self.sources) for d in self.diagnostics))
@@ -101,6 +107,35 @@ class NetxformError(Exception):
 def fail(code: str, message: str, span: Span = NOWHERE, label: str = "", **more: Any) -> NetxformError:
     """A `NetxformError` of one diagnostic, to be raised: `raise fail("X0203", …)`."""
     return NetxformError([Diagnostic(code, message, span, label, **more)])
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """What was being done when an exception came that nobody expected: in words, the statement, and the texts of the spec."""
+
+    doing: str = ""
+    span: Span = NOWHERE
+    sources: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@contextmanager
+def during(doing: str, span: Span = NOWHERE, sources: Mapping[str, str] | None = None) -> Generator[None]:
+    """While this is done: an exception that is no `NetxformError` is told so (see `door.unexpected`). The innermost counts."""
+    try:
+        yield
+    except NetxformError:
+        raise
+    except Exception as error:
+        old = trail(error)
+        seen = Trail(old.doing or doing, old.span if old.span.line else span, {**(sources or {}), **old.sources})
+        error.__dict__["netxform_trail"] = seen
+        raise
+
+
+def trail(error: BaseException) -> Trail:
+    """What `during` told an exception."""
+    found = getattr(error, "netxform_trail", None)
+    return found if isinstance(found, Trail) else Trail()
 
 
 @dataclass
@@ -140,6 +175,20 @@ def _span_dict(span: Span) -> dict[str, object] | None:
     }
 
 
+_WIDE = 200
+
+
+def _cut(row: str, carets: str, at: int, label: str) -> tuple[str, str]:
+    """A row that is too wide to be read, around the place that is meant."""
+    if len(row) <= _WIDE:
+        return row, carets
+    start = max(0, at - _WIDE // 3)
+    end = start + _WIDE
+    marks = carets[: len(carets) - len(label)].rstrip()[start:end]
+    front, back = "…" if start else "", "…" if end < len(row) else ""
+    return front + row[start:end] + back, f"{' ' * len(front)}{marks} {label}".rstrip()
+
+
 def _excerpt(span: Span, label: str, mark: str, arrow: str, pad: str, sources: Mapping[str, str]) -> Sequence[str]:
     head = f"{pad[:-1]} {arrow} {span.file}:{span.line}:{span.column}"
     text = sources.get(span.file)
@@ -154,4 +203,5 @@ def _excerpt(span: Span, label: str, mark: str, arrow: str, pad: str, sources: M
     lead = "".join("\t" if c == "\t" else " " for c in row[: span.column - 1])
     carets = f"{lead}{mark * count} {label}".rstrip()
     number = str(span.line).rjust(len(pad))
+    row, carets = _cut(row, carets, span.column - 1, label)
     return [head, f"{pad} |", f"{number} | {row}", f"{pad} | {carets}"]

@@ -8,21 +8,27 @@ from pathlib import Path
 
 from netxform.compiler.plan import Plan
 from netxform.errors import fail
+from netxform.sources.files import read_text, write_text
+
+MOST = 500_000_000
+"""The largest saved plan, in bytes."""
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write the plan and its digest."""
-    path.write_text(json.dumps({"digest": plan.digest(), "plan": plan.to_dict()}, indent=1, sort_keys=True) + "\n")
+    """Write the plan and its digest. Raises NetxformError X0819."""
+    write_text(path, json.dumps({"digest": plan.digest(), "plan": plan.to_dict()}, indent=1, sort_keys=True) + "\n")
 
 
 def saved_digest(path: Path) -> str:
     """The digest of a saved plan. Raises NetxformError X0702 for another file."""
+    said = read_text(path, most=MOST)
+    helps = ("save one: `netxform plan SPEC -o FILE`",)
     try:
-        held = json.loads(path.read_text())
+        held = json.loads(said)
         digest = str(held["digest"])
         text = json.dumps(held["plan"], sort_keys=True).encode()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise fail("X0702", f"`{path.name}` is no saved plan: {error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise fail("X0702", f"`{path.name}` is no saved plan", helps=helps) from error
     if hashlib.sha256(text).hexdigest() != digest:
-        raise fail("X0702", f"`{path.name}` was changed after it was saved")
+        raise fail("X0702", f"`{path.name}` was changed after it was saved", helps=helps)
     return digest

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from netxform import verbs as _verbs
-from netxform.errors import Diagnostic, Findings, Label, NetxformError, Span, did_you_mean
+from netxform.errors import Diagnostic, Findings, Label, NetxformError, Span, did_you_mean, during
 from netxform.graph.layer_spec import Layer
 from netxform.language.values import Layers, convert, describe, invocation
 from netxform.language.verb import REGISTRY, Entry, Slot, Transform, slots_of
@@ -18,6 +18,9 @@ from netxform.syntax import ast
 from netxform.syntax.format import format_node
 
 _verbs.load()
+_LAYER = ("write `NAME = LAYER(…)` in it",)
+_TRAIN = ("write `train …` in it",)
+_LEAVE = ("leave it out; `netxform explain VERB` shows the form",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,13 @@ def bind(command: ast.Command, stage: str | None, findings: Findings) -> Bound |
     values = fill(entry.slots, entry.types, entry.required, command, f"`{command.verb}`", entry.signature(), findings)
     if len(findings.items) > before:
         return None
-    action = entry.cls(**values)
-    validate = getattr(action, "validate", None)
-    if validate is not None:
-        found = list(cast("Iterator[Diagnostic]", validate(command.span)))
+    with during(f"reading `{command.verb} …`", command.span):
+        action = entry.cls(**values)
+        validate = getattr(action, "validate", None)
+        found = list(cast("Iterator[Diagnostic]", validate(command.span))) if validate is not None else []
+    if found:
         findings.items += found
-        if found:
-            return None
+        return None
     return Bound(entry, action, frozenset(values), format_node(command), command.span, stage)
 
 
@@ -121,7 +124,7 @@ def fill(
                 if by_kind["factor"]:
                     give(by_kind["factor"][0], ast.Number(clause.value, span=clause.span), clause.span)
                 else:
-                    findings.add("X0404", f"{who} takes no factor", clause.span, "not here", notes=(signature,))
+                    findings.add("X0404", f"{who} takes no factor", clause.span, "not here", notes=(signature,), helps=_LEAVE)
     if command.block is not None:
         _fill_block(slots, types, command, values, who, signature, findings)
     for name in sorted(required - set(places) - set(values)):
@@ -133,6 +136,7 @@ def fill(
             command.span,
             "incomplete",
             notes=(f"form: {signature}",),
+            helps=(f"add {missing}",),
         )
     return values
 
@@ -160,7 +164,7 @@ def _operand(
             notes=(f"form: {signature}",),
             helps=(f"write `{format_node(operand.left)}={format_node(operand.right)}` for an option",)
             if operand.op == "=="
-            else (),
+            else _LEAVE,
         )
         return
     for name in free:
@@ -180,11 +184,12 @@ def _operand(
         operand.span,
         what if by_kind["operand"] else "unexpected",
         notes=(f"form: {signature}",),
+        helps=_LEAVE,
     )
 
 
 def _unknown(message: str, word: str, known: list[str], span: Span, signature: str, findings: Findings) -> None:
-    helps = did_you_mean(word, known) or ((f"known: {', '.join(known)}",) if known else ())
+    helps = did_you_mean(word, known) or ((f"known: {', '.join(known)}",) if known else _LEAVE)
     findings.add("X0404", message, span, "unknown here", notes=(f"form: {signature}",), helps=helps)
 
 
@@ -202,7 +207,7 @@ def _fill_block(
     line_fields = {s.word: (n, s) for n, s in slots.items() if s.kind == "lines"}
     nested_fields = {s.word: n for n, s in slots.items() if s.kind == "nested"}
     if layer_field is None and not line_fields and not nested_fields:
-        findings.add("X0404", f"{who} takes no block", command.span, "a block stands here", notes=(f"form: {signature}",))
+        findings.add("X0404", f"{who} takes no block", command.span, "a block", notes=(f"form: {signature}",), helps=_LEAVE)
         return
     made: list[Layer] = []
     seen: dict[str, Span] = {}
@@ -216,6 +221,7 @@ def _fill_block(
                     inner.span,
                     "second",
                     secondary=(Label(seen[inner.name], "first"),),
+                    helps=("give one of them another name",),
                 )
             seen[inner.name] = inner.span
             try:
@@ -232,15 +238,25 @@ def _fill_block(
             except TypeError:
                 continue
         elif isinstance(inner, ast.Command) and inner.verb in nested_fields and inner.block is not None:
+            if nested_fields[inner.verb] in values:
+                helps = ("write one block",)
+                findings.add("X0407", f"{who}: `{inner.verb}` is given twice", inner.span, "second time", helps=helps)
             values[nested_fields[inner.verb]] = _nested(inner, findings)
         else:
             expected = "`NAME = LAYER(…)`" if layer_field else ", ".join(f"`{w} …`" for w in (*line_fields, *nested_fields))
             findings.add(
-                "X0404", f"the block of {who} takes {expected}", inner.span, "something else", notes=(f"form: {signature}",)
+                "X0404",
+                f"the block of {who} takes {expected}",
+                inner.span,
+                "something else",
+                notes=(f"form: {signature}",),
+                helps=_LEAVE,
             )
     if layer_field is not None:
         if not made and not findings.items:
-            findings.add("X0408", f"the block of {who} is empty", command.span, "no layer")
+            findings.add(
+                "X0408", f"the block of {who} is empty", command.span, "no layer", helps=("write `NAME = LAYER(…)` in it",)
+            )
         values[layer_field] = Layers(tuple(made), command.span)
     for name, got in lines.items():
         if got:
@@ -256,7 +272,13 @@ def _nested(holder: ast.Command, findings: Findings) -> tuple[Any, ...]:
             if bound is not None:
                 made.append(bound.transform)
         else:
-            findings.add("X0404", f"the block of `{holder.verb}` takes statements", inner.span, "no statement")
+            findings.add(
+                "X0404",
+                f"the block of `{holder.verb}` takes statements",
+                inner.span,
+                "no statement",
+                helps=("write `train …` in it",),
+            )
     if holder.operands or holder.clauses:
-        findings.add("X0404", f"`{holder.verb}` takes a block alone", holder.span, "more than a block")
+        findings.add("X0404", f"`{holder.verb}` takes a block alone", holder.span, "more than a block", helps=_LEAVE)
     return tuple(made)

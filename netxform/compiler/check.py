@@ -12,10 +12,11 @@ from typing import Any, TypeAlias, cast
 
 from netxform.compiler.bind import Bound, bind
 from netxform.compiler.expand import ParamValue, expand, rebuild
-from netxform.errors import Findings, Label, NetxformError, Span, did_you_mean, fail
+from netxform.errors import Findings, Label, NetxformError, Span, did_you_mean
 from netxform.language.methods import asserted_metrics
 from netxform.language.values import Selection, convert
 from netxform.sources.data import check_data_source
+from netxform.sources.files import read_text
 from netxform.sources.models import check_model_source
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
@@ -23,6 +24,8 @@ from netxform.syntax.parse import parse
 from netxform.syntax.quantity import measure
 from netxform.syntax.scan import Places
 
+MOST_SEED = 2**63 - 1
+_SEED = ("write `param seed = 0`",)
 COSTS = ("params", "macs", "flops", "bytes")
 
 
@@ -92,12 +95,7 @@ def check_source(source: Any, params: dict[str, Any], trust: Trust, seed: int | 
     if isinstance(source, Spec):
         return source
     if isinstance(source, Path):
-        try:
-            source = parse(source.read_text(encoding="utf-8"), str(source))
-        except OSError as error:
-            raise fail("X0807", f"`{source}` cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise fail("X0807", f"`{source}` is no UTF-8 text") from error
+        source = parse(read_text(source), str(source))
     program = parse(source) if isinstance(source, str) else source if isinstance(source, ast.Program) else source.tree()
     grown = expand(program, params, trust)
     return check(grown.program, grown.params, grown.sources, seed)
@@ -131,7 +129,7 @@ def check(program: ast.Program, params: dict[str, ParamValue], sources: dict[str
                 rest.append(statement)
             case _:
                 rest.append(statement)
-    items = _items(tuple(rest), None, findings)
+    items = items_of(tuple(rest), None, findings)
     spec_seed = _seed(params, seed, findings)
     spec = Spec(program, models, data, items, params, sources, spec_seed)
     for item in spec.walk():
@@ -146,12 +144,19 @@ def check(program: ast.Program, params: dict[str, ParamValue], sources: dict[str
 
 def _seed(params: dict[str, ParamValue], seed: int | None, findings: Findings) -> int:
     if seed is not None:
+        if not 0 <= seed <= MOST_SEED:
+            findings.add("X0406", f"a seed is a whole number from 0, not {seed}", helps=("write `--seed 0`",))
         return seed
     value = params.get("seed")
     if value is None:
         return 0
     try:
-        return cast(int, convert(value.value, int))
+        found = cast(int, convert(value.value, int))
+        if not 0 <= found <= MOST_SEED:
+            place = value.span if value.origin == "-p" or not value.value.span.line else value.value.span
+            findings.add("X0406", f"a seed is a whole number from 0, not {found}", place, "out of range", helps=_SEED)
+            return 0
+        return found
     except NetxformError as error:
         findings.items += error.diagnostics
         return 0
@@ -165,11 +170,13 @@ def _declare(known: dict[str, Any], statement: Any, what: str, findings: Finding
             statement.span,
             "second time",
             secondary=(Label(known[statement.name].span, "first"),),
+            helps=("give one of them another name",),
         )
     known[statement.name] = statement
 
 
-def _items(statements: tuple[ast.Statement, ...], stage: str | None, findings: Findings) -> tuple[Item, ...]:
+def items_of(statements: tuple[ast.Statement, ...], stage: str | None, findings: Findings) -> tuple[Item, ...]:
+    """Statements bound to their verbs and typed; findings for what does not fit."""
     out: list[Item] = []
     for statement in statements:
         match statement:
@@ -179,29 +186,42 @@ def _items(statements: tuple[ast.Statement, ...], stage: str | None, findings: F
                     out.append(bound)
             case ast.Stage():
                 if stage is not None:
-                    findings.add("X0109", "a stage inside a stage", statement.span, f"inside `{stage}`")
+                    helps = ("end the outer stage first",)
+                    findings.add("X0109", "a stage inside a stage", statement.span, f"inside `{stage}`", helps=helps)
                     continue
                 out.append(StageItem(statement.name, _settle(statement, findings), statement.span))
             case ast.If():
                 out.append(
                     IfItem(
                         statement.condition,
-                        _items(statement.then, stage, findings),
-                        _items(statement.otherwise, stage, findings),
+                        items_of(statement.then, stage, findings),
+                        items_of(statement.otherwise, stage, findings),
                     )
                 )
             case ast.Each():
                 trial = Findings()
-                _items(tuple(put(s, statement.name, ast.Path("it")) for s in statement.body), stage, trial)
+                items_of(tuple(put(s, statement.name, ast.Path("it")) for s in statement.body), stage, trial)
                 findings.items += trial.items
                 selection = Selection(statement.selection, statement.selection.span)
                 out.append(EachItem(statement.name, selection, statement.body, stage))
             case ast.Let() | ast.Assert():
                 out.append(statement)
             case ast.Model() | ast.Data():
-                findings.add("X0109", "declarations stand at the top level", statement.span, "inside a block")
+                findings.add(
+                    "X0109",
+                    "declarations stand at the top level",
+                    statement.span,
+                    "inside a block",
+                    helps=("move it to the top level",),
+                )
             case ast.Binding():
-                findings.add("X0109", "a layer stands only in a verb's block", statement.span, "not here")
+                findings.add(
+                    "X0109",
+                    "a layer stands only in a verb's block",
+                    statement.span,
+                    "not here",
+                    helps=("write it in a block: `attach head { NAME = LAYER(…) }`",),
+                )
             case ast.Param() | ast.Use() | ast.Def():
                 raise AssertionError("expand leaves none of these")
     return tuple(out)
@@ -223,7 +243,7 @@ def put(statement: Any, name: str, value: ast.Expr) -> Any:
 
 def _settle(statement: ast.Stage, findings: Findings) -> tuple[Item, ...]:
     """The statements of a stage; its settings (`keep best by …`) are handed to the others."""
-    items = _items(statement.body, statement.name, findings)
+    items = items_of(statement.body, statement.name, findings)
     settings: dict[str, Any] = {}
     places: dict[str, Span] = {}
     for item in items:
@@ -235,6 +255,7 @@ def _settle(statement: ast.Stage, findings: Findings) -> tuple[Item, ...]:
                     item.span,
                     "second time",
                     secondary=(Label(places[item.entry.word], "first"),),
+                    helps=("leave one of them",),
                 )
             settings[item.entry.word] = item.action
             places[item.entry.word] = item.span
@@ -316,4 +337,4 @@ def _same_dimension(condition: ast.Compare, findings: Findings) -> None:
                 helps=(f"`{left.text}` is measured in {allowed[-1]}",),
             )
     elif isinstance(right, ast.String | ast.List):
-        findings.add("X0402", f"`{left.text}` is a number", right.span, "not a number")
+        findings.add("X0402", f"`{left.text}` is a number", right.span, "not a number", helps=(f"write `{left.text} < 1M`",))

@@ -18,7 +18,7 @@ from netxform.compiler.plan import Check, Plan, PlanItem, Step
 from netxform.compiler.resolve import Planned, Walk
 from netxform.compiler.standing import Lives
 from netxform.compiler.vacuous import NOT_FINITE
-from netxform.errors import Diagnostic, NetxformError, fail
+from netxform.errors import Diagnostic, NetxformError, during, fail
 from netxform.graph.network import Network
 from netxform.graph.probes import probed
 from netxform.graph.surgery import perform
@@ -27,6 +27,8 @@ from netxform.language.verb import Material, Settles
 from netxform.language.work import Comparison, Fitting, Snapshot, Training
 
 NOTHING = "nothing was done: no layer was changed, and nothing is claimed"
+_MEASURE = ("put a `train` before it that measures it, or assert a cost such as `params`",)
+_ASSERT = ("change the statements before it, or the bound",)
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[st
             continue
         tell(item.text)
         try:
-            item = _settled(item, walk, state.network, workers)
-            _step(item, plan, state, workers, inputs)
+            with during(f"carrying out `{item.text}`", item.span, plan.spec.sources):
+                item = _settled(item, walk, state.network, workers)
+                _step(item, plan, state, workers, inputs)
         except NetxformError as error:
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
@@ -149,12 +152,13 @@ def deepen(planned: Planned, network: Network, workers: Workers) -> Plan:
             done.append(item)
             continue
         try:
-            item = _settled(item, walk, network, workers)
-            after = perform(network, item.edit, item.twin)
-            if isinstance(item.transform, Settles):
-                material = workers.material(item)
-                found, _ = _measured(item, network, after, inputs, plan.spec.seed, material)
-                item = replace(item, measured=tuple(m.evidence for m in found))
+            with during(f"making the choice of `{item.text}`", item.span, plan.spec.sources):
+                item = _settled(item, walk, network, workers)
+                after = perform(network, item.edit, item.twin)
+                if isinstance(item.transform, Settles):
+                    material = workers.material(item)
+                    found, _ = _measured(item, network, after, inputs, plan.spec.seed, material)
+                    item = replace(item, measured=tuple(m.evidence for m in found))
         except NetxformError as error:
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
@@ -283,12 +287,16 @@ def _assert(item: Check, plan: Plan, state: _Progress) -> str:
     held, seen = judge(item.condition, now, plan.base, state.seen | state.metrics)
     if held is None:
         raise NetxformError(
-            [Diagnostic("X0602", "this assert speaks of a metric that nothing measured", item.span, "not known")],
+            [
+                Diagnostic(
+                    "X0602", "this assert speaks of a metric that nothing measured", item.span, "not known", helps=_MEASURE
+                )
+            ],
             plan.spec.sources,
         )
     if not held:
         raise NetxformError(
-            [Diagnostic("X0601", item.message or "an assert does not hold", item.span, seen)],
+            [Diagnostic("X0601", item.message or "an assert does not hold", item.span, seen, helps=_ASSERT)],
             plan.spec.sources,
             exit_code=3,
         )

@@ -6,12 +6,15 @@ Program ─expand→ Program (no `use`, no `def`, no `$name`; `if` gone where th
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
-from netxform.errors import Findings, Label, NetxformError, Span, closest
+from netxform.compiler.budget import MOST_TEXT, Budget
+from netxform.errors import NOWHERE, Findings, Label, NetxformError, Span, closest
 from netxform.language.values import compare, number, plain, unbound
+from netxform.sources.files import read_text
 from netxform.sources.trust import Trust, read_path
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
@@ -20,6 +23,8 @@ from netxform.syntax.parse import parse, parse_expression
 N = TypeVar("N")
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 _DEPTH = 32
+_CALLS = 64
+_CIRCLE = ("take the common part into a file of its own",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class _State:
     params: dict[str, ParamValue] = field(default_factory=dict[str, ParamValue])
     macros: dict[str, ast.Def] = field(default_factory=dict[str, ast.Def])
     sources: dict[str, str] = field(default_factory=dict[str, str])
+    budget: Budget = field(default_factory=Budget)
+    parsed: dict[str, tuple[ast.Statement, ...]] = field(default_factory=dict[str, "tuple[ast.Statement, ...]"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,10 @@ def _block(
 ) -> tuple[ast.Statement, ...]:
     out: list[ast.Statement] = []
     for statement in statements:
+        if state.budget.crossed:
+            break
         try:
+            state.budget.statement(statement.span)
             out += _statement(statement, state, files, calls)
         except NetxformError as error:
             state.findings.items += error.diagnostics
@@ -99,6 +109,7 @@ def _statement(
                     f"macro `{statement.name}` is defined twice",
                     statement.span,
                     "second definition",
+                    helps=("give one of them another name",),
                     secondary=(Label(state.macros[statement.name].span, "first definition"),),
                 )
             state.macros[statement.name] = statement
@@ -139,6 +150,7 @@ def _declare(statement: ast.Param, state: _State) -> None:
             statement.span,
             "second time",
             secondary=(Label(first, "first"),),
+            helps=("give one of them another name",),
         )
         return
     if name in state.overrides:
@@ -180,12 +192,14 @@ def _check_param(statement: ast.Param, value: ast.Expr, origin: str, state: _Sta
                 f"parameter `{statement.name}` is `{shown}`, which is no {statement.type}",
                 place,
                 f"from {origin}",
+                helps=(f"write a value of that type, or declare another: `param {statement.name}: TYPE`",),
             )
             return
     if statement.domain is not None:
         low_high = tuple(number(i) for i in statement.domain.items)
         if len(low_high) != 2:
-            state.findings.add("X0401", "a range has two ends: `in [lo, hi]`", statement.domain.span, "not two")
+            helps = ("write the least and the greatest value: `in [1, 10]`",)
+            state.findings.add("X0401", "a range has two ends: `in [lo, hi]`", statement.domain.span, "not two", helps=helps)
         elif not low_high[0] <= number(value) <= low_high[1]:
             state.findings.add(
                 "X0406",
@@ -193,6 +207,7 @@ def _check_param(statement: ast.Param, value: ast.Expr, origin: str, state: _Sta
                 place,
                 f"from {origin}",
                 secondary=(Label(statement.domain.span, "the range"),) if origin != "-p" else (),
+                helps=(f"choose a value from {low_high[0]} to {low_high[1]}, or widen the range",),
             )
 
 
@@ -202,7 +217,7 @@ def literal(value: Any) -> ast.Expr:
         return ast.Path("true" if value else "false")
     if value is None:
         return ast.Path("none")
-    if isinstance(value, int | float):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return ast.Number(value)
     if isinstance(value, str):
         return ast.String(value)
@@ -215,17 +230,23 @@ def _include(statement: ast.Use, state: _State, files: tuple[str, ...], calls: t
     path = read_path(statement.file, state.trust, statement.span)
     name = str(path)
     if name in files:
-        state.findings.add("X0104", f"`{statement.file}` includes itself", statement.span, "a circle of `use`")
+        state.findings.add("X0104", f"`{statement.file}` includes itself", statement.span, "a circle of `use`", helps=_CIRCLE)
         return ()
     if len(files) > _DEPTH:
-        state.findings.add("X0104", "files include each other too deeply", statement.span, f"more than {_DEPTH}")
+        state.findings.add("X0104", "files include each other too deeply", statement.span, f"more than {_DEPTH}", helps=_CIRCLE)
         return ()
-    text = path.read_text(encoding="utf-8", errors="replace")
-    state.sources[name] = text
-    inner = parse(text, name).statements
+    if name not in state.parsed:
+        state.sources[name] = read_text(path, statement.span, statement.file)
+        state.parsed[name] = parse(state.sources[name], name).statements
+    inner = state.parsed[name]
     if statement.alias is not None:
         inner = _namespace(inner, statement.alias)
-    return _block(inner, state, (*files, name), calls)
+    state.budget.open.append(statement.span)
+    try:
+        state.budget.spend(inner, statement.span, MOST_TEXT)
+        return _block(inner, state, (*files, name), calls)
+    finally:
+        state.budget.open.pop()
 
 
 def _namespace(statements: tuple[ast.Statement, ...], alias: str) -> tuple[ast.Statement, ...]:
@@ -257,6 +278,7 @@ def _call(statement: ast.Command, state: _State, files: tuple[str, ...], calls: 
             f"macro `{statement.verb}` calls itself",
             statement.span,
             "recursion",
+            helps=("repeat by `each NAME in SELECTION { … }`",),
             secondary=(Label(macro.span, "defined here"),),
         )
         return ()
@@ -271,6 +293,7 @@ def _call(statement: ast.Command, state: _State, files: tuple[str, ...], calls: 
             f"macro `{statement.verb}` takes ({', '.join(macro.parameters)})",
             statement.span,
             f"{len(given)} given",
+            helps=(f"write `{statement.verb}({', '.join(macro.parameters)})`",),
             secondary=(Label(macro.span, "defined here"),),
         )
         return ()
@@ -288,8 +311,17 @@ def _call(statement: ast.Command, state: _State, files: tuple[str, ...], calls: 
             case _:
                 return node
 
-    body = tuple(rebuild(s, visit) for s in macro.body)
-    return _block(body, state, files, (*calls, statement.verb))
+    if len(calls) >= _CALLS:
+        message, helps = f"macros call each other more than {_CALLS} deep", ("write what they do in fewer steps",)
+        state.findings.add("X0102", message, statement.span, "here", helps=helps)
+        return ()
+    state.budget.open.append(statement.span)
+    try:
+        body = tuple(rebuild(s, visit) for s in macro.body)
+        state.budget.spend(body, statement.span, MOST_TEXT // 4)
+        return _block(body, state, files, (*calls, statement.verb))
+    finally:
+        state.budget.open.pop()
 
 
 def _values(node: N, state: _State) -> N:
@@ -305,7 +337,9 @@ def _values(node: N, state: _State) -> N:
             return replace(state.params[inner.name].value, span=inner.span)
         return inner
 
-    return rebuild(node, visit)
+    made = rebuild(node, visit)
+    state.budget.spend(made, getattr(made, "span", NOWHERE))
+    return made
 
 
 def rebuild(node: Any, visit: Callable[[Any], Any]) -> Any:

@@ -12,24 +12,29 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from netxform.compiler.bind import Bound, bind
-from netxform.compiler.check import EachItem, IfItem, Item, Spec, StageItem, put
+from netxform.compiler.bind import Bound
+from netxform.compiler.budget import MOST_STATEMENTS
+from netxform.compiler.check import EachItem, IfItem, Item, Spec, StageItem, items_of, put
 from netxform.compiler.conditions import judge
 from netxform.compiler.models import described
 from netxform.compiler.plan import Check, Plan, PlanItem, Step
 from netxform.compiler.scope import ResolveScope, State, Surroundings
-from netxform.errors import Diagnostic, Findings, NetxformError, Span, fail
+from netxform.errors import Diagnostic, Findings, NetxformError, Span, during, fail
 from netxform.graph.cost import cost
+from netxform.graph.edits import Trainable
 from netxform.graph.network import Network, twin
 from netxform.graph.surgery import perform
 from netxform.language.choice import Choice, Values
 from netxform.language.selector import Removed, select
 from netxform.language.verb import DataInfo, ModelInfo, Role
 from netxform.language.work import Snapshot, Training
+from netxform.limits import need
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 
+_OTHER = ("choose another name",)
+_COSTS = ("ask for a cost: `if params < 1M { … }`",)
 Rest: TypeAlias = tuple[tuple[Item, str | None], ...]
 """Statements that are still to be resolved, each with its stage."""
 
@@ -60,7 +65,9 @@ class Resolver:
                 (item, stage), rest = rest[0], rest[1:]
                 match item:
                     case Bound():
-                        found = self._resolved(item, state, rest)
+                        _bounded(state.count, item.span)
+                        with during(f"planning `{item.text}`", item.span, self.spec.sources):
+                            found = self._resolved(item, state, rest)
                         state = found.behind
                         yield found
                     case StageItem():
@@ -68,13 +75,21 @@ class Resolver:
                     case IfItem():
                         held, _ = judge(item.condition, state.current, base, {})
                         if held is None:
-                            raise fail("X0315", "an `if` is decided before training", item.condition.span, "needs a metric")
+                            raise fail(
+                                "X0315",
+                                "an `if` is decided before training",
+                                item.condition.span,
+                                "needs a metric",
+                                helps=_COSTS,
+                            )
                         rest = (*((i, stage) for i in (item.then if held else item.otherwise)), *rest)
                     case EachItem():
-                        rest = (*((i, stage) for i in self._each(item, state, stage)), *rest)
+                        made = self._each(item, state, stage)
+                        _bounded(state.count + len(made), item.selection.span)
+                        rest = (*((i, stage) for i in made), *rest)
                     case ast.Let():
                         if item.name in state.names:
-                            raise fail("X0303", f"`{item.name}` is already a selection", item.span, "second time")
+                            raise fail("X0303", f"`{item.name}` is already a selection", item.span, "second time", helps=_OTHER)
                         select(item.value, state.world(self.surroundings.subject))
                         state = replace(state, names={**state.names, item.name: item.value})
                     case ast.Assert():
@@ -93,6 +108,9 @@ class Resolver:
         action = item.transform
         edit = action.rewrite(state.network, choice)
         network = perform(state.network, replace(edit, tensors={}))
+        after = state.current if all(isinstance(o, Trainable) for o in edit.operations) else cost(network)
+        if after.bytes > state.current.bytes:
+            need(after.bytes, "the network behind this statement", item.span)
         step = Step(
             index=state.count,
             text=item.text,
@@ -103,7 +121,7 @@ class Resolver:
             edit=edit,
             claims=action.law(choice),
             before=state.current,
-            after=cost(network) if edit.operations else state.current,
+            after=after,
             span=item.span,
             stage=item.stage,
             estimated=state.estimated or bool(choice.provisional),
@@ -137,19 +155,26 @@ class Resolver:
     def _snapshot(self, name: str, item: Bound, network: Network, state: State) -> ModelInfo:
         """The network as it is now, for later statements that speak of it as a model."""
         if name in state.snapshots or name in self.spec.models:
-            raise fail("X0303", f"a model is already called `{name}`", item.span, "second time")
+            raise fail("X0303", f"a model is already called `{name}`", item.span, "second time", helps=_OTHER)
         return described(name, network, item.span, "snapshot")
 
-    def _each(self, item: EachItem, state: State, stage: str | None) -> list[Bound]:
+    def _each(self, item: EachItem, state: State, stage: str | None) -> list[Item]:
         """The body, bound to every module, one after the other."""
-        out: list[Bound] = []
-        for path in select(item.selection.expression, state.world(self.surroundings.subject)).tops():
+        paths = select(item.selection.expression, state.world(self.surroundings.subject)).tops()
+        _bounded(state.count + len(paths) * len(item.body), item.selection.span)
+        out: list[Item] = []
+        for path in paths:
             findings = Findings()
-            made = [put(s, item.name, ast.Path(path, quoted=True)) for s in item.body]
-            bound = [bind(c, stage, findings) for c in made if isinstance(c, ast.Command)]
+            out += items_of(tuple(put(s, item.name, ast.Path(path, quoted=True)) for s in item.body), stage, findings)
             findings.raise_if_any()
-            out += [b for b in bound if b is not None]
         return out
+
+
+def _bounded(count: int, span: Span) -> None:
+    """Raises NetxformError X0107 at the statement that is one too many."""
+    if count > MOST_STATEMENTS:
+        message, helps = f"the plan becomes more than {MOST_STATEMENTS:,} statements", ("select more modules in one statement",)
+        raise fail("X0107", message, span, "too much from here on", helps=helps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,13 @@ def build(layer: Layer, device: torch.device, dtype: torch.dtype | None = None) 
     """
     cls = layer_class(layer.make.name) or getattr(own_layers, layer.make.name)
     on = torch.device("meta") if device.type == "meta" else torch.device("cpu")
-    with on:
-        made = cls(*layer.make.arguments, **layer.make.keywords)
+    try:
+        with on:
+            made = cls(*layer.make.arguments, **layer.make.keywords)
+    except Exception as error:  # a class of torch raises what it likes for arguments that it does not take
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        helps = (f"look at the names, kinds and ranges of its arguments: `torch.nn.{layer.make.name}`",)
+        raise fail("X0411", f"`{layer.make}` cannot be made: {text}", layer.make.span, "bad arguments", helps=helps) from error
     if dtype is not None and dtype.is_floating_point:
         made = made.to(dtype)
     return made if on.type == "meta" else made.to(device)

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from functools import lru_cache
-from pathlib import Path
 
 from netxform.errors import fail
+from netxform.limits import allowed as memory
+
+__all__ = ["memory", "room", "sized"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
-@lru_cache(maxsize=1)
-def memory() -> int:
-    """The bytes of memory of this machine, or of the group of processes that this one is limited to; 8 GiB if not known."""
-    try:
-        found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    except (ValueError, OSError, AttributeError):
-        found = [8 << 30]
-    for file in _LIMITS:
-        try:
-            text = Path(file).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit() and int(text) > 0:
-            found.append(int(text))
-    return min(found)
 
 
 def room(text: str) -> int:

@@ -46,6 +46,6 @@ def _compare(op: ast.CompareOp, left: ast.Expr, right: ast.Expr, value: Callable
     # `kernel_size == 3` holds for (3, 3): a number is compared with every element of a tuple
     if isinstance(a, tuple) and isinstance(b, int | float):
         return all(compare(op, item, b, left.span) for item in cast("tuple[Any, ...]", a))
-    if b == "auto" or isinstance(a, str) or isinstance(b, str):
+    if op in ("==", "!=") and (isinstance(a, str) or isinstance(b, str)):
         a, b = str(a), str(b)
     return compare(op, a, b, left.span)

@@ -41,10 +41,15 @@ def tensors_of(network: Network, modules: Iterable[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1024)
 def glob(pattern: str) -> re.Pattern[str]:
-    """A path glob as a regular expression: `*` stays in a segment, `**` crosses dots, `{1..3}` and `{a,b}` choose."""
+    """A path glob as a regular expression: `*` stays in a segment, `**` crosses dots, `{1..3}` and `{a,b}` choose.
+
+    Raises ValueError for more than 10,000 choices, or more than 16 stars.
+    """
+    if len(re.findall(r"\*+", pattern)) > _MOST_STARS:
+        raise ValueError(f"more than {_MOST_STARS} stars")
     text = pattern.removeprefix(".")
     out: list[str] = []
-    i = 0
+    i = count = 0
     while i < len(text):
         if text.startswith("**", i):
             out.append(r".*")
@@ -52,9 +57,11 @@ def glob(pattern: str) -> re.Pattern[str]:
         elif text[i] == "*":
             out.append(r"[^.]*")
             i += 1
-        elif text[i] == "{":
+        elif text[i] == "{" and "}" in text[i:]:
             end = text.index("}", i)
-            out.append(_braces(text[i + 1 : end]))
+            choices = _choices(text[i + 1 : end], _MOST_CHOICES - count)
+            count += len(choices)
+            out.append(f"(?:{'|'.join(choices)})")
             i = end + 1
         else:
             out.append(re.escape(text[i]))
@@ -62,15 +69,23 @@ def glob(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(out))
 
 
-def _braces(inside: str) -> str:
+_MOST_CHOICES = 10_000
+_MOST_STARS = 16
+
+
+def _choices(inside: str, most: int) -> list[str]:
     options: list[str] = []
     for part in inside.split(","):
         low, dots, high = part.strip().partition("..")
-        if dots and low.isdigit() and high.isdigit():
+        if dots and re.fullmatch("[0-9]+", low) and re.fullmatch("[0-9]+", high):
+            if max(len(low), len(high)) > 18 or len(options) + int(high) - int(low) >= most:
+                raise ValueError(f"more than {_MOST_CHOICES:,} choices")
             options += [str(n) for n in range(int(low), int(high) + 1)]
         else:
             options.append(re.escape(part.strip()))
-    return f"(?:{'|'.join(options)})"
+    if len(options) > most:
+        raise ValueError(f"more than {_MOST_CHOICES:,} choices")
+    return options
 
 
 def op_name(node: Node) -> str:

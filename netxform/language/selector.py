@@ -8,6 +8,8 @@ defined selection and a module is refused. Paths are anchored at the root; `*` n
 from __future__ import annotations
 
 import re
+import re._parser as sre  # pyright: ignore[reportMissingImports]
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from netxform.graph.network import Network
 
+_COUNT = ("`first(…)` and `last(…)` need no number",)
 Named = Mapping[str, ast.Expr | tuple[str, ...]]
 
 
@@ -72,6 +75,7 @@ def select(expression: ast.Expr, world: World) -> Selected:
 @dataclass(frozen=True, slots=True)
 class _Evaluation:
     world: World
+    found: dict[str, Selected] = field(default_factory=dict[str, Selected])
 
     @property
     def network(self) -> Network:
@@ -101,10 +105,7 @@ class _Evaluation:
                         return Selected()
                     raise
             case ast.Regex():
-                try:
-                    pattern = re.compile(expression.pattern)
-                except re.error as error:
-                    raise fail("X0206", f"not a regular expression: {error}", expression.span, "cannot be read") from None
+                pattern = expressed(expression.pattern, expression.span)
                 hits = [p for p in all_paths(self.network) if p and pattern.fullmatch(p)]
                 return Selected(under(self.network, hits))
             case ast.Op():
@@ -130,7 +131,13 @@ class _Evaluation:
             case ast.Var():
                 raise unbound(expression)
             case _:
-                raise fail("X0401", f"`{format_node(expression)}` is not a selection", expression.span, "expected modules")
+                raise fail(
+                    "X0401",
+                    f"`{format_node(expression)}` is not a selection",
+                    expression.span,
+                    "expected modules",
+                    helps=("write a path such as `layer1.*`",),
+                )
 
     def path(self, expression: ast.Path) -> Selected:
         text = expression.text
@@ -149,7 +156,9 @@ class _Evaluation:
                 )
             if isinstance(named, tuple):
                 return Selected(tuple(p for p in all_paths(self.network) if p in set(named)))
-            return self.strict(named)
+            if text not in self.found:  # a selection may be named many times in others: it is evaluated once
+                self.found[text] = self.strict(named)
+            return self.found[text]
         if text == "**":
             return Selected(all_paths(self.network))
         if exact == self.world.subject and not is_module:
@@ -157,7 +166,7 @@ class _Evaluation:
         prefix, dot, rest = text.partition(".")
         if dot and prefix == self.world.subject and prefix not in self.modules() and rest:
             return self.path(ast.Path("." + rest, span=expression.span))
-        pattern = glob(text)
+        pattern = _glob(text, expression.span)
         hits = [p for p in all_paths(self.network) if p and pattern.fullmatch(p)]
         if not hits:
             raise self.nothing(expression)
@@ -189,7 +198,7 @@ class _Evaluation:
     def tensor(self, expression: ast.Tensors) -> Selected:
         base = self.of(expression.base)
         names = tensors_of(self.network, base.modules)
-        pattern = glob(expression.name)
+        pattern = _glob(expression.name, expression.span)
         hits = tuple(n for n in names if pattern.fullmatch(n.rpartition(".")[2]))
         if not hits:
             known = sorted({n.rpartition(".")[2] for n in names})
@@ -316,6 +325,7 @@ class _Evaluation:
                 f"`{expression.name}` takes {functions[expression.name]} argument(s)",
                 expression.span,
                 f"{len(positional)} given",
+                helps=("`netxform explain X0208` shows how each is called",),
             )
         inner = self.strict(positional[0])
         match expression.name:
@@ -343,13 +353,19 @@ class _Evaluation:
                 if index is None:
                     index = int(number(positional[1]))
                 if not -len(tops) <= index < len(tops):
-                    raise fail("X0203", f"there is no number {index} among {len(tops)}", expression.span, "counted from 0")
+                    raise fail(
+                        "X0203",
+                        f"there is no number {index} among {len(tops)}",
+                        expression.span,
+                        "counted from 0",
+                        helps=_COUNT,
+                    )
                 return Selected(under(self.network, [tops[index]]))
 
     def top(self, inner: Selected, count: int, by: ast.Expr) -> Selected:
         modules = self.modules()
         if not isinstance(by, ast.Path) or by.text not in ("params", "bytes"):
-            raise fail("X0208", "`top` ranks by `params` or `bytes`", by.span, "unknown measure")
+            raise fail("X0208", "`top` ranks by `params` or `bytes`", by.span, "unknown measure", helps=("write `by=params`",))
 
         sized = by.text == "bytes"
 
@@ -394,6 +410,7 @@ class _Evaluation:
                     expression.span,
                     "used here",
                     secondary=(Label(removed.span, f"removed `{gone}` here"),),
+                    helps=("move this statement before that one",),
                 )
             owner, _, last = text.rpartition(".")
             if text in tensors_of(self.network, [owner]):
@@ -419,6 +436,59 @@ class _Evaluation:
                 f"write `{shown}?` if an empty match is intended",
             ),
         )
+
+
+def _glob(text: str, span: Span) -> re.Pattern[str]:
+    try:
+        return glob(text)
+    except ValueError as error:
+        helps = ("write `*` for any name, or a shorter range",)
+        raise fail("X0406", f"`{text[:60]}`: {error}", span, "too many", helps=helps) from None
+
+
+def expressed(text: str, span: Span) -> re.Pattern[str]:
+    """A regular expression that is matched in bounded time.
+
+    Raises NetxformError X0206 for what is none, and for a repeated group that repeats or chooses inside: such a one may take a
+    time that is exponential in the length of a path.
+    """
+    helps = ("globs are simpler: `layer{1..4}.*`",)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if len(text) > _LONGEST:
+                raise ValueError(f"more than {_LONGEST} characters")
+            if _explodes(sre.parse(text)):
+                raise ValueError("a repeated group repeats, or chooses, inside")
+            return re.compile(text)
+    except (re.error, ValueError, OverflowError, RecursionError) as error:
+        raise fail(
+            "X0206", f"not a regular expression that is used here: {error}", span, "cannot be used", helps=helps
+        ) from None
+
+
+_LONGEST = 1000
+_FEW = 8
+
+
+def _explodes(parsed: Any, repeated: bool = False) -> bool:
+    """Whether a repeat (more than a few times) holds another repeat or a choice."""
+    for op, value in parsed:
+        name = str(op)
+        if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+            many = value[1] > _FEW
+            if (many and repeated) or _explodes(value[2], repeated or many):
+                return True
+        elif name == "BRANCH":
+            if repeated or any(_explodes(b, repeated) for b in value[1]):
+                return True
+        elif name in ("SUBPATTERN", "ATOMIC_GROUP", "ASSERT", "ASSERT_NOT"):
+            inner = value[-1] if name != "ATOMIC_GROUP" else value
+            if _explodes(inner, repeated):
+                return True
+        elif name == "GROUPREF_EXISTS" and any(_explodes(b, repeated) for b in value[1:] if b is not None):
+            return True
+    return False
 
 
 def _short(names: list[str], most: int = 12) -> str:

@@ -4,10 +4,13 @@ The annotation of a verb's field is its type: `int`, `float`, `bool`, `str`, `Li
 of the classes below. `convert` turns an expression into a value of that type or returns what is wrong with it.
 """
 
+# Long: one function a kind of value.
 from __future__ import annotations
 
 import math
+import operator
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
@@ -181,7 +184,8 @@ def _regularizer(expression: ast.Expr) -> Regularizer:
     )
     value = float(number(weight.value))
     if value < 0:
-        raise fail("X0406", f"the weight of a penalty is at least 0, not {value:g}", weight.value.span, "negative")
+        helps = ("write a small number above 0, such as `1e-4`",)
+        raise fail("X0406", f"the weight of a penalty is at least 0, not {value:g}", weight.value.span, "negative", helps=helps)
     return Regularizer(kind, of, convert(inner, Selection), value, expression.span)
 
 
@@ -241,10 +245,16 @@ def invocation(expression: ast.Expr) -> Invocation:
     for argument in expression.arguments:
         if argument.key is None:
             if keywords:
-                raise fail("X0401", "a positional argument after a named one", argument.value.span, "move it forward")
+                raise fail(
+                    "X0401",
+                    "a positional argument after a named one",
+                    argument.value.span,
+                    "after a named one",
+                    helps=("move it forward",),
+                )
             positional.append(plain(argument.value))
         elif argument.key in keywords:
-            raise fail("X0401", f"`{argument.key}` is given twice", argument.span, "second time")
+            raise fail("X0401", f"`{argument.key}` is given twice", argument.span, "second time", helps=("leave one of them",))
         else:
             keywords[argument.key] = plain(argument.value)
     return Invocation(expression.name, tuple(positional), keywords, expression.span)
@@ -264,21 +274,17 @@ def unbound(expression: ast.Var) -> NetxformError:
 def compare(op: ast.CompareOp, left: Any, right: Any, span: Span = NOWHERE) -> bool:
     """`left op right` on plain values. Raises NetxformError X0402 where they cannot be compared."""
     try:
-        match op:
-            case "<":
-                return left < right
-            case "<=":
-                return left <= right
-            case ">":
-                return left > right
-            case ">=":
-                return left >= right
-            case "==":
-                return left == right
-            case "!=":
-                return left != right
-    except TypeError:
-        raise fail("X0402", f"`{left}` and `{right}` cannot be compared by `{op}`", span, "of different kinds") from None
+        return bool(_OPERATORS[op](left, right))
+    except Exception:  # what is compared may be anything that a module holds: a tensor, a function
+        shown = [str(v) if isinstance(v, bool | int | float | str | tuple) else type(v).__name__ for v in (left, right)]
+        helps = ("compare a number with a number, a text with a text",)
+        message = f"`{shown[0][:60]}` and `{shown[1][:60]}` cannot be compared by `{op}`"
+        raise fail("X0402", message, span, "of different kinds", helps=helps) from None
+
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
 
 
 def describe(want: Any) -> str:
@@ -344,7 +350,7 @@ def _choice(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
                 f"`{format_node(expression)}` is not one of {', '.join(f'`{o}`' for o in options)}",
                 expression.span,
                 "not a choice here",
-                helps=tuple(f"did you mean `{n}`?" for n in near),
+                helps=tuple(f"did you mean `{n}`?" for n in near) or ("choose one of these",),
             )
         ]
     )
@@ -395,4 +401,5 @@ def _wrong(expression: ast.Expr, wanted: str) -> NetxformError:
         f"`{format_node(expression)}` stands where {wanted} is expected",
         expression.span,
         f"expected {wanted}",
+        helps=(f"write {wanted}",),
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netxform.errors import NOWHERE, Span, fail
+from netxform.limits import need
+from netxform.sources.files import regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 IGNORED = -100
+_SPREAD = 20  # bytes that a byte of text takes as words and numbers
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)?|[^\w\s]")
 
 
@@ -41,9 +44,15 @@ def read_vocabulary(path: Path, span: Span = NOWHERE) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     for i, word in enumerate(words, 1):
         if not word or word.split() != [word]:
-            raise fail("X0826", f"`{path.name}`, line {i}: not one word", span, "a vocabulary has a word a line")
+            raise fail("X0826", f"`{path.name}`, line {i}: not one word", span, helps=("a vocabulary has a word a line",))
         if word in seen:
-            raise fail("X0826", f"`{path.name}`: `{word}` stands in lines {seen[word]} and {i}", span, "twice")
+            raise fail(
+                "X0826",
+                f"`{path.name}`: `{word}` stands in lines {seen[word]} and {i}",
+                span,
+                "twice",
+                helps=("take one of them out",),
+            )
         seen[word] = i
     return tuple(words)
 
@@ -69,7 +78,9 @@ def read_labelled(path: Path, span: Span = NOWHERE) -> tuple[list[list[str]], li
     for i, line in enumerate(_lines(path, span), 1):
         label, tab, sentence = line.partition("\t")
         if not tab:
-            raise fail("X0826", f"`{path.name}`, line {i}: no tab", span, "a line is a label, a tab and a sentence")
+            raise fail("X0826", f"`{path.name}`, line {i}: no tab", span, helps=("a line is a label, a tab and a sentence",))
+        if not label.strip():
+            raise fail("X0826", f"`{path.name}`, line {i}: no label", span, helps=("a line is a label, a tab and a sentence",))
         labels.append(label.strip())
         sentences.append(tokenize(sentence))
     return sentences, labels
@@ -112,9 +123,14 @@ def neighbours(
 
 
 def _lines(path: Path, span: Span) -> list[str]:
+    size = regular(path, span, path.name)
+    need(size * _SPREAD, f"`{path.name}`, read as sentences,", span)
     try:
         return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise fail("X0826", f"`{path.name}` is no UTF-8 text: {error.reason} at byte {error.start}", span, "no text") from error
+        helps = ("save it as UTF-8",)
+        message = f"`{path.name}` is no UTF-8 text: {error.reason} at byte {error.start}"
+        raise fail("X0826", message, span, "no text", helps=helps) from error
     except OSError as error:
-        raise fail("X0807", f"`{path.name}` cannot be read: {error.strerror}", span, "not readable") from error
+        helps = ("look at its owner and mode (`ls -l`)",)
+        raise fail("X0807", f"`{path.name}` cannot be read: {error.strerror}", span, "not readable", helps=helps) from error

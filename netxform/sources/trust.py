@@ -53,7 +53,7 @@ def read_path(text: str, trust: Trust, span: Span = NOWHERE, most: int | None = 
             span,
             "missing",
             notes=("files are named from the folder of the spec",),
-            helps=tuple(f"did you mean `{n}`?" for n in near),
+            helps=tuple(f"did you mean `{n}`?" for n in near) or (f"put the file there: {trust.root}",),
         )
     if not stat.S_ISDIR(mode):
         room_for(path, trust.room if most is None else min(most, trust.room), span)
@@ -106,7 +106,7 @@ def too_large(what: str, size: int, most: int, span: Span = NOWHERE) -> Netxform
 
 def _inside(text: str, trust: Trust, span: Span, what: str) -> Path:
     if "\x00" in text or not text:
-        raise fail("X0807", "not the name of a file", span, "empty or with a NUL")
+        raise fail("X0807", "not the name of a file", span, "empty or with a NUL", helps=("write its name",))
     root = trust.root.resolve()
     path = (root / text).resolve()
     absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute() or bool(PureWindowsPath(text).drive)

@@ -13,7 +13,7 @@ from netxform.collector import paused
 from netxform.errors import NetxformError
 from netxform.syntax import ast
 from netxform.syntax.comments import attached
-from netxform.syntax.recover import diagnose, recover
+from netxform.syntax.recover import deep, diagnose, recover, too_deep
 from netxform.syntax.scan import Places, scan
 from netxform.syntax.tree import built, lark
 
@@ -27,6 +27,8 @@ def parse(text: str, file: str = "<spec>") -> ast.Program:
     with paused():
         try:
             edition, statements = built(lark("start").parse(scanned.clean + "\n"), places, 0)
+        except RecursionError:
+            raise NetxformError(deep(scanned, places), {file: text}) from None
         except (UnexpectedInput, VisitError):
             found = recover(scanned, places)
             raise NetxformError(found, {file: text}) from None
@@ -42,5 +44,7 @@ def parse_expression(text: str, file: str = "<value>") -> ast.Expr:
         raise NetxformError(scanned.faults, {file: text})
     try:
         return cast(ast.Expr, built(lark("operand").parse(scanned.clean), places, 0))
+    except RecursionError:
+        raise NetxformError([too_deep(places.span(0, len(text)))], {file: text}) from None
     except (UnexpectedInput, VisitError) as error:
         raise NetxformError([diagnose(error, "operand", scanned.clean, places, 0)], {file: text}) from None

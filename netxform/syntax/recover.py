@@ -13,7 +13,7 @@ from typing import Any, cast
 from lark import Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken, VisitError
 
-from netxform.errors import Diagnostic, NetxformError, closest
+from netxform.errors import Diagnostic, NetxformError, Span, closest
 from netxform.syntax.scan import Piece, Places, Scanned
 from netxform.syntax.tree import KEYWORDS, built, grammar, lark
 
@@ -42,11 +42,33 @@ def recover(scanned: Scanned, places: Places) -> list[Diagnostic]:
     return found
 
 
+def deep(scanned: Scanned, places: Places) -> list[Diagnostic]:
+    """The statements that hold too many parts in each other (`not not not …`, `a - b - c …`) to be read."""
+    found: list[Diagnostic] = []
+    for piece in scanned.pieces:
+        try:
+            built(lark("start").parse(scanned.clean[piece.start : piece.end] + "\n"), places, piece.start)
+        except RecursionError:
+            found.append(too_deep(places.span(piece.start, piece.end)))
+        except (UnexpectedInput, VisitError):
+            continue
+    return found or [too_deep(places.span(0, 1))]
+
+
+def too_deep(span: Span) -> Diagnostic:
+    """The error for a statement whose parts hold each other too deeply."""
+    return Diagnostic(
+        "X0102", "nested too deep", span, "too many parts in each other", helps=("take it apart by `let` or `def`",)
+    )
+
+
 def diagnose(error: Exception, start: str, text: str, places: Places, base: int) -> Diagnostic:
     """What Lark's error at a text means. `start` is the rule it was parsed from, `base` where it begins."""
     if isinstance(error, VisitError):
         if isinstance(error.orig_exc, NetxformError):
             return error.orig_exc.diagnostics[0]
+        if isinstance(error.orig_exc, RecursionError):
+            return too_deep(places.span(base, base + len(text)))
         raise error.orig_exc
     if isinstance(error, UnexpectedToken):
         token = cast(Token, error.token)  # pyright: ignore[reportUnknownMemberType]

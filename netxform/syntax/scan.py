@@ -14,11 +14,11 @@ from netxform.errors import Diagnostic, Label, Span
 
 DEPTH = 64
 _TOKEN = re.compile(
-    r"""(?P<string>"(?:\\.|[^"\\\n])*")
+    r"""(?P<string>"[^"\\\n]*(?:\\.[^"\\\n]*)*")
       | (?P<comment>\#[^\n]*)
       | (?P<regex>/(?![\ *])(?:\\/|[^/\n])+/)
       | (?P<quoted>`[^`\n]*`)
-      | (?P<glob>\{[\w*.]+(?:(?:,|\.\.)[\w*.]+)+\})
+      | (?P<glob>\{(?:[\w*.]+(?:,[\w*.]+)+|[\w*.]+\.\.[\w*.]+)\})
       | (?P<open>[({\[])
       | (?P<close>[)}\]])
       | (?P<sep>[;\n])
@@ -27,6 +27,10 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _MAPPING = re.compile(r'\s*"')
+_LINE = re.compile(r"[^\n]{20001}")
+MOST_LINES = 30_000
+_FLAT = ("take it apart by `let` or `def`",)
+_CLOSE = ("close every `(`, `[` and `{` by its partner, in the right order",)
 _PAIR = {")": ("(",), "]": ("[",), "}": ("{", "map")}
 
 
@@ -80,9 +84,12 @@ def scan(text: str, places: Places) -> Scanned:
     brackets: list[tuple[str, int]] = []
     levels: list[list[Piece]] = [[]]
     current: list[_Open] = [_Open(0)]
+    count = 0
 
     def finish(end: int) -> None:
+        nonlocal count
         piece = current[-1]
+        count += 1
         if clean_so_far(piece.start, end):
             levels[-1].append(Piece(piece.start, end, tuple(piece.blocks), tuple(piece.inner)))
         current[-1] = _Open(end + 1)
@@ -92,6 +99,10 @@ def scan(text: str, places: Places) -> Scanned:
             current[-1].blocks
         )
 
+    long = _LINE.search(text)
+    if long is not None:
+        faults.append(_too_long("a line has more than 20,000 characters", places.span(long.start(), long.start() + 1)))
+        return Scanned("", (), (), tuple(faults))
     for found in _TOKEN.finditer(text):
         kind, piece, at = found.lastgroup, found.group(), found.start()
         match kind:
@@ -104,7 +115,7 @@ def scan(text: str, places: Places) -> Scanned:
                 out.append(" ")
             case "open":
                 if len(brackets) >= DEPTH:
-                    faults.append(Diagnostic("X0102", f"nested more than {DEPTH} deep", places.span(at, at + 1), "here"))
+                    faults.append(Diagnostic("X0102", f"nested more than {DEPTH} deep", places.span(at, at + 1), helps=_FLAT))
                     return Scanned("".join(out), tuple(comments), (), tuple(faults))
                 mapping = piece == "{" and _MAPPING.match(text, at + 1) is not None
                 brackets.append(("map" if mapping else piece, at))
@@ -127,7 +138,7 @@ def scan(text: str, places: Places) -> Scanned:
                     message = (
                         f"`{piece}` closes nothing" if not brackets else f"`{piece}` does not close `{text[brackets[-1][1]]}`"
                     )
-                    faults.append(Diagnostic("X0103", message, places.span(at, at + 1), "here", labels))
+                    faults.append(Diagnostic("X0103", message, places.span(at, at + 1), "here", labels, helps=_CLOSE))
                     return Scanned("".join(out), tuple(comments), (), tuple(faults))
             case "sep":
                 inside = bool(brackets) and brackets[-1][0] != "{"
@@ -138,11 +149,22 @@ def scan(text: str, places: Places) -> Scanned:
                 else:
                     out.append(piece)
                     finish(at)
+                    if count > MOST_LINES:
+                        message = f"the text has more than {MOST_LINES:,} lines and statements"
+                        faults.append(_too_long(message, places.span(at, at + 1)))
+                        return Scanned("".join(out), tuple(comments), (), tuple(faults))
             case _:
                 out.append(piece)
     if brackets:
         at = brackets[-1][1]
-        faults.append(Diagnostic("X0103", f"`{text[at]}` is never closed", places.span(at, at + 1), "opened here"))
+        message = f"`{text[at]}` is never closed"
+        faults.append(Diagnostic("X0103", message, places.span(at, at + 1), "opened here", helps=_CLOSE))
         return Scanned("".join(out), tuple(comments), (), tuple(faults))
     finish(len(text))
     return Scanned("".join(out), tuple(comments), tuple(levels[0]), tuple(faults))
+
+
+def _too_long(message: str, span: Span) -> Diagnostic:
+    return Diagnostic(
+        "X0107", message, span, "too much", helps=("a spec says what is done; data and weights are files beside it",)
+    )

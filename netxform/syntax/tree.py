@@ -5,6 +5,7 @@ text ─Lark (LALR)→ parse tree ─Builder→ nodes of `syntax.ast`
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -316,10 +317,20 @@ def _name(token: Any) -> str:
 
 def _number(text: str, span: Span) -> int | float:
     if len(text) > _DIGITS:
-        raise NetxformError([Diagnostic("X0115", "a number is too long", span, f"more than {_DIGITS} characters")])
+        raise NetxformError(
+            [
+                Diagnostic(
+                    "X0115", "a number is too long", span, f"more than {_DIGITS} characters", helps=("write it as `1e30`",)
+                )
+            ]
+        )
     if re.fullmatch(r"-?\d+", text):
         return int(text)
-    return float(text)
+    value = float(text)
+    if not math.isfinite(value):
+        helps = ("write a smaller number",)
+        raise NetxformError([Diagnostic("X0115", f"`{text}` is too large a number", span, "too large", helps=helps)])
+    return value
 
 
 def _unquote(token: Any) -> str:

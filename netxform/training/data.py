@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from netxform.errors import NetxformError, fail
+from netxform.sources.data.parts import finite
 
 Samples = Dataset[Any]
 
@@ -71,7 +75,38 @@ def steps(
     places_ = [places.tolist() for step in cut for places, *_ in step]
     loaded = iter(DataLoader(samples, batch_sampler=places_))
     for step in cut:
-        yield tuple(Batch(x, y, *rest) for rest, (x, y) in zip(step, loaded, strict=False))
+        with _loading(next((p for p, *_ in step), None)):
+            pairs = [_pair(next(loaded)) for _ in step]
+        yield tuple(Batch(x, y, *rest) for rest, (x, y) in zip(step, pairs, strict=True))
+
+
+@contextlib.contextmanager
+def _loading(places: Tensor | None) -> Generator[None]:
+    """While samples are loaded by a data set's own code. Raises NetxformError X0805 for what that raises."""
+    try:
+        yield
+    except NetxformError:
+        raise
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [""])[0][:200]
+        numbers = (
+            "" if places is None else f" {', '.join(str(p) for p in places[:4].tolist())}{' …' if len(places) > 4 else ''}"
+        )
+        raise fail(
+            "X0805",
+            f"samples{numbers} cannot be loaded: {type(error).__name__}: {text}",
+            helps=("each sample is a pair (x, y); all x have one shape, all y too",),
+        ) from error
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    if not isinstance(batch, tuple | list) or len(cast("list[Any]", batch)) != 2:
+        raise ValueError("a sample is no pair (x, y)")
+    x, y = cast("list[Any]", batch)
+    for name, part in (("x", x), ("y", y)):
+        if not isinstance(part, Tensor):
+            raise TypeError(f"{name} is no number and no tensor, but a `{type(part).__name__}`")
+    return x, y
 
 
 def _share(chunk: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -90,12 +125,20 @@ def shares(samples: Samples, batch: int, *, rank: int = 0, world: int = 1) -> It
         yield only
 
 
+def refuse_gaps(pieces: tuple[Batch, ...], step: int) -> None:
+    """Raises NetxformError X0838 where the samples of a step are not finite."""
+    for piece in pieces:
+        finite(piece.x, f"the data of step {step}: x")
+        finite(piece.y, f"the data of step {step}: y")
+
+
 def fetch(samples: Samples, places: Tensor) -> tuple[Tensor, Tensor]:
     """The samples of those numbers, x (n, …) and y (n, …)."""
     if isinstance(samples, TensorDataset):
         return samples.tensors[0][places], samples.tensors[1][places]
-    pairs = [samples[i] for i in places.tolist()]
-    return torch.stack([p[0] for p in pairs]), torch.as_tensor([p[1] for p in pairs])
+    with _loading(places):
+        pairs = [samples[i] for i in places.tolist()]
+        return torch.stack([p[0] for p in pairs]), torch.as_tensor([p[1] for p in pairs])
 
 
 def batches(

@@ -25,7 +25,7 @@ from netxform.graph.network import Network, detached
 from netxform.language.laws import Evidence
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
-from netxform.training.data import Batch, Samples, batch_count
+from netxform.training.data import Batch, Samples, batch_count, refuse_gaps
 from netxform.training.data import steps as stream
 from netxform.training.evaluate import evaluate, precision, taught_well
 from netxform.training.objective import Objective, show, shrink
@@ -209,6 +209,7 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
             run.scaler.scale(loss if weight == 1.0 else weight * loss).backward()
         value += float(loss.detach()) * piece.live / max(live, 1)
     if not math.isfinite(value):
+        refuse_gaps(pieces, iteration)
         raise fail(
             "X0804",
             f"the training loss is {value} in step {iteration}",

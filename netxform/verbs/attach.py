@@ -37,6 +37,9 @@ class Head(Values):
         return (*made, *super().lines())
 
 
+_MOST_CLASSES = 10_000_000
+
+
 @verb("attach")
 @dataclass(frozen=True)
 class Attach:
@@ -72,6 +75,9 @@ class Attach:
         """A head is layers or a classifier, not both."""
         if self.name is None and self.estimator is None:
             yield Diagnostic("X0408", "`attach` needs a name or a classifier", span, "what?", helps=("write `attach head`",))
+        if self.classes is not None and not 1 <= self.classes <= _MOST_CLASSES:
+            message = f"a head has from 1 to {_MOST_CLASSES:,} classes, not {self.classes:,}"
+            yield Diagnostic("X0406", message, span, "out of range", helps=("write how many there are: `classes=10`",))
         if self.estimator is not None and self.block is not None:
             yield Diagnostic("X0404", "a classifier takes no block of layers", self.block.span, "not here")
 

@@ -1,5 +1,6 @@
 """widen: more channels, features, heads, the same function (Net2WiderNet)."""
 
+# Long: the conditions of exactness, one by one.
 from __future__ import annotations
 
 import random
@@ -94,6 +95,7 @@ class Widen:
             )
         _one_size(network, chosen)
         chosen = {a: n for a, n in chosen.items() if n != a.size}
+        _bounded(chosen, self.selection.span)
         rng = random.Random(scope.seed if self.seed is None else self.seed)
         axes = {a.atom: a for a in axes_of(network)}
         mode = self._mode(network, chosen, axes)
@@ -238,6 +240,17 @@ class Widen:
     def law(self, choice: Choice[Wider]) -> tuple[Claim, ...]:
         """The same function."""
         return (SameFunction(choice.values.noise),)
+
+
+_MOST = 1_000_000
+
+
+def _bounded(chosen: Mapping[Atom, int], span: Span) -> None:
+    """Raises NetxformError X0406 for an axis of more than a million indices, which no layer has."""
+    for atom, size in chosen.items():
+        if size > _MOST:
+            message = f"an axis of {atom.size:,} would have {size:,} indices; at most {_MOST:,} are made"
+            raise fail("X0406", message, span, "too wide", helps=("choose a smaller factor",))
 
 
 def _one_size(network: Network, chosen: dict[Atom, int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from netxform.sources.data.parts import build
-from netxform.sources.data.source import DATA, DataSet, DataSource, Options, images
+from netxform.sources.data.source import DATA, PICTURES, DataSet, DataSource, Options, images
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
 
@@ -19,4 +19,4 @@ def _load(data: ast.Data, options: Options, trust: Trust, seed: int) -> DataSet:
     return build(data.name, x, y, options, seed, data.span)
 
 
-DATA.register("sklearn.digits")(DataSource(_load, images(10, (1, 8, 8))))
+DATA.register("sklearn.digits")(DataSource(_load, images(10, (1, 8, 8)), takes=PICTURES))

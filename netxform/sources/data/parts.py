@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from netxform.errors import Span, fail
+from netxform.errors import NOWHERE, Span, fail
 from netxform.sources.data.source import DataSet, Options
 
 if TYPE_CHECKING:
@@ -21,15 +21,60 @@ def from_tensors(
     import torch
     from torch.utils.data import TensorDataset
 
-    if len(x) != len(y):
-        raise fail("X0817", f"data `{name}`: {len(x)} inputs and {len(y)} targets")
+    if x.dim() == 0 or y.dim() == 0 or len(x) != len(y):
+        sizes = [str(len(t)) if t.dim() else "a number" for t in (x, y)]
+        helps = ("hand in one target for each input: x (N, …), y (N)",)
+        raise fail("X0817", f"data `{name}`: {sizes[0]} inputs and {sizes[1]} targets", helps=helps)
+    if not len(x) or not x.numel():
+        raise fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
+    x, y = x.detach().cpu(), y.detach().cpu()
+    if x.is_complex() or y.is_complex():
+        raise fail("X0401", f"data `{name}` holds complex numbers", helps=("take their real and imaginary parts as channels",))
+    finite(x, f"data `{name}`: x")
+    finite(y, f"data `{name}`: y")
     is_class = not y.dtype.is_floating_point
+    if is_class:
+        y = y.to(torch.int64)
+        _counted(y, name)
     labels = y.numpy() if is_class and y.dim() == 1 else np.zeros(len(y), dtype=np.int64)
     parts = split(labels, val, test, seed)
     made = [TensorDataset(x[torch.from_numpy(p)], y[torch.from_numpy(p)]) for p in parts]
     count = classes if classes is not None else int(y.max()) + 1 if is_class and len(y) else None
     digest = hashlib.sha256(x.contiguous().numpy().tobytes() + y.contiguous().numpy().tobytes()).hexdigest()
     return DataSet(name, made[0], made[1], made[2], count, tuple(x.shape[1:]), digest)
+
+
+def _counted(y: Tensor, name: str) -> None:
+    """Raises NetxformError X0406 for class numbers below 0. In sequences, −100 is a place that does not count."""
+    from netxform.sources.text import IGNORED
+
+    counted = y[y != IGNORED] if y.dim() > 1 else y
+    if not len(counted):
+        helps = ("give the places that count a class number from 0",)
+        raise fail("X0406", f"data `{name}`: every target is {IGNORED}, which is not counted", helps=helps)
+    low = int(counted.min())
+    if low < 0:
+        at = int((counted == low).nonzero()[0, 0])
+        where = f" (sample {at})" if y.dim() == 1 else ""
+        helps = ("number the classes from 0; leave samples without a class out",)
+        raise fail("X0406", f"data `{name}`: class numbers begin with 0, and y holds {low}{where}", helps=helps)
+
+
+def finite(values: Tensor, what: str, span: Span = NOWHERE, masks: bool = False) -> None:
+    """Raises NetxformError X0838, with the place, for NaN and infinity. `masks`: minus infinity may stand in masks."""
+    import torch
+
+    if not values.dtype.is_floating_point or values.is_meta:
+        return
+    good = torch.isfinite(values) | torch.isneginf(values) if masks else torch.isfinite(values)
+    if bool(good.all()):
+        return
+    bad = (~good).nonzero()
+    at = tuple(bad[0].tolist())
+    kind = "NaN" if bool(torch.isnan(values[at])) else "infinity"
+    helps = ("take these samples out, or fill the gaps, before the data is handed in",)
+    message = f"{what} holds {kind}: {len(bad):,} of {values.numel():,} numbers are not finite"
+    raise fail("X0838", message, span, "not finite", notes=(f"the first stands at {list(at)}",), helps=helps)
 
 
 def split(labels: np.ndarray, val: float, test: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -67,12 +112,24 @@ def build(
     kept = list(range(10)) if options.classes is None else list(options.classes)
     absent = [c for c in kept if c not in set(labels.tolist())]
     if absent:
-        raise fail("X0817", f"data `{name}` has no class {absent[0]}", span, f"classes: {sorted(set(labels.tolist()))}")
+        raise fail(
+            "X0817",
+            f"data `{name}` has no class {absent[0]}",
+            span,
+            "no such class",
+            helps=(f"classes: {sorted(set(labels.tolist()))}",),
+        )
     number = {c: i for i, c in enumerate(kept)}
     train, val, test = (p[np.isin(labels[p], kept)] for p in (train, val, test))
     if options.omit:  # classes that are never shown: in training and validation no sample of theirs, in the test all
         if any(c not in kept for c in options.omit):
-            raise fail("X0817", f"data `{name}`: `omit` names a class that is not there", span, f"classes: {kept}")
+            raise fail(
+                "X0817",
+                f"data `{name}`: `omit` names a class that is not there",
+                span,
+                "no such class",
+                helps=(f"classes: {kept}",),
+            )
         train, val = (p[~np.isin(labels[p], options.omit)] for p in (train, val))
         kept = [c for c in kept if c not in options.omit]
     if options.per_class is not None:
@@ -81,9 +138,8 @@ def build(
         val = few(val, labels, kept, min(options.per_class, fewest(val, labels, kept)), rng, name, span)
     if options.train is not None:
         if options.train > len(train):
-            raise fail(
-                "X0817", f"data `{name}`: {options.train} training samples asked for, {len(train)} there", span, "too many"
-            )
+            message = f"data `{name}`: {options.train} training samples asked for, {len(train)} there"
+            raise fail("X0817", message, span, "too many", helps=(f"ask for at most {len(train)}",))
         train = np.random.default_rng([seed, 18]).permutation(train)[: options.train]
     x = torch.from_numpy(np.ascontiguousarray(images[:, None].astype(np.float32)))
     y = torch.tensor([number.get(int(c), -1) for c in labels])
@@ -91,6 +147,9 @@ def build(
     def part(indices: np.ndarray) -> TensorDataset:
         return TensorDataset(prepare(x[torch.from_numpy(indices)], options), y[torch.from_numpy(indices)])
 
+    if not len(train):
+        helps = ("take fewer for `val` and `test`, and leave some classes in",)
+        raise fail("X0817", f"data `{name}` leaves nothing to train on", span, "no training samples", helps=helps)
     parts = [part(p) for p in (train, val, test)]
     kept = list(number)
     digest = hashlib.sha256(images.tobytes() + labels.tobytes() + repr(options).encode()).hexdigest()
@@ -116,9 +175,8 @@ def few(indices: np.ndarray, labels: np.ndarray, kept: list[int], count: int, rn
     for label in kept:
         places = indices[labels[indices] == label]
         if len(places) < count:
-            raise fail(
-                "X0817", f"data `{name}`: {count} samples of class {label} asked for, {len(places)} there", span, "too many"
-            )
+            message = f"data `{name}`: {count} samples of class {label} asked for, {len(places)} there"
+            raise fail("X0817", message, span, "too many", helps=(f"ask for at most {len(places)}",))
         out.append(rng.permutation(places)[:count])
     return rng.permutation(np.concatenate(out)) if out else indices
 

@@ -59,14 +59,19 @@ class DataSource:
     """`load`: the declaration, its options, what may be read, and the seed that draws few samples → the parts.
 
     `describe`: options → the number of classes and the shape of one sample, as far as the text tells; it imports nothing.
-    `more`: options that this source alone has. `load` raises NetxformError X0807 (file missing), X0814 (package missing),
+    `more`: options that this source alone has. `takes`: those of `Options` that it heeds; None
+    for all. `load` raises NetxformError X0807 (file missing), X0814 (package missing),
     X0817 (not enough samples).
     """
 
     load: Callable[[ast.Data, Options, Trust, int], DataSet]
     describe: Callable[[Options], Known]
     more: tuple[str, ...] = ()
+    takes: tuple[str, ...] | None = None
 
+
+PICTURES = ("classes", "omit", "per_class", "train", "val", "test", "size", "channels", "normalize", "seed")
+SENTENCES = ("path", "length", "words", "vocabulary", "corpus", "train", "val", "test", "seed")
 
 DATA: Registry[DataSource] = Registry("netxform.data", "source of data", "X0212", "netxform.sources.data")
 

@@ -25,9 +25,15 @@ def rows(count: int) -> Callable[[Options], Known]:
 def file_of(data: ast.Data, name: str, options: Options, trust: Trust) -> Path:
     """The file of sentences. Raises NetxformError X0408 (none named), X0406 (`length`)."""
     if options.path is None:
-        raise fail("X0408", f"`{name}` needs the name of a file", data.span, "which?")
+        raise fail("X0408", f"`{name}` needs the name of a file", data.span, "which?", helps=(f'write `{name}("FILE")`',))
     if options.length < 3:
-        raise fail("X0406", f"`length` is at least 3, not {options.length}", data.span, "too short")
+        raise fail(
+            "X0406",
+            f"`length` is at least 3, not {options.length}",
+            data.span,
+            "too short",
+            helps=("sentences are cut to so many words",),
+        )
     return read_path(options.path, trust, data.span, TEXT)
 
 
@@ -56,12 +62,15 @@ def made(
     if options.train is not None:
         if options.train > len(train):
             message = f"data `{data.name}`: {options.train} training samples asked for, {len(train)} there"
-            raise fail("X0817", message, data.span, "too many")
+            raise fail("X0817", message, data.span, "too many", helps=(f"ask for at most {len(train)}",))
         train = np.random.default_rng([seed, 18]).permutation(train)[: options.train]
     if isinstance(options.val, int) and options.val > 1:
         val = val[: options.val]
     if isinstance(options.test, int) and options.test > 1:
         test = test[: options.test]
+    if not len(train):
+        helps = ("take fewer for `val` and `test`, or more sentences",)
+        raise fail("X0817", f"data `{data.name}` leaves nothing to train on", data.span, "no training samples", helps=helps)
     sets = [TensorDataset(torch.from_numpy(x[p]), torch.from_numpy(y[p])) for p in (train, val, test)]
     digest = hashlib.sha256(x.tobytes() + y.tobytes() + repr((words, options)).encode()).hexdigest()
     count = None if labels is None else len(labels)

@@ -5,15 +5,18 @@ ast.Model ─load_model→ LoadedModel
 
 from __future__ import annotations
 
+import math
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from netxform.errors import Diagnostic, NetxformError, Span, did_you_mean, fail
+from netxform.errors import Diagnostic, Label, NetxformError, Span, did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
 from netxform.language.values import CONSTANTS, plain
+from netxform.limits import need
 from netxform.sources.formats import Asked, from_file
 from netxform.sources.loaded import Loaded, Shapes
 from netxform.sources.models.source import MODELS
@@ -29,11 +32,28 @@ if TYPE_CHECKING:
 
 OPTIONS = ("weights", "input", "inside", "rename", "partial", "by_position", "bake")
 _OF_WEIGHTS = OPTIONS[2:-1]
-_KINDS: dict[str, tuple[type, str]] = {
-    "inside": (str, 'inside="model_state_dict"'),
-    "rename": (dict, 'rename={"old.*": "new.*"}'),
-    "partial": (bool, "partial=true"),
-    "by_position": (bool, "by_position=true"),
+
+
+def _text(e: ast.Expr) -> bool:
+    return isinstance(e, ast.String)
+
+
+def _truth(e: ast.Expr) -> bool:
+    return isinstance(e, ast.Path) and e.text in ("true", "false")
+
+
+def _texts(e: ast.Expr) -> bool:
+    return isinstance(e, ast.Mapping) and all(isinstance(i.value, ast.String) for i in e.items)
+
+
+_WANTED: dict[str, tuple[Callable[[ast.Expr], bool], str, str]] = {
+    "weights": (_text, "the name of a file", '`weights="net.safetensors"`'),
+    "input": (_text, "a shape, as a text", '`input="1x3x224x224:f32"`'),
+    "inside": (_text, "the key that the weights lie under", '`inside="model_state_dict"`'),
+    "rename": (_texts, "a mapping of names to names", '`rename={"old.*": "new.*"}`'),
+    "partial": (_truth, "true or false", "`partial=true`"),
+    "by_position": (_truth, "true or false", "`by_position=true`"),
+    "bake": (_truth, "true or false", "`bake=true`"),
 }
 _INPUT = re.compile(r"(\d+(?:x\d+)*)(?::(f16|f32|f64|bf16|i64|i32))?")
 
@@ -55,7 +75,19 @@ def check_model_source(model: ast.Model) -> list[Diagnostic]:
     """What the text alone shows to be wrong with a model declaration. Imports nothing."""
     found: list[Diagnostic] = []
     source = model.source
+    seen: dict[str, Span] = {}
+    for key, span in [(o.key, o.span) for o in model.options] + [
+        (f"({a.key})", a.span) for a in (source.arguments if isinstance(source, ast.Call) else ()) if a.key is not None
+    ]:
+        if key in seen:
+            labels, helps = (Label(seen[key], "first"),), ("leave one of them",)
+            found.append(Diagnostic("X0407", f"`{key.strip('()')}` is given twice", span, "second time", labels, helps=helps))
+        seen[key] = span
     for option in model.options:
+        wanted = _WANTED.get(option.key)
+        if wanted is not None and not wanted[0](option.value):
+            message = f"`{option.key}` is {wanted[1]}, not `{format_node(option.value)}`"
+            found.append(Diagnostic("X0401", message, option.value.span, "of another kind", helps=(f"write {wanted[2]}",)))
         if option.key not in OPTIONS:
             found.append(
                 Diagnostic(
@@ -76,9 +108,6 @@ def check_model_source(model: ast.Model) -> list[Diagnostic]:
                     helps=('name the file: `weights="file.safetensors"`',),
                 )
             )
-        if option.key == "bake" and not (isinstance(option.value, ast.Path) and option.value.text in ("true", "false")):
-            said = f"`bake` is true or false, not `{format_node(option.value)}`"
-            found.append(Diagnostic("X0401", said, option.span, "which?"))
         if option.key == "input" and isinstance(option.value, ast.String):
             try:
                 parse_input(option.value.value, option.value.span)
@@ -133,7 +162,16 @@ def parse_input(text: str, span: Span) -> Shapes:
                 "cannot be read",
                 helps=('write `input="1x3x224x224:f32"`',),
             )
-        out.append((tuple(int(n) for n in found.group(1).split("x")), found.group(2) or "f32"))
+        if len(part) > 200:
+            raise fail(
+                "X0406", "an input shape is too long", span, "too many sizes", helps=('write `input="1x3x224x224:f32"`',)
+            )
+        shape = tuple(int(n) for n in found.group(1).split("x"))
+        if 0 in shape:
+            message, helps = f"`{part.strip()}` holds no numbers: a size is 0", ("write sizes from 1",)
+            raise fail("X0406", message, span, "empty", helps=helps)
+        need(4 * math.prod(shape), f"an input of {part.strip()}", span)
+        out.append((shape, found.group(2) or "f32"))
     return tuple(out)
 
 
@@ -168,20 +206,13 @@ def load_model(model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[
 
 
 def _asked(options: Mapping[str, ast.Expr]) -> AskedWeights:
-    """How the weights are to be read. Raises NetxformError X0401 for a value of the wrong kind."""
-    given = {key: plain(options[key]) for key in _OF_WEIGHTS if key in options}
-    for key, value in given.items():
-        kind, example = _KINDS[key]
-        if not isinstance(value, kind) or (isinstance(value, dict) and not _texts(value)):
-            raise fail("X0401", f"`{key}` is not {value!r}", options[key].span, "cannot be read", helps=(f"write `{example}`",))
-    return AskedWeights(**given)
-
-
-def _texts(value: object) -> bool:
-    return all(isinstance(v, str) for v in cast("dict[str, object]", value).values())
+    """How the weights are to be read."""
+    return AskedWeights(**{key: plain(options[key]) for key in _OF_WEIGHTS if key in options})
 
 
 def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Module] | None) -> Loaded:
+    import torch
+
     source = model.source
     if isinstance(source, ast.String):
         return from_file(Asked(source.value, source.span, trust, bundle))
@@ -190,10 +221,28 @@ def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Mod
     found = MODELS.find(space, call.span, "unknown source")
     call = found.checked(call, trust)
     try:
+        if found.weightless:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                sized, *_ = found.load(name, call)
+            tensors = (*sized.parameters(), *sized.buffers())
+            if any(p.numel() == 0 for p in sized.parameters()):
+                raise ValueError("it has layers without any weights")
+            need(sum(t.numel() * t.element_size() for t in tensors), f"`{call}`", call.span)
         return found.load(name, call)
-    except (TypeError, ValueError, AssertionError, KeyError) as error:
-        text = (str(error).strip().splitlines() or [""])[0]
-        raise fail("X0411", f"`{call}` cannot be made: {text}", call.span, "bad arguments") from error
+    except (
+        TypeError,
+        ValueError,
+        AssertionError,
+        KeyError,
+        IndexError,
+        ZeroDivisionError,
+        OverflowError,
+        RuntimeError,
+    ) as error:
+        text = (str(error).strip().splitlines() or [""])[0][:300]
+        helps = ("look at the names, kinds and ranges of its arguments",)
+        raise fail("X0411", f"`{call}` cannot be made: {text}", call.span, "bad arguments", helps=helps) from error
     except OSError as error:
         raise fail(
             "X0813",

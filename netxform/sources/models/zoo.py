@@ -13,4 +13,4 @@ def _load(name: str, call: Invocation) -> Loaded:
     return module, ((REGISTRY[name].input, REGISTRY[name].dtype),), {"source": call.name}
 
 
-MODELS.register("zoo")(ModelSource(_load, REGISTRY, "the zoo"))
+MODELS.register("zoo")(ModelSource(_load, REGISTRY, "the zoo", weightless=True))
