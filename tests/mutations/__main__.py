@@ -2,7 +2,7 @@
 
     python -m tests.mutations [NAME …] [--share 1/8 --turn N] [--jobs 2]
 
-`--share 1/8 --turn 3` takes every eighth defect, beginning with the fourth: a rotating sample. First the named tests are run on
+A NAME is that of a defect, or where its file lies: `pruning/`, `linalg/gram.py`. `--share 1/8 --turn 3` takes every eighth defect, beginning with the fourth: a rotating sample. First the named tests are run on
 the code as it is; they must pass there. Exit code 1 where a defect survives or cannot be put in.
 """
 
@@ -74,7 +74,7 @@ def main() -> int:
     every = int(options.share.partition("/")[2] or 1)
     chosen = [d for i, d in enumerate(DEFECTS) if i % every == options.turn % every]
     if options.names:
-        chosen = [d for d in DEFECTS if d.name in options.names]
+        chosen = [d for d in DEFECTS if d.name in options.names or d.file.startswith(tuple(options.names))]
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as held:
         folders: SimpleQueue[Path] = SimpleQueue()
