@@ -1,6 +1,6 @@
 """A process that has imported what is slow to import, and nothing of this code: every run of tests is a fork of it.
 
-    Nursery(folder) ─run(tests)→ pytest's exit code, and the end of what it says
+Nursery(folder) ─run(tests)→ pytest's exit code, and the end of what it says
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Small changes of operators and numbers, by cosmic-ray, on one module at a time: how many of them do its tests notice?
 
-    python -m tests.mutations.operators MODULE … [--since REF] [--sample 40] [--seconds 300] [--jobs 2]
+    python -m tests.mutations.operators MODULE … [--since REF] [--sample 40] [--seconds 300]
 
-MODULE is a file under `netxform/` that `FITTING` has tests for, as `linalg/gram.py`; without one, every such file. `--since REF`
+MODULE is a file below `netxform/` with tests in `FITTING`, as `linalg/gram.py`; without one, every such file. `--since REF`
 changes only lines that differ from that commit. Of all changes a sample is tried, the same one every time. What survives is
 printed with its line: either its law has no test, or the change changes nothing.
 """

@@ -73,7 +73,9 @@ def test_int8_moves_by_half_a_step_at_most(rows: int, columns: int, seed: int) -
     # the bound is reached where every number lies halfway
     halfway = torch.from_numpy((q - 0.5) * scale[:, None])
     assert worst_step(halfway, given[1], given[2]) == pytest.approx(1.0)
-    assert float((halfway - torch.from_numpy(q * scale[:, None])).norm()) == pytest.approx(half_steps(given[2], columns), rel=1e-4)
+    assert float((halfway - torch.from_numpy(q * scale[:, None])).norm()) == pytest.approx(
+        half_steps(given[2], columns), rel=1e-4
+    )
     off = given[1].clone()
     off[0, 0] = q[0, 0] + (2 if q[0, 0] < 126 else -2)
     assert worst_step(given[0], off, given[2]) > 1 + EXCESS

@@ -69,7 +69,9 @@ def pruned(sign: float, spec: str) -> tuple[float, float]:
         model[2].weight[:, 3:5] = 0.01 * sign * torch.tensor([1.0, -1.0, -1.0])[:, None]
         model[0].bias[3:5] = 1.0
     y = torch.zeros(60, dtype=torch.long)
-    found = nx.apply(f"prune by obd amount=17% {spec} over d samples=30", model=model, example_inputs=(X[:2],), data={"d": (X, y)})
+    found = nx.apply(
+        f"prune by obd amount=17% {spec} over d samples=30", model=model, example_inputs=(X[:2],), data={"d": (X, y)}
+    )
     assert found.model.get_parameter("0.weight").shape[0] == 10
     (claim,) = [c for s in found.certificate["statements"] for c in s["claims"] if "predicted" in c["detail"]]
     change = claim["detail"]["loss after"] - claim["detail"]["loss before"]

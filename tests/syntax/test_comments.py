@@ -12,7 +12,7 @@ from netxform.syntax.format import format as format_text
 from netxform.syntax.parse import parse
 from tests.strategies import SPECS
 
-STATEMENTS = ["cut   at a", "freeze body", 'model net =  zoo.smallcnn()', "assert params<=3", "let k=conv1", "widen a   x2"]
+STATEMENTS = ["cut   at a", "freeze body", "model net =  zoo.smallcnn()", "assert params<=3", "let k=conv1", "widen a   x2"]
 BLOCKS = ["stage s {", "each m in convs {", "if params < 3 {"]
 
 

@@ -1,4 +1,4 @@
-"""What growing promises beside the same function: copies that part, even maps, random rows; cuts before; words that are drawn."""
+"""What growing promises beside the same function: copies that part, even maps, random rows; cuts before; drawn words."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ class Clipped(nn.Module):
         return self.b(self.act(self.a(x)))
 
 
-@pytest.mark.parametrize(("block", "fits"), [("{ h = Hardtanh() }", True), ("{ r = ReLU() }", False), ("{ r = ReLU6() }", False)])
+@pytest.mark.parametrize(
+    ("block", "fits"), [("{ h = Hardtanh() }", True), ("{ r = ReLU() }", False), ("{ r = ReLU6() }", False)]
+)
 def test_an_activation_is_put_only_behind_itself(block: str, fits: bool) -> None:
     if fits:
         assert nx.plan(f"deepen a {block}", model=Clipped(), example_inputs=torch.randn(2, 4)).steps

@@ -32,7 +32,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "a sum read backwards keeps its order", "axes/algebra.py",
-        "return Sum(tuple(mirrored(p) for p in reversed(factor.parts)))", "return Sum(tuple(mirrored(p) for p in factor.parts))",
+        "return Sum(tuple(mirrored(p) for p in reversed(factor.parts)))",
+        "return Sum(tuple(mirrored(p) for p in factor.parts))",
         "the same backwards is two halves", BACKWARDS,
     ),
     Defect(
@@ -88,13 +89,16 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "the other dimension of a product is summed", "axes/rules/products.py",
-        "t.contract(x, len(x.shape) - 1, y, max(len(y.shape) - 2, 0))", "t.contract(x, max(len(x.shape) - 2, 0), y, len(y.shape) - 1)",
+        "t.contract(x, len(x.shape) - 1, y, max(len(y.shape) - 2, 0))",
+        "t.contract(x, max(len(x.shape) - 2, 0), y, len(y.shape) - 1)",
         "what is free may be permuted", (*PERMUTED, *WIDENED),
     ),
     Defect(
         "a letter of an equation is many axes", "axes/rules/products.py",
         "                unify(where[letter][0].dims[where[letter][1]], operand.dims[i], t.at)\n", "                pass\n",
-        "what is free may be permuted", (f"{AXES}::test_permuting_every_free_atom_leaves_the_function[Einsum]", f"{EDITS}::test_letters_of_an_equation_are_axes"),
+        "what is free may be permuted",
+        (f"{AXES}::test_permuting_every_free_atom_leaves_the_function[Einsum]",
+         f"{EDITS}::test_letters_of_an_equation_are_axes"),
     ),
     Defect(
         "groups of a convolution behind their channels", "axes/rules/convolution.py",
@@ -144,7 +148,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "widths of queries and heads exchanged", "axes/rules/attention.py",
-        "rows = [heads + width, heads + width, heads + value_width]", "rows = [width + heads, width + heads, value_width + heads]",
+        "rows = [heads + width, heads + width, heads + value_width]",
+        "rows = [width + heads, width + heads, value_width + heads]",
         "what is free may be permuted", PERMUTED,
     ),
     Defect(
@@ -154,7 +159,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "gates of a cell behind its state", "axes/rules/recurrent.py",
-        'stacked: Dim = fresh(gates, Lock("gates", t.at)) + state\n            projected', 'stacked: Dim = state + fresh(gates, Lock("gates", t.at))\n            projected',
+        'stacked: Dim = fresh(gates, Lock("gates", t.at)) + state\n            projected',
+        'stacked: Dim = state + fresh(gates, Lock("gates", t.at))\n            projected',
         "what is free may be permuted", (*PERMUTED, *RECURRENT),
     ),
     # --- roles and edits

@@ -89,7 +89,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "frozen always holds", "compiler/claims/training.py",
-        'Evidence("frozen in train() mode", 0.0, float(moved), moved == 0,', 'Evidence("frozen in train() mode", 0.0, float(moved), True,',
+        'Evidence("frozen in train() mode", 0.0, float(moved), moved == 0,',
+        'Evidence("frozen in train() mode", 0.0, float(moved), True,',
         "what is broken is called broken", BROKEN,
     ),
     Defect(
@@ -140,7 +141,8 @@ DEFECTS: tuple[Defect, ...] = (
     # --- measured again
     Defect(
         "same function always holds when it is measured again", "compiler/claims/exact.py",
-        'Evidence(f"{record.claim}, as stored", allowed, gap, gap <= allowed,', 'Evidence(f"{record.claim}, as stored", allowed, gap, True,',
+        'Evidence(f"{record.claim}, as stored", allowed, gap, gap <= allowed,',
+        'Evidence(f"{record.claim}, as stored", allowed, gap, True,',
         "what is broken in the folder is called broken", BROKEN,
     ),
     Defect(
@@ -155,7 +157,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "within bound always holds when it is measured again", "compiler/claims/bounded.py",
-        'Evidence(f"{record.claim}, as stored", allowed, gap, gap <= allowed,', 'Evidence(f"{record.claim}, as stored", allowed, gap, True,',
+        'Evidence(f"{record.claim}, as stored", allowed, gap, gap <= allowed,',
+        'Evidence(f"{record.claim}, as stored", allowed, gap, True,',
         "what is broken in the folder is called broken", BROKEN,
     ),
     Defect(

@@ -88,7 +88,8 @@ DEFECTS: tuple[Defect, ...] = (
     # --- what is measured
     Defect(
         "kernels are added", "factorization/difference.py",
-        "return float((whole - rebuilt).norm()), float(whole.norm())", "return float((whole + rebuilt).norm()), float(whole.norm())",
+        "return float((whole - rebuilt).norm()), float(whole.norm())",
+        "return float((whole + rebuilt).norm()), float(whole.norm())",
         "the error is ‖K − K̂‖", BOUND,
     ),
     Defect(
@@ -103,17 +104,20 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "a covariance that is not centred", "factorization/output_covariance.py",
-        "return self.products_OO / max(self.count, 1) - torch.outer(mean, mean)", "return self.products_OO / max(self.count, 1)",
+        "return self.products_OO / max(self.count, 1) - torch.outer(mean, mean)",
+        "return self.products_OO / max(self.count, 1)",
         "the covariance is numpy's", (f"{GEOMETRY}::test_what_is_seen_of_outputs_is_numpys",),
     ),
     Defect(
         "slopes with their sign", "factorization/output_covariance.py",
-        "found[path].slope_sum += float(gradient.double().square().sum())", "found[path].slope_sum += float(gradient.double().sum())",
+        "found[path].slope_sum += float(gradient.double().square().sum())",
+        "found[path].slope_sum += float(gradient.double().sum())",
         "the slope is a mean of squares", (f"{GEOMETRY}::test_what_is_seen_of_outputs_is_numpys",),
     ),
     Defect(
         "the mean error is taken off twice", "factorization/factorize.py",
-        "held[name].double() + gap.mean_O if name in held else gap.mean_O", "held[name].double() - gap.mean_O if name in held else -gap.mean_O",
+        "held[name].double() + gap.mean_O if name in held else gap.mean_O",
+        "held[name].double() - gap.mean_O if name in held else -gap.mean_O",
         "the bias takes the mean error", DATA,
     ),
     Defect(
@@ -135,12 +139,14 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "what a layer's own change does is left out", "factorization/worst_case.py",
-        "return _Value(moved.norm, moved.gap + error * x.norm + shift * where)", "return _Value(moved.norm, moved.gap + shift * where)",
+        "return _Value(moved.norm, moved.gap + error * x.norm + shift * where)",
+        "return _Value(moved.norm, moved.gap + shift * where)",
         "no attack exceeds the worst case", WORST,
     ),
     Defect(
         "alpha is left out", "factorization/worst_case.py",
-        "return _Value(a.norm + abs(alpha) * b.norm, a.gap + abs(alpha) * b.gap)", "return _Value(a.norm + b.norm, a.gap + b.gap)",
+        "return _Value(a.norm + abs(alpha) * b.norm, a.gap + abs(alpha) * b.gap)",
+        "return _Value(a.norm + b.norm, a.gap + b.gap)",
         "no attack exceeds the worst case", WORST,
     ),
     Defect(

@@ -35,7 +35,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "ELU twice is ELU", "graph/activations.py",
-        'Activation(nn.ELU, ("elu",), 1.0, repeatable=True)', 'Activation(nn.ELU, ("elu",), 1.0, idempotent=True, repeatable=True)',
+        'Activation(nn.ELU, ("elu",), 1.0, repeatable=True)',
+        'Activation(nn.ELU, ("elu",), 1.0, idempotent=True, repeatable=True)',
         "idempotent is what twice is once", (f"{ACTIVATIONS}::test_idempotent",),
     ),
     Defect(
@@ -76,12 +77,14 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "other numbers, same program", "capture/equivalence.py",
-        "            return (kind, value)\n        if isinstance(value, Tensor):", "            return (kind, None)\n        if isinstance(value, Tensor):",
+        "            return (kind, value)\n        if isinstance(value, Tensor):",
+        "            return (kind, None)\n        if isinstance(value, Tensor):",
         "another graph is not accepted", (f"{PROGRAM}::test_another_graph_is_not_accepted",),
     ),
     Defect(
         "all tensors have one name", "capture/equivalence.py",
-        '                    names.setdefault(id(value), f"{path}.{name}")', '                    names.setdefault(id(value), "tensor")',
+        '                    names.setdefault(id(value), f"{path}.{name}")',
+        '                    names.setdefault(id(value), "tensor")',
         "tensors are told apart by name", (f"{PROGRAM}::test_tensors_are_told_apart_by_name",),
     ),
     Defect(

@@ -27,7 +27,8 @@ DEFECTS: tuple[Defect, ...] = (
     # --- Gram matrices
     Defect(
         "chunks of a Gram matrix overlap", "linalg/gram.py",
-        "part = A_MN[:, start : start + step].double()\n        out_MM", "part = A_MN[:, start : start + step + 1].double()\n        out_MM",
+        "part = A_MN[:, start : start + step].double()\n        out_MM",
+        "part = A_MN[:, start : start + step + 1].double()\n        out_MM",
         "the Gram matrix is A Aᵀ", (f"{BASICS}::test_the_gram_matrix_is_the_product",),
     ),
     Defect(
@@ -101,7 +102,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "Ky Fan without what is raised", "linalg/krylov.py",
-        "return float((raised + self.residual_K[kept - 1] / t_T).min())", "return float((self.residual_K[kept - 1] / t_T).min())",
+        "return float((raised + self.residual_K[kept - 1] / t_T).min())",
+        "return float((self.residual_K[kept - 1] / t_T).min())",
         "a certificate is never above the truth", (f"{BASICS}::test_the_excess_bounds_the_sum_of_the_largest_eigenvalues",),
     ),
     Defect(
@@ -149,7 +151,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "a sweep that turns away", "linalg/tensor.py",
-        "out_MR = torch.linalg.qr(A_MN @ (A_MN.mT @ out_MR))[0]", "out_MR = torch.linalg.qr(out_MR - A_MN @ (A_MN.mT @ out_MR))[0]",
+        "out_MR = torch.linalg.qr(A_MN @ (A_MN.mT @ out_MR))[0]",
+        "out_MR = torch.linalg.qr(out_MR - A_MN @ (A_MN.mT @ out_MR))[0]",
         "a sweep never makes it worse", TUCKER,
     ),
     Defect(
@@ -159,7 +162,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "a train that is projected twice", "linalg/tensor.py",
-        "rest, left, first = U.to(rest.dtype).mT @ rest, rank, first + 1", "rest, left, first = 0.5 * (U.to(rest.dtype).mT @ rest), rank, first + 1",
+        "rest, left, first = U.to(rest.dtype).mT @ rest, rank, first + 1",
+        "rest, left, first = 0.5 * (U.to(rest.dtype).mT @ rest), rank, first + 1",
         "a train lies within the tails of its unfoldings", TRAINS,
     ),
     Defect(

@@ -41,7 +41,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "magnitude with its sign turned", "pruning/scores.py",
-        'return Scores(values, missing, f"L{power} norm', 'return Scores({a: -v for a, v in values.items()}, missing, f"L{power} norm',
+        'return Scores(values, missing, f"L{power} norm',
+        'return Scores({a: -v for a, v in values.items()}, missing, f"L{power} norm',
         "magnitude is the norm that it is named after", MAGNITUDE,
     ),
     Defect(
@@ -159,7 +160,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "axes that must stay equal do not", "pruning/ranking.py",
-        "most = min((len(out.get(a, ())) for a in group), default=0)", "most = max((len(out.get(a, ())) for a in group), default=0)",
+        "most = min((len(out.get(a, ())) for a in group), default=0)",
+        "most = max((len(out.get(a, ())) for a in group), default=0)",
         "axes of one stated size keep equal numbers", (f"{CHOICE}::test_axes_of_one_size_lose_equally_many",),
     ),
     Defect(
@@ -224,7 +226,8 @@ DEFECTS: tuple[Defect, ...] = (
     # --- predicted and measured
     Defect(
         "the sign of the predicted change", "pruning/iterative.py",
-        "state.predicted += float(seen.predicted[atom][index].sum())", "state.predicted -= float(seen.predicted[atom][index].sum())",
+        "state.predicted += float(seen.predicted[atom][index].sum())",
+        "state.predicted -= float(seen.predicted[atom][index].sum())",
         "a small removal changes the loss as predicted", CHANGE,
     ),
     Defect(

@@ -55,7 +55,8 @@ DEFECTS: tuple[Defect, ...] = (
     # --- expansion
     Defect(
         "the other branch", "compiler/expand.py",
-        "return _block(statement.then if decided else statement.otherwise,", "return _block(statement.otherwise if decided else statement.then,",
+        "return _block(statement.then if decided else statement.otherwise,",
+        "return _block(statement.otherwise if decided else statement.then,",
         "an if takes the branch that its condition says", (f"{EXPAND}::test_an_if_takes_the_branch_that_its_condition_says",),
     ),
     Defect(

@@ -69,12 +69,15 @@ DEFECTS: tuple[Defect, ...] = (
     Defect(
         "smoothed labels are not halved", "training/losses.py",
         "like(output, target) * (1 - smoothing) + smoothing / 2", "like(output, target) * (1 - smoothing) + smoothing",
-        "smoothed labels are between chance and the label", (f"{OBJECTIVE}::test_smoothed_labels_lie_between_the_label_and_chance",),
+        "smoothed labels are between chance and the label",
+        (f"{OBJECTIVE}::test_smoothed_labels_lie_between_the_label_and_chance",),
     ),
     Defect(
         "smoothing is forgotten", "training/losses.py",
-        "F.cross_entropy(scores, wanted, label_smoothing=smoothing, ignore_index=PADDING)", "F.cross_entropy(scores, wanted, ignore_index=PADDING)",
-        "smoothed labels are between chance and the label", (f"{OBJECTIVE}::test_smoothed_labels_lie_between_the_label_and_chance",),
+        "F.cross_entropy(scores, wanted, label_smoothing=smoothing, ignore_index=PADDING)",
+        "F.cross_entropy(scores, wanted, ignore_index=PADDING)",
+        "smoothed labels are between chance and the label",
+        (f"{OBJECTIVE}::test_smoothed_labels_lie_between_the_label_and_chance",),
     ),
     Defect(
         "smoothed where it is measured", "training/objective.py",
@@ -83,12 +86,14 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "heads weigh alike", "training/objective.py",
-        "t.weight * loss(full(pick(output, t.output)), column(target, t.target))", "loss(full(pick(output, t.output)), column(target, t.target))",
+        "t.weight * loss(full(pick(output, t.output)), column(target, t.target))",
+        "loss(full(pick(output, t.output)), column(target, t.target))",
         "the loss is the weighted sum of the heads'", (f"{OBJECTIVE}::test_heads_are_summed_by_their_weights",),
     ),
     Defect(
         "penalties of the other norm", "training/objective.py",
-        'direction = parameter.sign() if penalty.norm == "l1" else parameter', 'direction = parameter if penalty.norm == "l1" else parameter.sign()',
+        'direction = parameter.sign() if penalty.norm == "l1" else parameter',
+        'direction = parameter if penalty.norm == "l1" else parameter.sign()',
         "penalties have the gradient that autograd finds", (f"{OBJECTIVE}::test_penalties_on_parameters_have_their_gradient",),
     ),
     # --- views
@@ -125,7 +130,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "the loss is a mean of batches", "training/evaluate.py",
-        "smoothed=False)) * batch.live\n        sums[\"count\"] += batch.live", "smoothed=False))\n        sums[\"count\"] += 1",
+        "smoothed=False)) * batch.live\n        sums[\"count\"] += batch.live",
+        "smoothed=False))\n        sums[\"count\"] += 1",
         "the loss is a mean over samples", (f"{LOOP}::test_metrics_over_batches_are_those_of_scikit_learn",),
     ),
     Defect(
@@ -182,7 +188,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "a cosine that rises", "training/optimize.py",
-        'case "cosine":\n                return 0.5 * (1 + math.cos(math.pi * done))', 'case "cosine":\n                return 0.5 * (1 - math.cos(math.pi * done))',
+        'case "cosine":\n                return 0.5 * (1 + math.cos(math.pi * done))',
+        'case "cosine":\n                return 0.5 * (1 - math.cos(math.pi * done))',
         "the rate follows its schedule", (f"{LOOP}::test_schedules_are_their_closed_forms",),
     ),
     Defect(
@@ -193,7 +200,8 @@ DEFECTS: tuple[Defect, ...] = (
     Defect(
         "pieces of a batch weigh alike", "training/fit.py",
         "weight = piece.live * world / rows", "weight = 1.0",
-        "accumulated pieces make the same step", ("tests/training/test_objectives.py::test_accumulated_pieces_make_the_same_step",),
+        "accumulated pieces make the same step",
+        ("tests/training/test_objectives.py::test_accumulated_pieces_make_the_same_step",),
     ),
     Defect(
         "frozen norms are trained", "training/fit.py",
@@ -203,7 +211,8 @@ DEFECTS: tuple[Defect, ...] = (
     Defect(
         "zeros move with the rest", "training/fit.py",
         "            grad.mul_(moving)\n", "            pass\n",
-        "zeros that are held stay", ("tests/verbs/test_prune.py::test_zeros_that_are_held_stay_through_every_optimizer_and_others_move",),
+        "zeros that are held stay",
+        ("tests/verbs/test_prune.py::test_zeros_that_are_held_stay_through_every_optimizer_and_others_move",),
     ),
     Defect(
         "a teacher in training", "training/teachers.py",

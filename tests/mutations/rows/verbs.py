@@ -99,8 +99,10 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "frozen norms follow train()", "graph/frozen.py",
-        '        """Stay in eval mode, whatever `mode` says."""\n        super().train(False)\n        return self\n\n\nclass FrozenBatchNorm3d',
-        '        """Stay in eval mode, whatever `mode` says."""\n        super().train(mode)\n        return self\n\n\nclass FrozenBatchNorm3d',
+        '        """Stay in eval mode, whatever `mode` says."""\n        super().train(False)\n'
+        '        return self\n\n\nclass FrozenBatchNorm3d',
+        '        """Stay in eval mode, whatever `mode` says."""\n        super().train(mode)\n'
+        '        return self\n\n\nclass FrozenBatchNorm3d',
         "freeze holds under any training loop", FREEZE,
     ),
     Defect(
@@ -111,7 +113,8 @@ DEFECTS: tuple[Defect, ...] = (
     # --- init
     Defect(
         "words that are missing are zero", "verbs/init.py",
-        "vector = mean + spread * generator.standard_normal(table.shape[1])", "vector = spread * generator.standard_normal(table.shape[1])",
+        "vector = mean + spread * generator.standard_normal(table.shape[1])",
+        "vector = spread * generator.standard_normal(table.shape[1])",
         "missing words have the mean and deviation of the others", (f"{WIDEN}::test_missing_words_are_drawn_like_the_others",),
     ),
     Defect(
@@ -163,7 +166,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "int8 moves to one side", "precision/int8.py",
-        "draw = torch.rand(old.shape, generator=noise, dtype=torch.float64) - 0.5", "draw = 0.01 * torch.rand(old.shape, generator=noise, dtype=torch.float64)",
+        "draw = torch.rand(old.shape, generator=noise, dtype=torch.float64) - 0.5",
+        "draw = 0.01 * torch.rand(old.shape, generator=noise, dtype=torch.float64)",
         "outputs stay within the bound", STEPS,
     ),
 )  # fmt: skip
