@@ -69,7 +69,7 @@ def verdict(defect: Defect, folder: Path, run: Run) -> tuple[bool, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--share", default="1/1", help="such a part of the table, as 1/8")
     parser.add_argument("--turn", type=int, default=0, help="which part")

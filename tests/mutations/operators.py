@@ -111,7 +111,7 @@ def noticed(change: Change, folder: Path, run: Run, tests: tuple[str, ...]) -> b
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.mutations.operators", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations.operators", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("modules", nargs="*")
     parser.add_argument("--since", help="only lines that differ from this commit")
     parser.add_argument("--sample", type=int, default=40, help="so many changes of each file")

@@ -1,0 +1,45 @@
+"""A unit that several layers read, at several places: what it matters is summed over all of them. Closed form, by numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import netxform as nx
+from netxform.axes.reindex import axes_of
+from netxform.pruning.curvature import saliency
+
+
+class Twice(nn.Module):
+    """The units of `a` are read by `b` as they are, and by `c` behind another function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.a, self.b, self.c = nn.Linear(5, 7), nn.Linear(7, 3), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        return self.b(h) + self.c(torch.relu(0.7 - h))
+
+
+@pytest.mark.parametrize("method", ["gauss-newton", "exact"])
+def test_what_a_unit_matters_is_summed_over_its_readers(method: str) -> None:
+    model = Twice().double()
+    x, y = torch.randn(60, 5).double(), torch.arange(60) % 3
+    network = nx.capture(model, x[:2])
+    atom = next(a.atom for a in axes_of(network) if ("a.weight", 0) in a.sites)
+    found = saliency(network, [(x[:25], y[:25]), (x[25:], y[25:])], method=method)  # pyright: ignore[reportArgumentType]
+    with torch.no_grad():
+        h = torch.relu(model.a(x))
+        rows, others, z = h.numpy(), torch.relu(0.7 - h).numpy(), model(x).numpy()
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    v = rows[:, :, None] * model.b.weight.detach().numpy().T + others[:, :, None] * model.c.weight.detach().numpy().T
+    q = p[:, None]
+    second = 0.5 * ((q * v**2).sum(2) - (q * v).sum(2) ** 2).mean(0)
+    first = -((q - np.eye(3)[y][:, None]) * v).sum(2).mean(0)
+    np.testing.assert_allclose(found.second[atom].numpy(), second, rtol=1e-8)
+    np.testing.assert_allclose(found.first[atom].numpy(), first, rtol=1e-8)
