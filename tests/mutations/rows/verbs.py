@@ -123,7 +123,7 @@ DEFECTS: tuple[Defect, ...] = (
         "words find their rows", WORDS,
     ),
     Defect(
-        "tensors are taken in the order of their names", "verbs/init.py",
+        "what is taken is nearly the source's", "verbs/init.py",
         "{t: source[s].detach().clone() for t, s in v.pairs.items()}",
         "{t: source[s].detach().clone() * 1.0000001 for t, s in v.pairs.items()}",
         "what is taken has the source's bits", TAKEN,
