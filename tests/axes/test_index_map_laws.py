@@ -96,3 +96,44 @@ def test_new_slices_are_as_wide_as_the_tensor(noise: float | None) -> None:
     assert abs(moved.mean()) <= 4 * wide / moved.size**0.5
     scaled = made.module.get_parameter("2.weight").detach().numpy()
     np.testing.assert_allclose(scaled, model[2].weight.detach().numpy()[:, list(index)] * np.float32(factors), rtol=1e-6)
+
+
+class Head(nn.Module):
+    """A layer, a function across its outputs, and a head of what is left."""
+
+    def __init__(self, of: Callable[[Tensor], Tensor], wide: int) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.a, self.of, self.head = nn.Linear(5, 6), of, nn.Linear(wide, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.of(self.a(x)))
+
+
+ACROSS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "softmax": (lambda h: torch.softmax(h, -1), 6),
+    "log_softmax": (lambda h: torch.log_softmax(h, 1), 6),
+    "sum": (lambda h: h.sum(1, keepdim=True), 1),
+    "norm": (lambda h: h.norm(dim=1, keepdim=True), 1),
+    "variance": (lambda h: h.var(1, keepdim=True), 1),
+    "product": (lambda h: h.prod(1, keepdim=True), 1),
+    "normalize": (lambda h: nn.functional.normalize(h, dim=1), 6),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ACROSS))
+def test_what_copies_would_change_is_refused_beforehand(name: str) -> None:
+    """Each of them is another value where every index stands there twice."""
+    of, wide = ACROSS[name]
+    h = torch.randn(3, 6)
+    assert not torch.allclose(of(torch.cat([h, h], 1))[:, :wide], of(h))
+    with pytest.raises(nx.NetxformError) as caught:
+        nx.plan("widen a x2 mode=copy", model=Head(of, wide), example_inputs=torch.randn(2, 5))
+    assert caught.value.diagnostics[0].code == "X0322"
+
+
+@pytest.mark.parametrize("of", [lambda h: h.mean(1, keepdim=True), lambda h: h.amax(1, keepdim=True)])
+def test_what_copies_leave_is_allowed(of: Callable[[Tensor], Tensor]) -> None:
+    model, x = Head(of, 1), torch.randn(4, 5)
+    made = nx.apply("widen a x2 mode=copy", model=model, example_inputs=x).model
+    assert torch.allclose(made(x), model(x), atol=1e-6)
