@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 
 import netxform as nx
 from netxform.graph.layer_spec import Invocation
-from netxform.language.work import Training
+from netxform.language.work import Soft, Training
 from netxform.sources.data import DataSet
 from netxform.training.augment import augment
 from netxform.training.data import Batch, order
@@ -205,6 +205,24 @@ def test_a_run_that_goes_on_ends_where_it_would_have_ended(more: dict[str, Any],
         all_of_it.best, all_of_it.steps, all_of_it.stopped,
     )  # fmt: skip
     assert all(torch.equal(t, gone_on[n]) for n, t in whole.items())
+
+
+# --- teachers --------------------------------------------------------------------------------------------------------
+
+
+def test_answers_that_are_remembered_are_those_that_would_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETXFORM_CACHE", "")
+    torch.manual_seed(8)
+    teacher = nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 3)).eval()
+    made: list[dict[str, Tensor]] = []
+    for cache in (True, False):
+        soft = Soft(("t",), (1.0,), "arithmetic", 3.0, 0.2, "kd", cache=cache)
+        trained, history = fit(nx.capture(net(), torch.randn(2, 6)), work(soft=soft), data(), Quiet(), teachers={"t": teacher})
+        (told,) = history.evidence
+        assert told.held and (told.detail.answers == "remembered") == cache
+        made.append(trained.module.state_dict())
+    # a batch of another size may round otherwise
+    assert all(torch.allclose(t, made[1][n], atol=1e-5) for n, t in made[0].items())
 
 
 # --- what is frozen --------------------------------------------------------------------------------------------------
