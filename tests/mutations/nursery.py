@@ -56,7 +56,12 @@ class Nursery:
             process.stdin.close()
 
 
+OPTIONS = ("-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist")
+
+
 def _run(tests: list[str], limit: float) -> tuple[int, str]:
+    # no example is made smaller: it counts that there is one
+    profile = ("--hypothesis-profile", "failing") if Path("tests/conftest.py").exists() else ()
     with tempfile.TemporaryFile("w+") as said:
         child = os.fork()
         if child == 0:
@@ -68,7 +73,7 @@ def _run(tests: list[str], limit: float) -> tuple[int, str]:
             try:
                 import pytest
 
-                code = int(pytest.main(["-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+                code = int(pytest.main([*OPTIONS, *profile, *tests]))
             finally:
                 os._exit(code)
         end, status = time.monotonic() + limit, None

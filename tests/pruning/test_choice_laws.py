@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from netxform.axes.algebra import Atom
-from netxform.pruning.ranking import Ranking, kept, until
+from netxform.axes.reindex import axes_of, reindex
+from netxform.capture.capture import capture
+from netxform.errors import NetxformError
+from netxform.pruning.ranking import Ranking, alike, kept, until
 from netxform.pruning.unstructured import _lowest, _two_of_four
 
 sizes = st.lists(st.integers(1, 12), min_size=1, max_size=4)
@@ -92,3 +98,41 @@ def test_single_weights_go_from_the_lowest(rows: int, columns: int, taps: int, s
         four, out = held[:, start : start + 4], mask[:, start : start + 4]
         assert (out.sum(1) == 2).all()
         assert (np.where(out, four, -1).max(1) < np.where(out, np.inf, four).min(1)).all()
+
+
+@given(sizes, seeds, st.integers(0, 30), st.sampled_from(["mean", "max", "l2"]))
+def test_what_is_normalised_has_no_unit(many: list[int], seed: int, count: int, how: str) -> None:
+    """Each axis's scores in another unit, large or small: the same choice. One of each axis stays, also without a floor."""
+    scores = {a: s + 1 for a, s in scored(many, seed).items()}
+    units = {a: 10.0 ** (3 * i - 4) for i, a in enumerate(scores)}
+    nothing = dict.fromkeys(scores, 0)
+    one = Ranking(scores, "global", how, least=nothing).lowest(count)  # type: ignore[arg-type]
+    other = Ranking({a: s * units[a] for a, s in scores.items()}, "global", how, least=nothing).lowest(count)  # type: ignore[arg-type]
+    assert one == other
+    assert all(len(one.get(a, ())) < a.size for a in scores)
+
+
+class Reader(nn.Module):
+    """A recurrent layer that has one size for all its states, and a dense one."""
+
+    def __init__(self, cell: type[nn.RNNBase], layers: int, both: bool) -> None:
+        super().__init__()
+        self.cell = cell(3, 4, num_layers=layers, bidirectional=both, batch_first=True)
+        self.wide, self.out = nn.Linear(8 if both else 4, 5), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu(self.wide(self.cell(x)[0][:, -1])))
+
+
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize(("layers", "both", "states"), [(1, False, 1), (2, False, 2), (1, True, 2), (2, True, 4)])
+def test_the_states_of_a_recurrent_layer_stay_alike(cell: type[nn.RNNBase], layers: int, both: bool, states: int) -> None:
+    """`hidden_size` is one number: every state of every layer and direction has it, and nothing else is tied to it."""
+    network = capture(Reader(cell, layers, both).eval(), torch.randn(2, 6, 3))
+    groups = alike(network)
+    hidden = [a for a in axes_of(network) if a.size == 4 and a.locked is None]
+    assert len(hidden) == states
+    assert [set(g) for g in groups] == ([{a.atom for a in hidden}] if states > 1 else [])
+    with pytest.raises(NetxformError) if states > 1 else nullcontext():
+        reindex(network, {hidden[0]: [0, 2]})
+    assert reindex(network, dict.fromkeys(hidden, [0, 2])).module.get_submodule("cell").hidden_size == 2
