@@ -13,7 +13,22 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import netxform as nx
-from netxform.axes.algebra import Atom, Lock, Mix, fresh, lock, mix, normal, unify
+from netxform.axes.algebra import (
+    Atom,
+    Dim,
+    Lock,
+    Mix,
+    concat,
+    fresh,
+    lock,
+    mirrored,
+    mix,
+    normal,
+    positions,
+    regroup,
+    size,
+    unify,
+)
 from netxform.axes.index_maps import Fill, Reindex, Scale
 from netxform.axes.reindex import axes_of, reindex
 from netxform.graph.edits import Edit
@@ -37,6 +52,51 @@ def test_what_is_known_of_two_axes_is_known_of_the_one_that_they_become(
     assert one is other and isinstance(one, Atom)
     assert {m.kind for m in one.mixed} == first | second
     assert (one.locked is not None) == (one_locked or other_locked)
+
+
+def indices(seed: int) -> Callable[[Atom], list[int]]:
+    """An index map for every axis: some of its indices in any order, the same whenever it is asked for."""
+    rng, known = random.Random(seed), dict[Atom, list[int]]()
+    return lambda a: known.setdefault(a, rng.sample(range(a.size), rng.randint(1, a.size)))
+
+
+@st.composite
+def dims(draw: st.DrawFn, depth: int = 0) -> Dim:
+    """A product of axes and of segments one behind the other."""
+    factors: list[Dim] = []
+    for _ in range(draw(st.integers(1, 2))):
+        if depth < 2 and draw(st.booleans()):
+            factors.append(concat([draw(dims(depth=depth + 1)) for _ in range(draw(st.integers(2, 3)))]))
+        else:
+            factors.append(fresh(draw(st.integers(2, 4))))
+    return tuple(f for dim in factors for f in dim)
+
+
+@given(dims(), st.integers(0, 10**6))
+def test_backwards_is_from_the_last_to_the_first(dim: Dim, seed: int) -> None:
+    index, n = indices(seed), size(dim)
+    forwards, backwards = positions(dim, index), positions(mirrored(dim), index)
+    assert backwards == [n - 1 - p for p in reversed(forwards)]
+    assert positions(mirrored(mirrored(dim)), index) == forwards
+
+
+@given(dims(), dims(), st.integers(0, 10**6))
+def test_segments_stand_one_behind_the_other(a: Dim, b: Dim, seed: int) -> None:
+    index = indices(seed)
+    wanted = [*positions(a, index), *(size(a) + p for p in positions(b, index))]
+    assert positions(concat([a, b]), index) == wanted
+
+
+@given(st.lists(st.integers(2, 4), min_size=2, max_size=4), st.integers(0, 10**6))
+def test_an_axis_can_be_taken_apart_into_any_factors(sizes: list[int], seed: int) -> None:
+    """Row by row, as `reshape` does: the outermost factor first."""
+    whole = fresh(int(np.prod(sizes)))
+    parts = regroup(whole, sizes)
+    assert parts is not None and [size(p) for p in parts] == sizes
+    index = indices(seed)
+    kept = [positions(p, index) for p in parts]
+    wanted = np.arange(np.prod(sizes)).reshape(sizes)[np.ix_(*kept)].flatten().tolist()
+    assert positions(whole, index) == wanted
 
 
 class Two(nn.Module):
