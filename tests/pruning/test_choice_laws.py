@@ -135,4 +135,4 @@ def test_the_states_of_a_recurrent_layer_stay_alike(cell: type[nn.RNNBase], laye
     assert [set(g) for g in groups] == ([{a.atom for a in hidden}] if states > 1 else [])
     with pytest.raises(NetxformError) if states > 1 else nullcontext():
         reindex(network, {hidden[0]: [0, 2]})
-    assert reindex(network, dict.fromkeys(hidden, [0, 2])).module.get_submodule("cell").hidden_size == 2
+    assert reindex(network, {a: [0, 2] for a in hidden}).module.get_submodule("cell").hidden_size == 2
