@@ -6,6 +6,7 @@ from tests.mutations.defect import Defect
 
 ALLOCATE = ("tests/factorization/test_allocate.py",)
 GEOMETRY = "tests/factorization/test_geometry_laws.py"
+TIGHT = ("tests/factorization/test_worst_case_tight.py",)
 WORST = ("tests/factorization/test_worst_case.py",)
 RANKS = ("tests/factorization/test_ranks.py::test_ranks_as_they_are_written",)
 TABLES = "tests/factorization/test_table_laws.py"
@@ -147,17 +148,17 @@ DEFECTS: tuple[Defect, ...] = (
         "alpha is left out", "factorization/worst_case.py",
         "return _Value(a.norm + abs(alpha) * b.norm, a.gap + abs(alpha) * b.gap)",
         "return _Value(a.norm + b.norm, a.gap + b.gap)",
-        "no attack exceeds the worst case", WORST,
+        "no input exceeds the worst case", TIGHT,
     ),
     Defect(
         "constants weigh nothing", "factorization/worst_case.py",
         "return _Value(abs(given) * math.sqrt(count), 0.0)", "return _Value(0.0, 0.0)",
-        "no attack exceeds the worst case", WORST,
+        "no input exceeds the worst case", TIGHT,
     ),
     Defect(
         "every function maps 0 to 0", "factorization/worst_case.py",
         "return x.times(slope, zero * math.sqrt(count))", "return x.times(slope)",
-        "no attack exceeds the worst case", WORST,
+        "no input exceeds the worst case", TIGHT,
     ),
     Defect(
         "pooling reads every pixel once", "factorization/worst_case.py",

@@ -115,7 +115,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "the last reader alone counts", "pruning/backward.py",
-        "out[atom] = v if held is None else held + v", "out[atom] = v",
+        "base = torch.zeros((self.count, atom.size), dtype=torch.float64) if held is None else held",
+        "base = torch.zeros((self.count, atom.size), dtype=torch.float64)",
         "v is summed over all readers", SEVERAL,
     ),
     Defect(
