@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tests.mutations.defect import Defect
 
-LANGUAGE = "tests/syntax/test_language.py"
-TREE = (f"{LANGUAGE}::test_a_tree_comes_back_from_its_text",)
+TREE = ("tests/syntax/test_brackets.py",)
 COMMENTS = "tests/syntax/test_comments.py"
 KEPT = (f"{COMMENTS}::test_every_comment_stays_with_its_statement",)
 SELECTOR = ("tests/language/test_selector.py",)
