@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ import netxform as nx
 from netxform.compiler.measure import measure
 from netxform.graph.network import Network, detached
 from netxform.language.claims import LossChange
+from netxform.pruning.spread import standard_error
 
 
 def net() -> nn.Sequential:
@@ -92,3 +94,9 @@ def test_rounds_add_their_predictions_up() -> None:
     predicted, change = pruned(1.0, "step=10%")
     assert predicted < 0 and change < 0
     assert 0.5 <= predicted / change <= 2
+
+
+@pytest.mark.parametrize("totals", [[1.0, 3.0], [2.0, 2.5, -1.0], [0.0, 0.0]])
+def test_the_error_of_a_mean_is_numpys_from_two_samples_on(totals: list[float]) -> None:
+    wanted = np.std(totals, ddof=1) / len(totals) ** 0.5
+    assert standard_error(torch.tensor(totals)) == pytest.approx(wanted)
