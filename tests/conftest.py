@@ -7,13 +7,15 @@ import tempfile
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # what an interrupted run notes of its folder goes here, in the tests' own processes and in those that they start
 _STATE = tempfile.TemporaryDirectory(prefix="netxform-state-")
 os.environ["XDG_STATE_HOME"] = _STATE.name
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+# where it counts that a test fails, and not on how small an example
+settings.register_profile("failing", settings.get_profile("default"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("default")
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from netxform.errors import Diagnostic, Label, NetxformError, Span, did_you_mean, fail
 from netxform.graph.layer_spec import Invocation

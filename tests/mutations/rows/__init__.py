@@ -1,0 +1,1 @@
+"""The defects, one file for each part of the code."""
