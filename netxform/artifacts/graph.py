@@ -129,7 +129,7 @@ def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor], most: int 
     module.eval()
     way = held["capture"]
     lost = tuple(Lost(one["path"], one["name"], one["where"], one["what"]) for one in way.get("eval_only", ()))
-    network = Network(module, inputs, str(way["front_end"]), (), tuple(way["notes"]), (), lost)
+    network = Network(module, inputs, str(way["front_end"]), (), tuple(way["notes"]), eval_only=lost)
     try:
         check_bytes(network, most=most)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, OverflowError) as error:

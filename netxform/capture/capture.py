@@ -397,7 +397,7 @@ def _finish(
     for name, part in module.named_modules(remove_duplicate=False):
         part.training = next(modes[p] for p in (name, *reversed(_above(name)), "") if p in modes)
     given = tuple(t.detach().clone() for t in inputs) if guards_of(module.graph) else ()
-    return Network(module, specs, way, islands, notes, given, lost)
+    return Network(module, specs, way, islands, notes, given, eval_only=lost)
 
 
 def _untyped(value: Any) -> Any:

@@ -16,7 +16,8 @@ import netxform as nx
 from netxform.axes.infer import types_of
 from netxform.axes.reindex import reindex
 from netxform.graph.layers import Factored
-from netxform.graph.network import samples, tokens
+from netxform.graph.network import tokens
+from netxform.graph.probes import samples
 from netxform.precision.rounding import in_double
 from tests.axes.test_axes import EXACT, free, gap, outputs, widened
 

@@ -14,7 +14,7 @@ from torch import nn
 import netxform as nx
 from netxform.artifacts.bundle import read
 from netxform.capture.capture import capture
-from netxform.graph.network import samples
+from netxform.graph.probes import samples
 
 
 class Packed(nn.Module):
@@ -101,7 +101,7 @@ def test_what_is_lost_travels_with_the_network(tmp_path: Path) -> None:
     assert not any("loses" in w for w in result.certificate["statements"][0]["warnings"])
     told = "train ** for 1epochs on d lost=accept"
     result = nx.apply(told, model=Aux(), example_inputs=x, data=DATA, out=str(tmp_path / "b"))
-    for said in (result.certificate["warnings"], result.certificate["statements"][0]["warnings"]):
+    for said in (result.certificate["plan_warnings"], result.certificate["statements"][0]["warnings"]):
         assert any("train() loses what `Aux` does" in w for w in said)
     network, _ = read(tmp_path / "b")
     assert [(one.path, one.what) for one in network.lost] == [("", "if self.training")]
