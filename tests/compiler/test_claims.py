@@ -282,6 +282,22 @@ def test_an_edit_that_is_wrong_in_float64_alone_is_seen() -> None:
     assert not measure(claim, before, after, (X,), 0, applied("cut at fc", "same value")[3]).evidence.held
 
 
+def test_a_removal_that_is_wrong_in_float64_alone_is_seen() -> None:
+    claim, before, after, _, edit = masked_twin()
+    assert measure(claim, before, after, (X,), 0, edit).evidence.held
+    assert not measure(claim, before, after, (X,), 0, Edit()).evidence.held
+
+
+def test_what_is_stored_is_compared_beside_the_twin() -> None:
+    for made in (same_function, masked_twin):
+        claim, before, after, broken, edit = made()
+        (right,) = measure(claim, before, after, (X,), 0, edit).beside
+        assert right.evidence.held and right.evidence.kind == "as stored"
+        found = measure(claim, before, broken[0], (X,), 0, edit)
+        assert found.evidence.held, "the edit itself is right"
+        assert not found.beside[0].evidence.held
+
+
 def test_a_teacher_that_moved_is_seen() -> None:
     teacher = randomized(Small())
     asked = Teachers(SimpleNamespace(teachers=("t",), matches=(), cache=False), {"t": teacher}, torch.device("cpu"))

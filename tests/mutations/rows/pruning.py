@@ -68,7 +68,7 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "Fisher of gradients, not of their squares", "pruning/scores.py",
-        "sums[name] += slope.detach().double().square().sum(0)", "sums[name] += slope.detach().double().sum(0)",
+        "found = slope.detach().double().square().sum(0)", "found = slope.detach().double().sum(0)",
         "the Fisher diagonal is a mean of squares", FISHER,
     ),
     Defect(
