@@ -1,16 +1,17 @@
 """The folder where an interrupted run leaves its state: made by this tool, for this user, and known as such.
 
 The folder holds a random number, and so does a file of the user's own (`platformdirs`): a folder that came with a repository
-is not taken for ours, neither read nor removed.
+is not taken for ours, neither read nor removed. It is made beside its place and moved there with that number in it, and moved
+away before it is removed: whenever a run is killed, what is there is known.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
-import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from platformdirs import user_state_path
 
 from netxform.errors import fail
+from netxform.sources.parts import GONE, drop, fresh, mine, sweep, sync
 
 _STAMP = "made_by_netxform.json"
 
@@ -27,6 +29,7 @@ def claim(keep: Path, key: str, resume: bool) -> None:
 
     Raises NetxformError X0842 (a folder that is not ours; the state of another plan), OSError.
     """
+    sweep(keep)
     if keep.is_symlink() or keep.exists():
         held = _ours(keep)
         if held is None:
@@ -46,18 +49,46 @@ def claim(keep: Path, key: str, resume: bool) -> None:
         if resume:
             return
         release(keep)
-    keep.mkdir(parents=True, mode=0o700)
     nonce = secrets.token_hex(16)
     record = _record(keep)
     record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     record.write_text(nonce)
-    (keep / _STAMP).write_text(json.dumps({"uid": os.getuid(), "nonce": nonce, "plan": key}))
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    part = fresh(keep)
+    try:
+        made = part / "new"
+        made.mkdir(mode=0o700)
+        (made / _STAMP).write_text(json.dumps({"uid": os.getuid(), "nonce": nonce, "plan": key}))
+        sync(made / _STAMP)
+        sync(made)
+        os.rename(made, keep)
+        sync(keep.parent)
+    finally:
+        drop(keep, part)
 
 
 def release(keep: Path) -> None:
-    """Remove the folder, and the record of it. Only what `claim` took or made is given to it."""
-    shutil.rmtree(keep, ignore_errors=True)
-    _record(keep).unlink(missing_ok=True)
+    """Remove the folder, and the record of it. Only what `claim` took or made is given to it. What cannot be removed now is
+    swept by the next run.
+    """
+    with contextlib.suppress(OSError):
+        part = fresh(keep)
+        with contextlib.suppress(OSError):
+            os.rename(keep, part / GONE)
+        drop(keep, part)
+        _record(keep).unlink(missing_ok=True)
+
+
+def give_up(keep: Path) -> None:
+    """Remove the folder of a run that failed before it had a state to leave, or that is of no use any more, if it is ours."""
+    if mine(keep) and _ours(keep) is not None and {p.name for p in keep.iterdir()} <= {_STAMP}:
+        release(keep)
+
+
+def outdated(keep: Path) -> None:
+    """Remove the folder that an earlier run left, if it is ours: what it was kept for is done."""
+    if mine(keep) and _ours(keep) is not None:
+        release(keep)
 
 
 def _ours(keep: Path) -> dict[str, Any] | None:
