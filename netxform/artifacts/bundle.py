@@ -26,7 +26,7 @@ from netxform.artifacts import signing
 from netxform.artifacts.emit import emit, source_of
 from netxform.artifacts.exchange import put, staged
 from netxform.artifacts.graph import from_json, ties, to_json
-from netxform.artifacts.manifest import CACHE, Sealed, place, replaceable, sealed
+from netxform.artifacts.manifest import CACHE, Sealed, not_yours, place, replaceable, sealed
 from netxform.artifacts.trajectory import store
 from netxform.compiler.evidence import tensor_hash, tensors
 from netxform.compiler.execute import Outcome
@@ -177,6 +177,8 @@ def opened(bundle: Sealed, most: int | None = None) -> Network:
     """The network of a bundle whose bytes are accounted for."""
     try:
         stored = load_file(bundle.folder / "model.safetensors")
+    except PermissionError as error:
+        raise not_yours(bundle.folder, error) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise fail("X0822", f"the bundle is damaged: {type(error).__name__}: {error}") from error
     network = from_json(bundle.json("graph.json"), stored, most)
@@ -235,5 +237,7 @@ def witness(folder: Path, network: Network) -> Witness:
         parts = {n: Part(stored[f"held_out.{n}.x"], stored[f"held_out.{n}.y"], int(of)) for n, of in told["of"].items()}
         plan = json.loads((folder / "plan.json").read_text())
         return Witness(inputs, outputs, values, ordered, HeldOut(parts) if parts else None, plan, str(told["certificate"]))
+    except PermissionError as error:
+        raise not_yours(folder, error) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise fail("X0822", f"the bundle is damaged: {type(error).__name__}: {error}") from error

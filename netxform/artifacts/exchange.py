@@ -39,14 +39,19 @@ def staged(target: Path) -> Generator[Path]:
         drop(target, part)
 
 
-def put(new: Path, target: Path, unchanged: Callable[[Path], bool] = lambda old: True) -> None:
-    """Put the staged folder or file `new` in the place of the target. Modes follow the umask; all is on the disk afterwards.
+def put(
+    new: Path, target: Path, unchanged: Callable[[Path], bool] = lambda old: True, mode: int | None = None
+) -> None:
+    """Put the staged folder or file `new` in the place of the target. All of it is on the disk before. Modes follow the umask,
+    or the file has `mode`. Where anything is raised, the target is as it was.
 
     `unchanged`: whether what was in its place, seen where nobody can reach it, is what may be removed. Raises OSError, and
     NetxformError X0818 where it is not: then it is back in its place.
     """
     part = new.parent.parent
     settle(new.parent)
+    if mode is not None:
+        new.chmod(mode)
     sync(part)
     if not os.path.lexists(target):
         os.rename(new, target)
@@ -57,10 +62,12 @@ def put(new: Path, target: Path, unchanged: Callable[[Path], bool] = lambda old:
             _back(old, new, target, exchanged)
             raise fail("X0818", f"`{target.name}` was changed while it was being replaced: it is as it was", helps=(_AGAIN,))
         if not exchanged:
-            os.rename(part / OLD, part / GONE)
+            with contextlib.suppress(OSError):
+                os.rename(part / OLD, part / GONE)
     else:
         os.replace(new, target)
-    sync(target.parent)
+    with contextlib.suppress(OSError):  # the new one is in its place: what comes back after a power failure is old or new
+        sync(target.parent)
 
 
 _AGAIN = "look at what is in it, then run again, or choose another name"
@@ -125,9 +132,7 @@ def replacing(target: Path) -> Generator[Path]:
                 path = folder / place.name
                 yield path
                 mode = place.stat().st_mode & 0o7777 if place.exists() else None
-                put(path, place)
-                if mode is not None:
-                    place.chmod(mode)
+                put(path, place, mode=mode)
         except NetxformError:
             raise
         except Exception as error:
