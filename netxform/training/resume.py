@@ -52,17 +52,20 @@ def claim(keep: Path, key: str, resume: bool) -> None:
     nonce = secrets.token_hex(16)
     record = _record(keep)
     record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    record.write_text(nonce)
     keep.parent.mkdir(parents=True, exist_ok=True)
     part = fresh(keep)
     try:
+        record.write_text(nonce)
         made = part / "new"
         made.mkdir(mode=0o700)
         (made / _STAMP).write_text(json.dumps({"uid": os.getuid(), "nonce": nonce, "plan": key}))
         sync(made / _STAMP)
         sync(made)
         os.rename(made, keep)
-        sync(keep.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            record.unlink()
+        raise
     finally:
         drop(keep, part)
 
