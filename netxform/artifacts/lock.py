@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from netxform.errors import NetxformError, fail
-from netxform.sources.parts import cannot_write, parents, sync, sweep, unmake
+from netxform.sources.parts import cannot_write, parents, sweep, unmake
 
 _NOT_HERE = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)
 _MOST = 4096
@@ -58,21 +58,24 @@ def _take(path: Path, target: Path) -> int:
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
                 raise _in_the_way(path) from error
             raise
+        ours = False
         try:
             if not _ours(descriptor):
                 raise _in_the_way(path)
-            held = _flock(descriptor, path)
-            if held:
+            if _flock(descriptor, path):
                 raise _busy(target, descriptor)
-            if not _same(path, descriptor):  # its holder removed it between our opening it and our locking it
-                os.close(descriptor)
-                continue
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(_me()).encode(), 0)
-            return descriptor
+            ours = _same(path, descriptor)  # else its holder removed it between our opening it and our locking it
+            if ours:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(_me()).encode(), 0)
+                return descriptor
         except BaseException:
-            os.close(descriptor)
+            if ours:
+                _let_go(path, descriptor)
+            else:
+                os.close(descriptor)
             raise
+        os.close(descriptor)
 
 
 def _flock(descriptor: int, path: Path) -> bool:

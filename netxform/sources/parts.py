@@ -88,9 +88,18 @@ def settle(folder: Path) -> None:
         if entry.is_dir(follow_symlinks=False):
             settle(Path(entry.path))
             continue
-        os.chmod(entry.path, mode)
+        if stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) != mode:
+            _chmod(entry.path, mode)
         sync(Path(entry.path))
     sync(folder)
+
+
+def _chmod(path: str, mode: int) -> None:
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):  # a file system without modes
+            raise
 
 
 def sync(path: Path) -> None:

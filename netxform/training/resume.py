@@ -19,7 +19,7 @@ from typing import Any
 from platformdirs import user_state_path
 
 from netxform.errors import fail
-from netxform.sources.parts import GONE, drop, fresh, mine, sweep, sync
+from netxform.sources.parts import GONE, cannot_write, drop, fresh, mine, sweep, sync
 
 _STAMP = "made_by_netxform.json"
 
@@ -27,7 +27,7 @@ _STAMP = "made_by_netxform.json"
 def claim(keep: Path, key: str, resume: bool) -> None:
     """Make the folder, or take it again if it is ours; with `resume` what is in it stays, if it is of this very plan (`key`).
 
-    Raises NetxformError X0842 (a folder that is not ours; the state of another plan), OSError.
+    Raises NetxformError X0842 (a folder that is not ours; the state of another plan), X0819 (no state folder), OSError.
     """
     sweep(keep)
     if keep.is_symlink() or keep.exists():
@@ -51,11 +51,17 @@ def claim(keep: Path, key: str, resume: bool) -> None:
         release(keep)
     nonce = secrets.token_hex(16)
     record = _record(keep)
-    record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        record.write_text(nonce)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            record.unlink()
+        help_ = "it notes which folders netxform made; another place for it: the environment variable `XDG_STATE_HOME`"
+        raise cannot_write(f"your state folder `{record.parent}`", error, help_) from error
     keep.parent.mkdir(parents=True, exist_ok=True)
     part = fresh(keep)
     try:
-        record.write_text(nonce)
         made = part / "new"
         made.mkdir(mode=0o700)
         (made / _STAMP).write_text(json.dumps({"uid": os.getuid(), "nonce": nonce, "plan": key}))

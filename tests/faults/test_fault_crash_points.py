@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -235,6 +237,40 @@ def test_modes_follow_the_umask(case: Case, umask: int, tmp_path: Path) -> None:
         os.umask(before)
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o777 & ~umask
     assert {p.stat().st_mode & 0o777 for p in (tmp_path / "b").iterdir()} == {0o666 & ~umask}
+
+
+def room(size: int) -> Generator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+limited = contextlib.contextmanager(room)
+
+
+@pytest.mark.parametrize("size", [0, 100, 2000, 4500, 7000])
+def test_writers_below_python_meet_a_real_limit(case: Case, size: int, tmp_path: Path) -> None:
+    case.copy(tmp_path / "b")
+    with pytest.raises(nx.NetxformError) as caught, limited(size):
+        case.write(tmp_path / "b")
+    assert caught.value.diagnostics[0].code == "X0819" and "File too large" in str(caught.value)
+    assert held(tmp_path / "b") == case.old and beside(tmp_path) == {"b"}
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.py", "net.onnx"])
+def test_exporters_meet_a_real_limit(case: Case, name: str, tmp_path: Path) -> None:
+    if name.endswith("onnx"):
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
+    case.copy(tmp_path / "b")
+    (tmp_path / "to").mkdir()
+    for size in (0, 3000):
+        with pytest.raises(nx.NetxformError, match="X0819"), limited(size):
+            nx.export(tmp_path / "b", tmp_path / "to" / name)
+        assert beside(tmp_path / "to") == set()
 
 
 @pytest.mark.parametrize("what", ["plan", "picture", "export"])

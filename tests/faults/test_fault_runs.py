@@ -308,3 +308,13 @@ def test_the_state_is_what_a_kill_leaves_whole(tmp_path: Path, monkeypatch: pyte
         assert beside(tmp_path) == set()
     assert executor.kept_beside(tmp_path / "b") == keep
     assert checkpoint.read(keep / "000", {}, executor.Processes(0, 1)) is None
+
+
+def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    with pytest.raises(nx.NetxformError, match="X0819") as caught:
+        nx.apply(TRAIN, out=tmp_path / "b")
+    assert "XDG_STATE_HOME" in str(caught.value) and beside(tmp_path) == {"file"}
+    nx.apply('model net = zoo.smallcnn() input="1x1x8x8"\nfreeze conv1', out=tmp_path / "b")  # nothing to resume: not needed
+    assert beside(tmp_path) == {"file", "b"}
