@@ -207,9 +207,7 @@ def _carried_out(
     model = copy.deepcopy(outcome.network.module)
     histories = tuple(executor.histories)
     origin = Origin(prepared.original, prepared.network, outcome.network, outcome.inputs)
-    return Result(
-        model, record.plain(), record, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways), origin
-    )
+    return Result(model, record.plain(), record, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways), origin)
 
 
 def _certified(

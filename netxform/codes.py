@@ -201,10 +201,13 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "X0843": (
         "somebody else writes to this output",
-        "One run a target: while it runs, a hidden lock file beside the target says which process, on which machine, since when.\n"
-        "The system lets the lock go when that process ends, however it ends; what it left is swept by the next run.",
+        "One run a target: a hidden lock file beside the target says which process, on which machine, since when. The system\n"
+        "lets the lock go when that process ends, however it ends; what it left is swept by the next run.",
     ),
-    "X0844": ("no right to read", "The file is there, and its owner or mode keeps you from reading it. Nothing is said to be damaged."),
+    "X0844": (
+        "no right to read",
+        "The file is there, and its owner or mode keeps you from reading it. Nothing is said to be damaged.",
+    ),
     "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
     "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),
     "X0825": ("trajectories that cannot be compared", "One picture shows points of one space: same probe set, same outputs."),

@@ -85,10 +85,10 @@ def _plain(name: str, data: bytes) -> bytes:
             return _zipped({n: inner.read(n) for n in sorted(inner.namelist())})
     if not name.endswith(".npy"):
         return data
-    array = np.load(io.BytesIO(data), allow_pickle=False)
+    array: Any = np.load(io.BytesIO(data), allow_pickle=False)
     if array.dtype.names is None:
         return data
-    whole = np.zeros(array.shape, array.dtype)
+    whole: Any = np.zeros(array.shape, array.dtype)
     for field in array.dtype.names:
         whole[field] = array[field]
     if {"left_child", "missing_go_to_left"} <= set(array.dtype.names):  # a leaf goes nowhere: scikit-learn leaves it unset

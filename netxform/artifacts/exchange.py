@@ -39,9 +39,7 @@ def staged(target: Path) -> Generator[Path]:
         drop(target, part)
 
 
-def put(
-    new: Path, target: Path, unchanged: Callable[[Path], bool] = lambda old: True, mode: int | None = None
-) -> None:
+def put(new: Path, target: Path, unchanged: Callable[[Path], bool] = lambda old: True, mode: int | None = None) -> None:
     """Put the staged folder or file `new` in the place of the target. All of it is on the disk before. Modes follow the umask,
     or the file has `mode`. Where anything is raised, the target is as it was.
 
@@ -120,7 +118,7 @@ def _back(old: Path, new: Path, target: Path, exchanged: bool) -> None:
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Generator[Path]:
-    """A path to write one file to: it takes the place of the target when the block ends, whole and on the disk, or nothing does.
+    """A path to write one file to: when the block ends it takes the place of the target, whole, on the disk, or nothing does.
 
     A target that is a link is written where the link leads; the mode of a file that is replaced stays.
     Raises NetxformError X0819 (it cannot be written), X0843 (somebody else writes it).

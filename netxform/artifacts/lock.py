@@ -79,7 +79,7 @@ def _take(path: Path, target: Path) -> int:
 
 
 def _flock(descriptor: int, path: Path) -> bool:
-    """Lock it; whether somebody else holds it. Where the file system has no locks, a holder that lives on this machine has it."""
+    """Lock it; whether somebody else holds it: where the file system has no locks, whoever lives or is on another machine."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return False
@@ -148,7 +148,9 @@ def _busy(target: Path, descriptor: int) -> NetxformError:
         "X0843",
         f"`{target.name}` is being written by {by}",
         notes=("two runs on one output would remove each other's state",),
-        helps=("wait until it has ended, or choose another name; once it has ended, however it did, nothing needs to be removed",),
+        helps=(
+            "wait until it has ended, or choose another name; once it has ended, however it did, nothing needs to be removed",
+        ),
     )
 
 

@@ -64,9 +64,9 @@ def _known(name: str) -> bool:
 def sealed(folder: Path, most: int | None = None) -> Sealed:
     """The bundle, with every file compared with the hash in its certificate. Nothing in the folder is run.
 
-    `most`: bytes of the largest file (None: the memory of the machine). Raises NetxformError X0815 (no bundle), X0844 (no right to read it),
-    X0822 (a file too many, missing, renamed, changed; a link, a folder, a pipe; JSON that is not what netxform writes), X0827 (another
-    version), X0906 (too large).
+    `most`: bytes of the largest file (None: the memory of the machine). Raises NetxformError X0815 (no bundle), X0844 (no
+    right to read it), X0822 (a file too many, missing, renamed, changed; a link, a folder, a pipe; JSON that is not what
+    netxform writes), X0827 (another version), X0906 (too large).
     """
     most = memory() if most is None else most
     try:

@@ -82,7 +82,7 @@ def mine(folder: Path) -> bool:
 
 
 def settle(folder: Path) -> None:
-    """Bring every file of a folder to the disk, with the modes that the umask gives: those of the folder itself. Raises OSError."""
+    """Bring every file of a folder to the disk, with the modes that the umask gave to the folder. Raises OSError."""
     mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
     for entry in _entries(folder):
         if entry.is_dir(follow_symlinks=False):
@@ -103,7 +103,7 @@ def _chmod(path: str, mode: int) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk. Raises OSError; file systems that cannot sync a folder are let be."""
+    """Bring a file, or the names in a folder, to the disk. Raises OSError; a file system that cannot sync folders is let be."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

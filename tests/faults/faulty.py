@@ -1,7 +1,7 @@
 """Faults at any moment: every call that changes files is counted, and the k-th one fails, or is the last one that is made.
 
-Counted are audit events of Python (open for writing, mkdir, rename, remove, rmdir, chmod), the exchange of two names, fsync, and
-the writing of a text, of bytes, of tensors, which stop half way. `full`: from the k-th call on nothing can be written, and
+Counted are audit events of Python (open for writing, mkdir, rename, remove, rmdir, chmod), the exchange of two names, fsync,
+and the writing of a text, of bytes, of tensors, which stop half way. `full`: from the k-th call on nothing can be written, and
 everything can be removed. `once`: the k-th call that writes fails. `dead`: from the k-th call on nothing happens at all, as
 when the process is killed.
 """
