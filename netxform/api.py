@@ -164,7 +164,7 @@ def apply_prepared(
             "the saved plan is stale: planning again gives another plan",
             helps=("plan again and read what changed: `netxform plan SPEC -o FILE`",),
         )
-    with locked(out) if out is not None and processes.first else contextlib.nullcontext():
+    with locked(out, above=True) if out is not None and processes.first else contextlib.nullcontext():
         refuse_existing(out, overwrite)  # what a killed run moved aside is in its place again
         keep = keep_folder(out, prepared.plan, resume, processes)
         try:

@@ -25,15 +25,15 @@ _MOST = 4096
 
 
 @contextlib.contextmanager
-def locked(target: Path) -> Generator[None]:
+def locked(target: Path, above: bool = False) -> Generator[None]:
     """While this process alone may write to the target; what killed runs left of it is swept first.
 
-    Folders above the target are made; those that are still empty at the end go again.
+    With `above` the folders above the target are made; those that are still empty at the end go again.
     Raises NetxformError X0843 (somebody else writes to it; a file in the way), X0819 (no lock can be made there).
     """
     path = target.parent / f".{target.name}.lock"
     try:
-        made = parents(target.parent)
+        made = parents(target.parent) if above else []
     except OSError as error:
         raise cannot_write(f"`{target}`", error) from error
     descriptor = -1

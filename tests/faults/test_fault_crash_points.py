@@ -44,11 +44,11 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         nx.apply(NEW, out=place / "new" / "b")
 
     def write(out: Path) -> None:
-        with locked(out):
+        with locked(out, above=True):
             real(out, *caught[1][1:6], True)
 
     def copy(out: Path) -> None:
-        with locked(out):
+        with locked(out, above=True):
             real(out, *caught[0][1:6], True)
 
     old, new = held(place / "old" / "b"), held(place / "new" / "b")

@@ -174,7 +174,7 @@ def test_a_run_stopped_at_any_call_ends_with_the_same_bytes(mode: str, tmp_path:
         nx.apply(TRAIN, out=tmp_path / "whole" / "b")
     wanted = held(tmp_path / "whole" / "b")
     seen: set[str] = set()
-    for k in range(2, counted.count, 11):
+    for k in range(2, counted.count, 17):
         place = tmp_path / str(k)
         place.mkdir()
         try:
