@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ def release(keep: Path) -> None:
         with contextlib.suppress(OSError):
             os.rename(keep, part / GONE)
         drop(keep, part)
+    if os.path.lexists(keep):  # on a full disk nothing can be made: what says whose it is goes last
+        for path in [p for p in keep.iterdir() if p.name != _STAMP]:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.rmtree(keep, ignore_errors=True)
+    with contextlib.suppress(OSError):
         _record(keep).unlink(missing_ok=True)
 
 
