@@ -5,10 +5,11 @@ Everything that a spec can cause is a `NetxformError`.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from netxform.artifacts import bundle, manifest, picture, signing, trajectory
 from netxform.artifacts.bounded import check_bytes
+from netxform.artifacts.lock import locked
 from netxform.compiler.check import Spec, check_source
-from netxform.compiler.execute import deepen, run
+from netxform.compiler.execute import FellShort, Outcome, deepen, run
 from netxform.compiler.plan import Plan
-from netxform.compiler.remeasure import certify
+from netxform.compiler.remeasure import Witness, certify
 from netxform.compiler.scores import held_out_of
 from netxform.compiler.verdict import Verdict
 from netxform.compiler.verify import verify
@@ -29,11 +31,11 @@ from netxform.graph.signature import shown
 from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
 from netxform.pipeline.controls import compared
-from netxform.pipeline.executor import Executor, keep_folder
+from netxform.pipeline.executor import Executor, keep_folder, kept_beside
 from netxform.pipeline.subject import Inputs, Prepared, prepare, with_repair, with_sources
 from netxform.training.fit import History, Progress, Quiet
-from netxform.training.process import join, wait
-from netxform.training.resume import release
+from netxform.training.process import Processes, join, wait
+from netxform.training.resume import give_up, outdated
 
 
 @dataclass(frozen=True)
@@ -177,40 +179,81 @@ def apply_prepared(
             "the saved plan is stale: planning again gives another plan",
             helps=("plan again and read what changed: `netxform plan SPEC -o FILE`",),
         )
-    keep = keep_folder(out, prepared.plan, resume, processes)
-    try:
-        executor = Executor(prepared, progress, keep)
-        _ = executor.data  # what is missing is said before anything is done
-        outcome = run(prepared.planned, prepared.network, executor)
-        ways = executor.trajectories
-        comparisons = [compared(prepared, s, c, outcome, progress, ways) for s, c in outcome.comparisons]
-        outcome.network.module.eval()
-        held = held_out_of(outcome.network, executor.last) if not executor.fitted else None
-        record, witness = certify(outcome, held, comparisons)
-        curves = [{"statement": t, **row} for t, h in executor.histories for row in h.rows]
+    with locked(out, above=True) if out is not None and processes.first else contextlib.nullcontext():
+        refuse_existing(out, overwrite)  # what a killed run moved aside is in its place again
+        keep = keep_folder(out, prepared.plan, resume, processes)
+        try:
+            result = _carried_out(prepared, progress, keep, out, overwrite, sign, processes)
+        except BaseException:
+            if keep is not None and processes.first:
+                give_up(keep)
+            raise
         if out is not None and processes.first:
-            bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways, sign)
-    except NetxformError as error:
-        raise with_sources(with_repair(error, prepared.weights), prepared.spec) from error
-    finally:
-        _sweep(keep, processes.first)
-    estimators = {f.name: f.estimator for f in executor.fitted}
-    model = shown(copy.deepcopy(outcome.network.module))
-    histories = tuple(executor.histories)
-    origin = Origin(prepared.original, prepared.network, outcome.network, outcome.inputs)
-    result = Result(
-        model, record.plain(), record, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways), origin
-    )
-    if keep is not None and processes.first:
-        release(keep)
+            outdated(kept_beside(out))
     wait(processes)
     return result
 
 
-def _sweep(keep: Path | None, first: bool) -> None:
-    """Take the folder for resuming away where nothing was trained yet that it could hold."""
-    if keep is not None and first and keep.is_dir() and {p.name for p in keep.iterdir()} <= {"made_by_netxform.json"}:
-        release(keep)
+def _carried_out(
+    prepared: Prepared,
+    progress: Progress,
+    keep: Path | None,
+    out: Path | None,
+    overwrite: bool,
+    sign: Path | None,
+    processes: Processes,
+) -> Result:
+    """The plan carried out, certified and written."""
+    executor = Executor(prepared, progress, keep)
+    try:
+        _ = executor.data  # what is missing is said before anything is done
+        outcome = run(prepared.planned, prepared.network, executor)
+        record, witness, curves, ways = _certified(prepared, executor, outcome, progress)
+        if out is not None and processes.first:
+            bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways, sign)
+    except FellShort as error:
+        found: NetxformError = error
+        if out is not None and processes.first:
+            found = _kept(error, prepared, executor, out, progress, keep is not None)
+        raise with_sources(found, prepared.spec) from error
+    except NetxformError as error:
+        raise with_sources(with_repair(error, prepared.weights), prepared.spec) from error
+    estimators = {f.name: f.estimator for f in executor.fitted}
+    model = shown(copy.deepcopy(outcome.network.module))
+    histories = tuple(executor.histories)
+    origin = Origin(prepared.original, prepared.network, outcome.network, outcome.inputs)
+    return Result(model, record.plain(), record, outcome.plan, estimators, histories, outcome.metrics, out, tuple(ways), origin)
+
+
+def _certified(
+    prepared: Prepared, executor: Executor, outcome: Outcome, progress: Progress
+) -> tuple[Certificate, Witness, list[dict[str, object]], list[Trajectory]]:
+    """The certificate, what its claims are measured again on, the curves and the trajectories."""
+    ways = executor.trajectories
+    comparisons = [compared(prepared, s, c, outcome, progress, ways) for s, c in outcome.comparisons]
+    outcome.network.module.eval()
+    held = held_out_of(outcome.network, executor.last) if not executor.fitted else None
+    record, witness = certify(outcome, held, comparisons)
+    return record, witness, [{"statement": t, **row} for t, h in executor.histories for row in h.rows], ways
+
+
+def _kept(
+    error: FellShort, prepared: Prepared, executor: Executor, out: Path, progress: Progress, resumable: bool
+) -> NetxformError:
+    """The error of an assert, with where everything that was done up to it is kept."""
+    failed = out.with_name(f"{out.name}.failed")
+    helps = ("loosen the assert, then `--resume` finishes without training again",) if resumable else ()
+    try:
+        outcome = replace(error.outcome, comparisons=())
+        record, witness, curves, ways = _certified(prepared, executor, outcome, progress)
+        with locked(failed):
+            bundle.write(failed, outcome, record, witness, curves, list(executor.fitted), True, ways)
+        notes = (f"the network as it was then, its certificate and its curves are kept in `{failed}`",)
+    except NetxformError as other:
+        notes = (f"what was done could not be kept as `{failed.name}`: {other.diagnostics[0].message}",)
+    first = error.diagnostics[0]
+    said = replace(first, notes=(*first.notes, *notes), helps=(*first.helps, *helps))
+    return NetxformError([said, *error.diagnostics[1:]], error.sources, error.exit_code)
 
 
 def load_bundle(folder: str | Path, key: str | Path | None = None, most: int | None = None) -> nn.Module:

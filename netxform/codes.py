@@ -236,6 +236,15 @@ CODES: dict[str, tuple[str, str]] = {
         "`--resume` reads a hidden folder beside the output: one that netxform made for this user, on this machine, for this\n"
         "plan (asserts may change). Another one is neither read nor removed.",
     ),
+    "X0843": (
+        "somebody else writes to this output",
+        "One run a target: a hidden lock file beside the target says which process, on which machine, since when. The system\n"
+        "lets the lock go when that process ends, however it ends; what it left is swept by the next run.",
+    ),
+    "X0844": (
+        "no right to read",
+        "The file is there, and its owner or mode keeps you from reading it. Nothing is said to be damaged.",
+    ),
     "X0823": ("no score", "Curvature needs samples, and one output of shape (samples, classes) with a class number a sample."),
     "X0824": ("no trajectory", "`record trajectory` in a stage records its training; `netxform explain record`."),
     "X0825": ("trajectories that cannot be compared", "One picture shows points of one space: same probe set, same outputs."),

@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, Phase, settings
 _STATE = tempfile.TemporaryDirectory(prefix="netxform-state-")
 os.environ["XDG_STATE_HOME"] = _STATE.name
 
+os.fsync = lambda fd: None  # no test waits for the disk; that the calls are made is a test of its own
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 # where it counts that a test fails, and not on how small an example
 settings.register_profile("failing", settings.get_profile("default"), phases=[Phase.explicit, Phase.generate])

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from netxform.artifacts.exchange import replacing
 from netxform.artifacts.manifest import CERTIFICATE, sealed
 from netxform.artifacts.signing import signer, verifier
 from netxform.compiler.remeasure import Verdict
@@ -71,18 +72,16 @@ def write(statement: dict[str, Any], out: Path, key: Path | None) -> None:
     """
     if out.exists():
         raise fail("X0818", f"`{out.name}` exists", helps=("nothing is overwritten: remove it, or name another file",))
-    try:
+    with replacing(out) as part:
         if key is None:
-            out.write_text(written(statement))
+            part.write_text(written(statement))
             return
         made = signer(key)
         tools: Any = importlib.import_module("in_toto_attestation.v1.statement")
         subjects = [tools.ResourceDescriptor(name=s["name"], digest=s["digest"]).pb for s in statement["subject"]]
         whole = tools.Statement(subjects, statement["predicateType"], statement["predicate"])
         whole.validate()
-        made._signer.sign(SimpleNamespace(statement=whole)).write(out)
-    except OSError as error:
-        raise fail("X0819", f"`{out}` cannot be written: {error.strerror or error}") from error
+        made._signer.sign(SimpleNamespace(statement=whole)).write(part)
 
 
 def read(path: Path, key: Path) -> dict[str, Any]:

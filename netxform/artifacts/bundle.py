@@ -3,7 +3,7 @@
     model.safetensors  model.py  graph.json  spec.xform  plan.json  certificate.json  evidence.safetensors  curves.csv  *.skops
     trajectory.json  trajectory.safetensors
 
-It is written beside its place and moved there whole: on any error nothing is there.
+It is written beside its place and put there whole, in one step: whenever a run is killed, the old one is there or the new one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as replace_
 from pathlib import Path
@@ -27,8 +25,9 @@ from torch import Tensor
 
 from netxform.artifacts import signing
 from netxform.artifacts.emit import emit, source_of
+from netxform.artifacts.exchange import put, staged
 from netxform.artifacts.graph import from_json, ties, to_json
-from netxform.artifacts.manifest import CACHE, Sealed, place, replaceable, sealed
+from netxform.artifacts.manifest import CACHE, Sealed, not_yours, place, replaceable, sealed
 from netxform.artifacts.trajectory import store
 from netxform.compiler.evidence import tensor_hash, tensors
 from netxform.compiler.execute import Outcome
@@ -39,6 +38,7 @@ from netxform.errors import fail
 from netxform.graph.network import Network
 from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
+from netxform.sources.parts import cannot_write
 from netxform.syntax.format import format as format_text
 
 
@@ -57,38 +57,37 @@ def write(
 
     Raises NetxformError X0818 (folder in the way), X0819 (cannot be written), X0820 (not storable), X0907 (no such key).
     """
-    if folder.exists() and not overwrite:
-        raise fail("X0818", f"`{folder.name}` already exists", helps=("choose another name, or replace it: `--overwrite`",))
-    if folder.exists():
+    if os.path.lexists(folder):
+        if not overwrite:
+            raise fail("X0818", f"`{folder.name}` already exists", helps=(_ANOTHER,))
         replaceable(folder)
+    seen = _look(folder)
     network = outcome.network
     graph = to_json(network)
     source = emit(network)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    part = beside / folder.name  # a signature names the folder
     try:
-        part.mkdir()
-        _write_files(part, outcome, graph, source, certificate, witness, curves, estimators)
-        store(part, trajectories)
-        _seal(part, certificate, network)
-        if sign is not None:
-            signing.sign(part, sign)
-        part.chmod(0o755)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, old / "bundle")
-            os.replace(part, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(part, folder)
+        with staged(folder) as new:
+            part = new / folder.name  # a signature names the folder
+            part.mkdir()
+            _write_files(part, outcome, graph, source, certificate, witness, curves, estimators)
+            store(part, trajectories)
+            _seal(part, certificate, network)
+            if sign is not None:
+                signing.sign(part, sign)
+            put(part, folder, lambda old: _look(old) == seen)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise fail(
-            "X0819", f"the bundle could not be written: {reason}", helps=("nothing was left behind; free some space",)
-        ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        raise cannot_write(f"`{folder}`", error) from error
+
+
+_ANOTHER = "choose another name, or replace it: `--overwrite`"
+
+
+def _look(folder: Path) -> list[tuple[str, int, int, int]]:
+    """What is in a folder, as far as its names and numbers say; nothing where there is none."""
+    if not folder.is_dir():
+        return []
+    found = [(p.name, p.lstat()) for p in folder.iterdir()]
+    return sorted((n, s.st_ino, s.st_size, s.st_mtime_ns) for n, s in found)
 
 
 def _write_files(
@@ -119,10 +118,10 @@ def _write_files(
         writer.writerows(curves)
         place(part, "curves.csv").write_text(text.getvalue())
     if estimators:
-        import skops.io
+        from netxform.artifacts.estimator import dump
 
         for fitted in estimators:
-            skops.io.dump(fitted.estimator, place(part, f"{fitted.name}.skops"))
+            dump(fitted.estimator, place(part, f"{fitted.name}.skops"))
 
 
 def _evidence(path: Path, witness: Witness) -> None:
@@ -179,6 +178,8 @@ def opened(bundle: Sealed, most: int | None = None) -> Network:
     """The network of a bundle whose bytes are accounted for."""
     try:
         stored = load_file(bundle.folder / "model.safetensors")
+    except PermissionError as error:
+        raise not_yours(bundle.folder, error) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise fail("X0822", f"the bundle is damaged: {type(error).__name__}: {error}") from error
     network = from_json(bundle.json("graph.json"), stored, most)
@@ -242,5 +243,7 @@ def witness(folder: Path, network: Network) -> Witness:
         parts = {n: Part(stored[f"held_out.{n}.x"], stored[f"held_out.{n}.y"], int(of)) for n, of in told["of"].items()}
         plan = json.loads((folder / "plan.json").read_text())
         return Witness(inputs, outputs, values, ordered, HeldOut(parts) if parts else None, plan, str(told["certificate"]))
+    except PermissionError as error:
+        raise not_yours(folder, error) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise fail("X0822", f"the bundle is damaged: {type(error).__name__}: {error}") from error

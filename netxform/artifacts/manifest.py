@@ -64,12 +64,15 @@ def _known(name: str) -> bool:
 def sealed(folder: Path, most: int | None = None) -> Sealed:
     """The bundle, with every file compared with the hash in its certificate. Nothing in the folder is run.
 
-    `most`: bytes of the largest file (None: the memory of the machine). Raises NetxformError X0815 (no bundle), X0822 (a file
-    too many, missing, renamed, changed; a link, a folder, a pipe; JSON that is not what netxform writes), X0827 (another
-    version), X0906 (too large).
+    `most`: bytes of the largest file (None: the memory of the machine). Raises NetxformError X0815 (no bundle), X0844 (no
+    right to read it), X0822 (a file too many, missing, renamed, changed; a link, a folder, a pipe; JSON that is not what
+    netxform writes), X0827 (another version), X0906 (too large).
     """
     most = memory() if most is None else most
-    entries = _entries(folder)
+    try:
+        entries = _entries(folder)
+    except PermissionError as error:
+        raise not_yours(folder, error) from error
     if CERTIFICATE not in entries:
         raise fail("X0815", f"`{folder.name}` is no bundle of netxform", helps=(f"a bundle holds {CERTIFICATE}",))
     try:
@@ -88,11 +91,21 @@ def sealed(folder: Path, most: int | None = None) -> Sealed:
                 raise fail("X0822", f"`{name}` is not the file that was certified", notes=("its sha256 differs",))
             if held is not None:
                 texts[name] = held.decode()
+    except PermissionError as error:
+        raise not_yours(folder, error) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise fail("X0822", f"the bundle is damaged: {type(error).__name__}: {error}") from error
     made = Sealed(folder, certificate, texts, SIGNATURE in entries)
     _agree(made)
     return made
+
+
+def not_yours(folder: Path, error: OSError) -> NetxformError:
+    """X0844: a bundle that may not be read is not said to be damaged."""
+    name = Path(str(error.filename)).name if error.filename else folder.name
+    where = f"`{name}` of the bundle `{folder.name}`" if name != folder.name else f"`{name}`"
+    helps = ("ask its owner to make it readable: `chmod -R a+rX BUNDLE`",)
+    return fail("X0844", f"{where} may not be read: {error.strerror}", notes=("nothing is known to be damaged",), helps=helps)
 
 
 def _entries(folder: Path) -> list[str]:

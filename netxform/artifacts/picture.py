@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from netxform.artifacts.exchange import replacing
 from netxform.errors import fail
 from netxform.language.trajectory import Trajectory
 
@@ -210,8 +211,5 @@ def save(figure: Figure, path: Path) -> None:
     if kind not in ("png", "svg", "pdf"):
         raise fail("X0819", f"`{path.name}`: pictures are written as .png, .svg or .pdf")
     metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-    try:
-        with rc_context({"svg.hashsalt": "netxform"}):
-            figure.savefig(path, metadata=metadata)
-    except OSError as error:
-        raise fail("X0819", f"`{path}` cannot be written: {error.strerror}") from error
+    with rc_context({"svg.hashsalt": "netxform"}), replacing(path) as part:
+        figure.savefig(part, metadata=metadata)

@@ -6,17 +6,19 @@ import hashlib
 import json
 from pathlib import Path
 
+from netxform.artifacts.exchange import replacing
 from netxform.compiler.plan import Plan
 from netxform.errors import fail
-from netxform.sources.files import read_text, write_text
+from netxform.sources.files import read_text
 
 MOST = 500_000_000
 """The largest saved plan, in bytes."""
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write the plan and its digest. Raises NetxformError X0819."""
-    write_text(path, json.dumps({"digest": plan.digest(), "plan": plan.to_dict()}, indent=1, sort_keys=True) + "\n")
+    """Write the plan and its digest. Raises NetxformError X0819, X0843."""
+    with replacing(path) as part:
+        part.write_text(json.dumps({"digest": plan.digest(), "plan": plan.to_dict()}, indent=1, sort_keys=True) + "\n")
 
 
 def saved_digest(path: Path) -> str:

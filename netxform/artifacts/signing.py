@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netxform.artifacts.manifest import CERTIFICATE, SIGNATURE, sealed
+from netxform.artifacts.manifest import CERTIFICATE, SIGNATURE, not_yours, sealed
 from netxform.errors import fail
+from netxform.sources.parts import cannot_write, sync
 from netxform.sources.trust import room_for
 
 _KEY = 1 << 16
@@ -38,14 +40,19 @@ class Seal:
 def sign(folder: Path, key: Path) -> Path:
     """Sign every file of a bundle with a private key; the signature lies in the bundle.
 
-    Raises NetxformError X0814 (`model-signing` is not installed), X0907 (not a private key of an elliptic curve).
+    Raises NetxformError X0814 (`model-signing` is not installed), X0907 (not a private key of an elliptic curve), X0819.
     """
     made = signer(key)
     target = folder / SIGNATURE
     part = folder / f"{SIGNATURE}.part"
     try:
         made.set_hashing_config(_hashing()).sign(folder, part)
+        part.chmod(stat.S_IMODE((folder / CERTIFICATE).stat().st_mode))
+        sync(part)
         os.replace(part, target)
+        sync(folder)
+    except OSError as error:
+        raise cannot_write(f"`{target}`", error) from error
     except ValueError as error:
         raise fail("X0907", f"the bundle could not be signed: {_first(error)}", helps=(_MAKE,)) from error
     finally:
@@ -85,7 +92,11 @@ def check(folder: Path, key: Path | None) -> Seal:
     Raises NetxformError X0815 (no bundle), X0907 (another key, or a file that is not as it was signed), X0908 (a key is given
     and nothing is signed), X0814 (`model-signing` is not installed).
     """
-    if not (folder / CERTIFICATE).is_file():
+    try:
+        there = (folder / CERTIFICATE).is_file()
+    except PermissionError as error:
+        raise not_yours(folder, error) from error
+    if not there:
         raise fail("X0815", f"`{folder.name}` is no bundle of netxform", helps=(f"a bundle holds {CERTIFICATE}",))
     signed = (folder / SIGNATURE).exists() or (folder / SIGNATURE).is_symlink()
     if key is None:

@@ -108,8 +108,10 @@ def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[st
     done: list[PlanItem] = []
     for item in walk:
         if isinstance(item, Check):
-            seen = _assert(item, replace(plan, items=tuple(done)), state)
-            done.append(replace(item, held=True, seen=seen))
+            held, seen = _assert(item, replace(plan, items=tuple(done)), state)
+            done.append(replace(item, held=held, seen=seen))
+            if not held:
+                raise FellShort(item, seen, _outcome(plan, done, state, inputs))
             continue
         tell(item.text)
         try:
@@ -122,9 +124,22 @@ def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[st
         # what was computed is in the network now
         done.append(replace(item, edit=replace(item.edit, tensors={}), twin=None))
         workers.finished(item.stage, item.index, state.network)
+    return _outcome(plan, done, state, inputs)
+
+
+class FellShort(NetxformError):
+    """X0601: an assert that does not hold. `outcome`: what was done up to it, which is not lost."""
+
+    def __init__(self, item: Check, seen: str, outcome: Outcome) -> None:
+        found = Diagnostic("X0601", item.message or "an assert does not hold", item.span, seen, helps=_ASSERT)
+        super().__init__([found], outcome.plan.spec.sources, exit_code=3)
+        self.outcome = outcome
+
+
+def _outcome(plan: Plan, done: list[PlanItem], state: _Progress, inputs: tuple[Tensor, ...]) -> Outcome:
     final = replace(plan, items=tuple(done))
     entries, measured = tuple(state.entries), tuple(state.measured)
-    return Outcome(final, state.network, inputs, entries, measured, state.metrics, tuple(state.comparisons), state.lives)
+    return Outcome(final, state.network, inputs, entries, measured, dict(state.metrics), tuple(state.comparisons), state.lives)
 
 
 def _settled(item: Step, walk: Walk, network: Network, workers: Workers) -> Step:
@@ -282,9 +297,9 @@ def _measured(
     return tuple(out), tuple(nothing)
 
 
-def _assert(item: Check, plan: Plan, state: _Progress) -> str:
-    now = plan.final
-    held, seen = judge(item.condition, now, plan.base, state.seen | state.metrics)
+def _assert(item: Check, plan: Plan, state: _Progress) -> tuple[bool, str]:
+    """Whether it holds, and what was seen. Raises NetxformError X0602 where nothing was measured that it speaks of."""
+    held, seen = judge(item.condition, plan.final, plan.base, state.seen | state.metrics)
     if held is None:
         raise NetxformError(
             [
@@ -294,10 +309,4 @@ def _assert(item: Check, plan: Plan, state: _Progress) -> str:
             ],
             plan.spec.sources,
         )
-    if not held:
-        raise NetxformError(
-            [Diagnostic("X0601", item.message or "an assert does not hold", item.span, seen, helps=_ASSERT)],
-            plan.spec.sources,
-            exit_code=3,
-        )
-    return seen
+    return held, seen

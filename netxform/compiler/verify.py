@@ -69,7 +69,9 @@ def verify(network: Network, certificate: Certificate, witness: Witness) -> Verd
     lines = [_weights(look), _outputs(look)]
     notes = ["the same machine and versions as when it was made: equal bits are asked for"]
     if not same:
-        notes = [f"another machine or versions than when it was made: outputs may differ by {slack:.2g}, from rounding"]
+        here = environment()
+        others = ", ".join(f"{n} {here.get(n)} (made with {v})" for n, v in certificate.versions.items() if here.get(n) != v)
+        notes = [f"another machine or versions than when it was made: outputs may differ by {slack:.2g}, from rounding", others]
     if certificate.format < FORMAT:
         why = f"a certificate of format {certificate.format} does not say what its claims are about; apply the spec again"
         for s in certificate.statements:
@@ -260,6 +262,8 @@ def _assert(look: _Look, record: AssertRecord) -> Found:
     items, certificate = look.items, look.certificate
     mine = items[record.index] if 0 <= record.index < len(items) else {}
     wrong = [] if mine.get("assert") == record.text and mine.get("held") else ["the plan has no such assert that held"]
+    if mine.get("assert") == record.text and mine.get("held") is False:
+        wrong = ["it did not hold when the spec was applied"]
     base, now = Cost(**plain(certificate.cost.before)), cost(look.network)
     costs = [i["after"] for i in items[: record.index] if "after" in i]
     there = costs[-1] if costs else now.totals()

@@ -15,12 +15,12 @@ from torch.utils.data import Subset
 
 from netxform.compiler.execute import Trained
 from netxform.compiler.plan import Plan, Step
-from netxform.errors import fail
 from netxform.graph.network import SAMPLES, Network, clone
 from netxform.language.trajectory import Trajectory
 from netxform.language.work import Fitting, Snapshot, Training
 from netxform.pipeline.subject import Prepared, carries
 from netxform.sources.data import DataSet, check_python_data, load_data
+from netxform.sources.parts import cannot_write
 from netxform.training.calibration import Calibration
 from netxform.training.data import batches
 from netxform.training.estimators import Fitted, fit_estimator
@@ -138,14 +138,19 @@ def keep_folder(out: Path | None, plan: Plan, resume: bool, processes: Processes
     if out is None or not any(s.choice.trains for s in plan.steps):
         return None
     wait(processes)  # nobody looks before everybody has seen that there is no bundle yet
-    keep = out.parent / f".{out.name}.resume"
+    keep = kept_beside(out)
     if processes.first:
         try:
             claim(keep, _key(plan), resume)
         except OSError as error:
-            raise fail("X0819", f"the output folder cannot be made: {error.strerror}") from error
+            raise cannot_write(f"`{out}`", error) from error
     wait(processes)
     return keep
+
+
+def kept_beside(out: Path) -> Path:
+    """The folder of the state of an interrupted run on that output."""
+    return out.parent / f".{out.name}.resume"
 
 
 def _key(plan: Plan) -> str:

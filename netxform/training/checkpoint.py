@@ -6,6 +6,7 @@ Whenever a run is killed, the small file names a state that is whole. One proces
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from netxform.errors import fail
+from netxform.sources.parts import cannot_write, sync
 from netxform.training.process import Processes, like_it, wait, whole
 
 _FACTS = 1 << 28
@@ -27,16 +29,36 @@ def write(place: Path, epoch: int, tensors: Mapping[str, Tensor], facts: Mapping
     """Save tensors by name, and `facts` (plain data) beside them, as the state after that epoch."""
     held = {n: whole(t).detach().cpu().contiguous().clone() for n, t in tensors.items()}  # every process has its part in this
     if processes.first:
-        file = place.with_name(f"{place.name}.{epoch}.safetensors")
-        save_file(held, file)
-        said = json.dumps({"file": file.name, "sha256": _hash_of(file), "facts": facts})
-        part = place.with_name(f"{place.name}.part")
-        part.write_text(json.dumps({"state": said, "sha256": hashlib.sha256(said.encode()).hexdigest()}))
-        os.replace(part, place)
-        for old in place.parent.glob(f"{place.name}.*.safetensors"):
-            if old != file:
-                old.unlink(missing_ok=True)
+        try:
+            _write(place, epoch, held, facts)
+        except (OSError, SafetensorError) as error:
+            raise cannot_write(f"the state of the run (`{place.parent.name}`)", error, _FREE) from error
     wait(processes)
+
+
+_FREE = "free some space, then go on from the epoch that was finished before: `--resume`"
+
+
+def _write(place: Path, epoch: int, held: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
+    file = place.with_name(f"{place.name}.{epoch}.safetensors")
+    part = place.with_name(f"{place.name}.part")
+    try:
+        save_file(held, file)
+        sync(file)
+        said = json.dumps({"file": file.name, "sha256": _hash_of(file), "facts": facts})
+        part.write_text(json.dumps({"state": said, "sha256": hashlib.sha256(said.encode()).hexdigest()}))
+        sync(part)
+        os.replace(part, place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
+        raise
+    sync(place.parent)
+    for old in place.parent.glob(f"{place.name}.*.safetensors"):
+        if old != file:
+            with contextlib.suppress(OSError):
+                old.unlink()
 
 
 def read(place: Path, like: Mapping[str, Tensor], processes: Processes) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

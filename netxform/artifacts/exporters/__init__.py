@@ -5,16 +5,20 @@ Network, example inputs ─export→ Exported
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-import tempfile
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from netxform.artifacts.exchange import put, staged
+from netxform.artifacts.lock import locked
 from netxform.errors import NetxformError, fail
 from netxform.registry import Registry
+from netxform.sources.parts import cannot_write, of_the_disk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,30 +87,47 @@ def export(network: Network, inputs: tuple[Tensor, ...], out: Path, to: str | No
     X0820 (the network cannot be exported), X0501 (the file computes something else). Then nothing is left behind.
     """
     name, exporter = exporter_of(out, to)
-    if out.exists():
+    if os.path.lexists(out):
         raise fail("X0818", f"`{out.name}` exists", helps=("nothing is overwritten: remove it, or name another file",))
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-            part = Path(folder) / out.name
-            try:
-                exporter.write(network, inputs, part)
-                found = _run(exporter, part, network, inputs)
-            except (NetxformError, OSError):
-                raise
-            except Exception as error:
-                text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise fail("X0820", f"`{name}` cannot export this network: {text}") from error
-            worst, bound = _apart(network, inputs, found, exporter.slack)
-            if not worst <= bound:
-                raise NetxformError(
-                    fail("X0501", f"`{out.name}` computes something else: {worst:.3g} apart, {bound:.3g} allowed").diagnostics,
-                    exit_code=3,
-                )
-            for file in sorted(Path(folder).iterdir(), key=lambda p: p == part):
-                os.replace(file, out.parent / file.name)
-    except OSError as error:
-        raise fail("X0819", f"`{out}` cannot be written: {error.strerror or error}") from error
+    with locked(out):
+        try:
+            with staged(out) as folder:
+                part = folder / out.name
+                try:
+                    exporter.write(network, inputs, part)
+                    found = _run(exporter, part, network, inputs)
+                except (NetxformError, OSError):
+                    raise
+                except Exception as error:
+                    if of_the_disk(error):
+                        raise cannot_write(f"`{out}`", error) from error
+                    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                    raise fail("X0820", f"`{name}` cannot export this network: {text}") from error
+                worst, bound = _apart(network, inputs, found, exporter.slack)
+                if not worst <= bound:
+                    said = f"`{out.name}` computes something else: {worst:.3g} apart, {bound:.3g} allowed"
+                    raise NetxformError(fail("X0501", said).diagnostics, exit_code=3)
+                _moved(sorted(folder.iterdir(), key=lambda p: p == part), out)
+        except OSError as error:
+            raise cannot_write(f"`{out}`", error) from error
     return Exported(out, name, bound, worst, int(inputs[0].shape[0]) if inputs and inputs[0].dim() else 0)
+
+
+def _moved(files: Sequence[Path], out: Path) -> None:
+    """Put the files beside each other, the named one last: all of them, or none where one is in the way or cannot be put."""
+    for file in files:
+        if os.path.lexists(out.parent / file.name):
+            raise fail("X0818", f"`{file.name}` exists", helps=("nothing is overwritten: remove it, or name another file",))
+    done: list[Path] = []
+    try:
+        for file in files:
+            put(file, out.parent / file.name)
+            done.append(out.parent / file.name)
+    except BaseException:
+        for path in done:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _run(exporter: Exporter, part: Path, network: Network, inputs: tuple[Tensor, ...]) -> Any:

@@ -5,6 +5,7 @@ The same operations run on the same weights: what is left is the order of sums w
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,10 @@ def program_of(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
 def _write(network: Network, inputs: tuple[Tensor, ...], path: Path) -> None:
     import torch
 
-    torch.export.save(program_of(network.module, inputs), path)
+    held = io.BytesIO()  # torch's own writer of files ends the whole process where the disk is full
+    torch.export.save(program_of(network.module, inputs), held)
+    with path.open("wb") as file:
+        file.write(held.getbuffer())
 
 
 def _run(path: Path, inputs: tuple[Tensor, ...]) -> Any:

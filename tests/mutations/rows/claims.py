@@ -165,7 +165,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "within bound always holds when it is measured again", "compiler/claims/bounded.py",
-        "Evidence(record.claim, allowed, gap, gap <= allowed, kept.count", "Evidence(record.claim, allowed, gap, True, kept.count",
+        "Evidence(record.claim, allowed, gap, gap <= allowed, kept.count",
+        "Evidence(record.claim, allowed, gap, True, kept.count",
         "what is broken in the folder is called broken", broken("within bound"),
     ),
     Defect(
