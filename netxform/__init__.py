@@ -6,6 +6,8 @@
 The names below are the public ones. torch is imported when a function first needs it; `check` never does.
 """
 
+# Long: every public function with its whole signature.
+
 from __future__ import annotations
 
 from dataclasses import replace as _replace

@@ -8,6 +8,8 @@ meta tensors: nothing is computed); or, where that says nothing, they give the s
 The model itself is never touched: everything happens on a copy of its structure, which shares its parameters and writes none.
 """
 
+# Long: the order of the front-ends and what each is accepted by belong together.
+
 from __future__ import annotations
 
 import functools

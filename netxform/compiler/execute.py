@@ -202,8 +202,8 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     if trained is not None:
         measured += tuple(Measured(e) for e in trained.evidence)
     broken = [m.evidence for m in measured if not m.evidence.held and not m.evidence.vacuous]
-    if nothing := [m.evidence for m in measured if m.evidence.vacuous == NOT_FINITE]:
-        raise _nothing_shown(item, nothing[0])
+    if unseen := [m.evidence for m in measured if m.evidence.vacuous == NOT_FINITE]:
+        raise _nothing_shown(item, unseen[0])
     if broken:
         raise NetxformError(
             [

@@ -7,6 +7,8 @@ no gradient. Every epoch is seeded by (seed, epoch) alone, so that a run that is
 was not interrupted.
 """
 
+# Long: one loop, read from the top to the bottom.
+
 from __future__ import annotations
 
 import contextlib

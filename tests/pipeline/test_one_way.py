@@ -137,7 +137,7 @@ def test_keywords_are_spelled_out(function: Any) -> None:
 def test_plan_and_apply_name_one_set_of_keywords() -> None:
     plan, apply = (set(inspect.signature(f).parameters) for f in (nx.plan, nx.apply))
     assert plan - apply == {"deep"}
-    assert apply - plan == {"out", "overwrite", "resume", "sign"}
+    assert apply - plan == {"out", "overwrite", "resume", "sign", "keep_class"}
 
 
 def test_progress_is_told_while_planning_deeply() -> None:

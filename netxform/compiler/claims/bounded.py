@@ -1,5 +1,7 @@
 """Claims of the bounded contract: what a layer may change by, and how far the outputs moved."""
 
+# Long: each claim stands with how it is measured once more.
+
 from __future__ import annotations
 
 import copy
