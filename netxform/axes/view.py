@@ -25,7 +25,15 @@ class Captured(Network):
         if isinstance(network, Captured):
             return network
         made = cls(
-            network.module, network.inputs, network.front_end, network.islands, network.notes, network.given, network.eval_only
+            network.module,
+            network.inputs,
+            network.front_end,
+            network.islands,
+            network.notes,
+            network.given,
+            network.drawn,
+            network.probes,
+            network.eval_only,
         )
         made.known.update(network.known)
         return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,11 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
         models.example = example_of(loaded, inputs)
         weights = computed(loaded.module)
         captured = capture(loaded.module, *models.example)
-        known = replace(captured, given=tuple(t for t in models.example if t is not None), drawn=inputs.example_inputs is None)
+        known = replace(
+            captured,
+            given=tuple(t for t in cast("tuple[Tensor | None, ...]", models.example) if t is not None),
+            drawn=inputs.example_inputs is None,
+        )
         network = knowing(captured, known)
         planned = resolve(
             spec,

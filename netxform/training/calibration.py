@@ -82,7 +82,7 @@ class Calibration:
 
     def size(self, data: str) -> int:
         """How many samples the training part has."""
-        return len(cast(Any, self._load()[data].train))
+        return len(self._load()[data].train)
 
     def held_out(self, data: str) -> HeldOut:
         """What `fresh` gives, in words."""
