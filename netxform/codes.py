@@ -123,6 +123,10 @@ CODES: dict[str, tuple[str, str]] = {
         "a teacher that does not fit",
         "Teacher and student give outputs of the same shape, and matched features have sizes that the map takes.",
     ),
+    "X0351": (
+        "targets that do not fit the loss",
+        "Shape, kind and range of the targets are compared with the output and the loss before training; the message says both.",
+    ),
     "X0344": ("a model made of itself", "`model a = shrink(b, …)` and `model b = shrink(a, …)` lead back to each other."),
     "X0331": (
         "nothing that may be pruned",

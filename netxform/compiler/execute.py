@@ -26,12 +26,15 @@ from netxform.language.work import Comparison, Fitting, Snapshot, Training
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives: the network, metrics, evidence about what it used, and what a reader should be warned of."""
+    """What a training gives: the network, metrics, evidence about what it used, what a reader should be warned of, and what was
+    settled on the data, in words.
+    """
 
     network: Network
     metrics: dict[str, float]
     evidence: tuple[Evidence, ...] = ()
     warnings: tuple[str, ...] = ()
+    settled: tuple[str, ...] = ()
 
 
 class Workers(Protocol):
@@ -192,9 +195,10 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
         state.seen.clear()
     state.metrics |= metrics
     evidence = tuple(m.evidence for m in measured)
-    warnings = trained.warnings if trained is not None else ()
+    warnings = (*item.choice.warnings, *trained.warnings) if trained is not None else ()
+    said = trained.settled if trained is not None else ()
     harms = _harms(item, evidence, metrics, state)
-    entry = Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets, warnings, harms)
+    entry = Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets, warnings, harms, said)
     state.entries.append(entry)
     state.measured.append(measured)
 

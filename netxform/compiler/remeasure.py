@@ -98,9 +98,8 @@ def certify(
                     references[i, j] = one.reference
             claims.append(record)
         said = (entry.index, entry.text, entry.verb, entry.contract)
-        statements.append(
-            StatementRecord(*said, tuple(claims), entry.metrics, chosen.get(entry.index, ()), tuple(entry.warnings))
-        )
+        settled = (*chosen.get(entry.index, ()), *entry.settled)
+        statements.append(StatementRecord(*said, tuple(claims), entry.metrics, settled, tuple(entry.warnings)))
     certificate = Certificate(
         format=FORMAT,
         subject=plan.subject,

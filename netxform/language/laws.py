@@ -115,7 +115,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of one statement when it is done."""
+    """What is known of one statement when it is done. `settled`: what training settled on the data, in words."""
 
     index: int
     text: str
@@ -126,6 +126,7 @@ class Entry:
     changed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     harms: tuple[Harm, ...] = ()
+    settled: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:

@@ -93,6 +93,20 @@ class Registered(str):
     registry: ClassVar[Registry[Any]]
 
 
+class Own:
+    """The base of types that read an expression by themselves."""
+
+    @classmethod
+    def read(cls, expression: ast.Expr) -> Any:
+        """The value. Raises NetxformError where the expression is none."""
+        raise NotImplementedError
+
+    @classmethod
+    def words(cls) -> str:
+        """The type in words."""
+        raise NotImplementedError
+
+
 def convert(expression: ast.Expr, want: Any) -> Any:
     """The value of `expression` as type `want`.
 
@@ -106,9 +120,11 @@ def convert(expression: ast.Expr, want: Any) -> Any:
             return None
         raise _wrong(expression, "`none`")
     if isinstance(want, type) and issubclass(want, Registered):
-        return _choice(expression, want.registry.names())
+        return choice(expression, want.registry.names())
+    if isinstance(want, type) and issubclass(want, Own):
+        return want.read(expression)
     if origin is Literal:
-        return _choice(expression, get_args(want))
+        return choice(expression, get_args(want))
     if origin is tuple:
         inner = get_args(want)[0]
         items = expression.items if isinstance(expression, ast.List) else (expression,)
@@ -288,6 +304,8 @@ def describe(want: Any) -> str:
         return " or ".join(describe(a) for a in get_args(want) if a is not type(None))
     if origin is Literal:
         return "|".join(str(a) for a in get_args(want))
+    if isinstance(want, type) and issubclass(want, Own):
+        return want.words()
     if isinstance(want, type) and issubclass(want, Registered):
         return "|".join(want.registry.names())
     if origin is tuple:
@@ -328,7 +346,7 @@ def _one_of(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
     raise kept
 
 
-def _choice(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
+def choice(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
     text = None
     if isinstance(expression, ast.Path):
         text = expression.text

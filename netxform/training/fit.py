@@ -20,8 +20,9 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.errors import NetxformError, fail
+from netxform.errors import NOWHERE, NetxformError, fail
 from netxform.graph.network import Network, detached
+from netxform.graph.outputs import shapes_of
 from netxform.language.laws import Evidence
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
@@ -46,6 +47,7 @@ from netxform.training.process import (
 from netxform.training.single import left_out, one_value
 from netxform.training.state import Run, load, remember, restore, save
 from netxform.training.taps import Student
+from netxform.training.targets import chances, check, settled
 from netxform.training.teachers import Teachers, cache_folder
 
 
@@ -83,7 +85,7 @@ class History:
     """One row an epoch (`epoch`, `train_loss`, `val_loss`, `val_accuracy`, `lr`), and what came out.
 
     `best` is the epoch whose weights were kept (None: the last); `metrics` are measured at the end, on data that was not
-    trained on. `evidence` and `warnings` are about the teachers. `points` is the trajectory, where one was asked
+    trained on. `evidence` and `warnings` are about the teachers. `settled`: what was settled on the data, in words. `points` is the trajectory, where one was asked
     for: epoch (0 is before the first step) and point (D).
     """
 
@@ -95,6 +97,7 @@ class History:
     evidence: tuple[Evidence, ...] = ()
     warnings: tuple[str, ...] = ()
     points: tuple[tuple[int, Tensor], ...] = ()
+    settled: tuple[str, ...] = ()
 
 
 def fit(
@@ -117,6 +120,9 @@ def fit(
     progress = progress or Quiet()
     processes = join()
     require(work.processes, processes)
+    shapes = shapes_of(network)
+    check(work, shapes, data, NOWHERE)
+    work, said = settled(work, shapes, data)
     copied = detached(network)
     device = device_of(work.device)
     asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
@@ -141,8 +147,9 @@ def fit(
             progress.start(title, steps)
             progress.step("resumed", int(run.scheduler.last_epoch))
             iteration = len(run.rows) * per_epoch
+            drawn = chances(data, work)
             while len(run.rows) < epochs and not (work.patience is not None and run.stale >= work.patience):
-                for pieces in _open_epoch(run, data, single):
+                for pieces in _open_epoch(run, data, single, drawn):
                     iteration += 1
                     progress.step(f"loss {_step(run, pieces, data.train, iteration):.3f}")
                     if iteration >= steps:
@@ -171,11 +178,11 @@ def fit(
     evidence = asked.evidence() if asked is not None else ()
     count = int(run.scheduler.last_epoch)
     return copied, History(
-        tuple(run.rows), metrics, best, len(run.rows) < epochs, count, evidence, tuple(warnings), tuple(run.points)
+        tuple(run.rows), metrics, best, len(run.rows) < epochs, count, evidence, tuple(warnings), tuple(run.points), said
     )
 
 
-def _open_epoch(run: Run, data: DataSet, drop_single: bool) -> Iterator[tuple[Batch, ...]]:
+def _open_epoch(run: Run, data: DataSet, drop_single: bool, drawn: Tensor | None) -> Iterator[tuple[Batch, ...]]:
     """The batches of the next epoch; random numbers and modes as they are at its start."""
     work = run.work
     run.epoch = len(run.rows) + 1
@@ -190,6 +197,7 @@ def _open_epoch(run: Run, data: DataSet, drop_single: bool) -> Iterator[tuple[Ba
         world=run.processes.world,
         drop_single=drop_single,
         accumulate=work.accumulate,
+        chances=drawn,
     )
 
 
@@ -199,11 +207,12 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
     rows, live = sum(p.total for p in pieces), sum(p.live for p in pieces)
     run.optimizer.zero_grad(set_to_none=True)
     value = 0.0
+    shares = _shares(run, pieces, rows) if run.objective.weighed and (world > 1 or len(pieces) > 1) else None
     for i, piece in enumerate(pieces):
         view = show(piece, work, samples, run.device, (run.epoch, iteration * work.accumulate + i))
         with _nothing if world == 1 else _together(run, piece, i + 1 == len(pieces)):
             with precision(work, run.device) if work.precision != "float32" else _nothing:
-                loss = run.objective(run.model(view.x), view, piece)
+                loss = run.objective(run.model(view.x), view, piece, shares[i] if shares is not None else None)
             # the mean over the global batch, when DDP has averaged over the processes
             weight = piece.live * world / rows
             run.scaler.scale(loss if weight == 1.0 else weight * loss).backward()
@@ -225,13 +234,24 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
         nn.utils.clip_grad_norm_([p for g in run.optimizer.param_groups for p in g["params"]], work.clip)
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    if work.schedule == "constant" and run.scheduler.last_epoch >= work.warmup:
+    if work.schedule.name == "constant" and run.scheduler.last_epoch >= work.warmup:
         run.scheduler.last_epoch += 1  # the rate stays: computing it again in every step costs more than a small network does
     else:
         run.scheduler.step()
     run.sums["loss"] += value * live
     run.sums["count"] += live
     return value
+
+
+def _shares(run: Run, pieces: tuple[Batch, ...], rows: int) -> list[list[float]]:
+    """For each piece and head, by what its mean is multiplied beside the share of its rows, where rows weigh differently."""
+    masses = [run.objective.masses(p.y[: p.live]) for p in pieces]
+    every = {str(i): sum(m) for i, m in enumerate(zip(*masses, strict=True))}
+    whole = total(every, run.processes)
+    return [
+        [m * rows / ((whole[str(i)] or 1.0) * max(p.live, 1)) for i, m in enumerate(of)]
+        for p, of in zip(pieces, masses, strict=True)
+    ]
 
 
 _nothing = contextlib.nullcontext()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.language.methods import less_is_better
+from netxform.language.methods import less_is_better, measured_as
 from netxform.language.work import Training
 from netxform.training import checkpoint as states
 from netxform.training.objective import Objective
@@ -52,7 +52,7 @@ def state_of(run: Run) -> dict[str, Tensor]:
 
 def remember(run: Run, row: dict[str, float]) -> None:
     """Keep the state of the best epoch, and count the epochs since."""
-    metric = (run.work.keep or "val_loss").replace("top1", "accuracy")
+    metric = measured_as(run.work.keep or "val_loss")
     if metric not in row:
         metric = "train_loss"
     value = row[metric] if less_is_better(metric) else -row[metric]

@@ -10,7 +10,7 @@ from netxform.language.choice import Choice
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract
 from netxform.language.learning import Head, Learning, Lesson, planned, trained_law
-from netxform.language.methods import LossName
+from netxform.language.methods import Loss, loss
 from netxform.language.values import Count, Selection
 from netxform.language.verb import Control, Role, Scope, key, lines, operand, prep, verb
 from netxform.syntax import ast
@@ -57,7 +57,7 @@ class Train(Learning):
 
     selection: Selection = operand()
     length: Count = prep("for", MISSING)
-    loss: LossName = key("cross_entropy")
+    loss: Loss = key(loss("cross_entropy"))
     heads: tuple[Head, ...] = lines("head", Head)
     contract: ClassVar[Contract] = Contract.TRAINING
     role: ClassVar[Role] = Role.TRAINS
@@ -68,8 +68,12 @@ class Train(Learning):
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Lesson]:
         """Name the tensors that will change, and settle every setting."""
+        from netxform.language.fits import said_twice
+
         work, lesson, origins = planned(self, network, scope, self.selection, self.length, self.loss, self.heads)
-        return Choice(lesson, (str(self.selection),), origins, work=work)
+        pairs = [(t.output, t.loss) for t in work.terms] or [(work.outputs[0] if work.outputs else None, work.loss)]
+        warnings = tuple(dict.fromkeys(w for output, one in pairs for w in said_twice(network, output, one)))
+        return Choice(lesson, (str(self.selection),), origins, work=work, warnings=warnings)
 
     def rewrite(self, network: Network, choice: Choice[Lesson]) -> Edit:
         """No change of structure."""
