@@ -92,12 +92,14 @@ class ScheduleKind:
 @dataclass(frozen=True, slots=True)
 class Augmentation:
     """`apply`: (x (n, …), amount, draw) → x seen anew; `draw(*shape)` gives uniform numbers (n, *shape), `draw.normal(*shape)`
-    normal ones, the same for any number of processes. `amount`: where none is given; `most`: the largest that is allowed.
+    normal ones, the same for any number of processes. `amount`: where none is given; `most`: the largest that is allowed; `moves`:
+    it moves pixels, and maps of targets are moved with them.
     """
 
     apply: Callable[..., Any] | str
     amount: float
     most: float = float("inf")
+    moves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +235,8 @@ for _name, _settings in (
 ):
     SCHEDULES.register(_name)(ScheduleKind(f"{_AT}.schedules:{_name}", _settings))
 
-TRANSFORMS.register("shift")(Augmentation(f"{_AT}.augment:shift", 2.0))
-TRANSFORMS.register("flip")(Augmentation(f"{_AT}.augment:flip", 0.5, most=1.0))
+TRANSFORMS.register("shift")(Augmentation(f"{_AT}.augment:shift", 2.0, moves=True))
+TRANSFORMS.register("flip")(Augmentation(f"{_AT}.augment:flip", 0.5, most=1.0, moves=True))
 TRANSFORMS.register("noise")(Augmentation(f"{_AT}.augment:noise", 0.1))
 TRANSFORMS.register("erase")(Augmentation(f"{_AT}.augment:erase", 0.25, most=1.0))
 TRANSFORMS.register("scale")(Augmentation(f"{_AT}.augment:scale", 0.1))

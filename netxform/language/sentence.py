@@ -12,6 +12,7 @@ from typing import cast
 
 from netxform.graph.layer_spec import AUTO, Invocation, Layer
 from netxform.language.rank import Rank
+from netxform.language.chosen import Chosen
 from netxform.language.values import CONSTANTS, Count, Layers, Limit, Name, Regularizer, Selection
 from netxform.language.verb import REGISTRY, Slot, Transform, slots_of
 from netxform.syntax import ast
@@ -110,6 +111,13 @@ def _call(made: Invocation) -> ast.Call:
     return ast.Call(made.name, (*arguments, *(ast.Argument(k, _plain(v)) for k, v in made.keywords.items())))
 
 
+def _chosen(value: Chosen) -> ast.Expr:
+    """The name, with the settings that are not as they would be."""
+    known = type(value).known(value.name)
+    given = tuple(ast.Argument(k, _plain(v)) for k, v in value.settings.items() if v != known[k].default)
+    return ast.Call(value.name, given) if given else ast.Path(value.name)
+
+
 def _plain(value: object) -> ast.Expr:
     """The expression that `values.plain` reads as this value: a word stands bare where it can."""
     match value:
@@ -128,6 +136,8 @@ def _plain(value: object) -> ast.Expr:
             return ast.List(tuple(_plain(v) for v in cast("tuple[object, ...]", value)))
         case Invocation():
             return _call(value)
+        case Chosen():
+            return _chosen(value)
         case _:
             raise TypeError(f"no expression for {type(value).__name__}: a field's type that `sentence` does not know")
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -24,14 +25,19 @@ from netxform.errors import NOWHERE, NetxformError, fail
 from netxform.graph.network import Network, detached
 from netxform.graph.outputs import shapes_of
 from netxform.language.laws import Evidence
+from netxform.language.methods import measured_as
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
+from netxform.training import average
 from netxform.training.data import Batch, Samples, batch_count
 from netxform.training.data import steps as stream
 from netxform.training.evaluate import evaluate, precision, taught_well
 from netxform.training.objective import Objective, show, shrink
 from netxform.training.optimize import optimizer_of, schedule_of
 from netxform.training.probe import point
+from netxform.training.protocol import Epoch
+from netxform.training.protocol import Progress as Progress
+from netxform.training.protocol import Quiet as Quiet
 from netxform.training.process import (
     Processes,
     join,
@@ -49,35 +55,6 @@ from netxform.training.state import Run, load, remember, restore, save
 from netxform.training.taps import Student
 from netxform.training.targets import chances, check, settled
 from netxform.training.teachers import Teachers, cache_folder
-
-
-class Progress(Protocol):
-    """What a progress display is told."""
-
-    def start(self, title: str, total: int) -> None:
-        """A run of `total` steps begins."""
-        ...
-
-    def step(self, text: str, advance: int = 1) -> None:
-        """Steps are done; `text` says how it stands."""
-        ...
-
-    def stop(self) -> None:
-        """The run is over."""
-        ...
-
-
-class Quiet:
-    """No display."""
-
-    def start(self, title: str, total: int) -> None:
-        """Nothing."""
-
-    def step(self, text: str, advance: int = 1) -> None:
-        """Nothing."""
-
-    def stop(self) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -142,20 +119,25 @@ def fit(
             known = _known(run, asked, data, warnings)
             if checkpoint is not None:
                 load(run, checkpoint)
+            average.begin(run)
             if not run.points:
                 _record(run, probe or data)
             progress.start(title, steps)
             progress.step("resumed", int(run.scheduler.last_epoch))
             iteration = len(run.rows) * per_epoch
             drawn = chances(data, work)
+            began, before = time.monotonic(), len(run.rows)
             while len(run.rows) < epochs and not (work.patience is not None and run.stale >= work.patience):
                 for pieces in _open_epoch(run, data, single, drawn):
                     iteration += 1
                     progress.step(f"loss {_step(run, pieces, data.train, iteration):.3f}")
+                    average.follow(run, iteration)
                     if iteration >= steps:
                         break
-                _close_epoch(run, data)
-                _record(run, probe or data)
+                with average.shown(run):
+                    _close_epoch(run, data)
+                    _record(run, probe or data)
+                progress.epoch(_told(run, epochs, before, began))
                 if checkpoint is not None:
                     save(run, checkpoint)
         except (RuntimeError, ValueError, IndexError) as error:
@@ -163,6 +145,7 @@ def fit(
         finally:
             progress.stop()
     best = None
+    average.put(run, run.average)
     if work.keep is not None and run.best is not None:
         best = run.best[1]
         restore(run, run.best[2])
@@ -273,6 +256,13 @@ def _close_epoch(run: Run, data: DataSet) -> None:
         row |= {f"val_{k}": v for k, v in found.items()}
     run.rows.append(row)
     remember(run, row)
+
+
+def _told(run: Run, epochs: int, before: int, began: float) -> Epoch:
+    done = len(run.rows)
+    left = (time.monotonic() - began) / (done - before) * max(0, epochs - done)
+    by = measured_as(run.work.keep or "val_loss")
+    return Epoch(done, epochs, run.rows[-1], by, run.best[1] if run.best is not None else None, left)
 
 
 def _record(run: Run, probe: DataSet) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from netxform.errors import fail
 from netxform.language.work import Penalty, Term, Training
-from netxform.training.augment import augment, partners
+from netxform.training.augment import augmented, cut, is_map, partners
 from netxform.training.data import Batch, Samples, fetch
 from netxform.training.losses import PADDING, class_rows, loss_of, mass_of
 from netxform.training.soft import ensemble, feature_loss, soft_loss
@@ -34,15 +34,23 @@ class View:
 def show(batch: Batch, work: Training, samples: Samples, device: torch.device, step: tuple[int, int]) -> View:
     """The batch on its device, augmented and mixed under (seed, epoch, step) alone."""
     x, y = batch.x.to(device, non_blocking=True), batch.y.to(device, non_blocking=True)
-    if not work.augment and not work.mixup:
+    if not work.augment and not work.mixup and not work.cutmix:
         return View(x, y)
     generator = torch.Generator().manual_seed((work.seed * 15_485_863 + step[0] * 32_452_843 + step[1]) % (2**63))
     share, other = 1.0, None
-    if work.mixup:
-        share, places = partners(batch, work.mixup, generator)
+    if work.mixup or work.cutmix:
+        share, places = partners(batch, work.mixup or work.cutmix, generator)
         more, other = (t.to(device) for t in fetch(samples, places))
-        x = share * x + (1 - share) * more
-    return View(augment(x, work.augment, batch, generator), y, share, other)
+        if work.mixup:
+            x = share * x + (1 - share) * more
+        else:
+            x, share, (rows, columns) = cut(x, more, work.cutmix, generator)
+            if is_map(x, y):  # each pixel has the target of the image that it is from
+                y = y.clone()
+                y[..., rows, columns] = other[..., rows, columns]
+                share, other = 1.0, None
+    x, found = augmented(x, (y,) if other is None else (y, other), work.augment, batch, generator)
+    return View(x, found[0], share, found[1] if other is not None else None)
 
 
 def pick(output: Any, name: str | None) -> Tensor:

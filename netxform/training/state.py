@@ -40,6 +40,7 @@ class Run:
     best: tuple[float, int, dict[str, Tensor]] | None = None
     stale: int = 0
     points: list[tuple[int, Tensor]] = field(default_factory=list["tuple[int, Tensor]"])
+    average: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # of the weights, where one is asked for
 
 
 def state_of(run: Run) -> dict[str, Tensor]:
@@ -79,8 +80,11 @@ def save(run: Run, place: Path) -> None:
     for number, entries in held["state"].items():
         tensors |= {f"optimizer.{number}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)}
     tensors |= {f"point.{epoch}": p for epoch, p in run.points}
+    tensors |= {f"average.{n}": t for n, t in run.average.items()}
     facts = {
         "rates": [g["lr"] for g in held["param_groups"]],
+        "groups": [{k: v for k, v in g.items() if _plain(v)} for g in held["param_groups"]],
+        "plain": {str(n): {k: v for k, v in e.items() if _plain(v)} for n, e in held["state"].items()},
         "steps": run.scheduler.last_epoch,
         "scaler": run.scaler.state_dict(),
         "rows": run.rows,
@@ -100,17 +104,19 @@ def load(run: Run, place: Path) -> None:
     if found is None:
         return
     tensors, facts = found
-    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}, "point": {}}
+    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}, "point": {}, "average": {}}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         parts[kind][rest] = tensor
     restore(run, parts["now"])
-    state: dict[int, dict[str, Any]] = {}
+    run.average = parts["average"]
+    state: dict[int, dict[str, Any]] = {int(n): dict(entries) for n, entries in facts["plain"].items()}
     for name, tensor in parts["optimizer"].items():
         number, _, key = name.partition(".")
         state.setdefault(int(number), {})[key] = tensor
     groups = run.optimizer.state_dict()["param_groups"]
-    for group, rate in zip(groups, facts["rates"], strict=True):
+    for group, rate, more in zip(groups, facts["rates"], facts["groups"], strict=True):
+        group |= more
         group["lr"] = rate
     run.optimizer.load_state_dict({"state": state, "param_groups": groups})
     run.scheduler.last_epoch = facts["steps"]
@@ -118,6 +124,11 @@ def load(run: Run, place: Path) -> None:
     run.points = sorted((int(epoch), p) for epoch, p in parts["point"].items())
     run.rows, run.stale = facts["rows"], facts["stale"]
     run.best = None if facts["best"] is None else (facts["best"][0], facts["best"][1], parts["best"])
+
+
+def _plain(value: object) -> bool:
+    """Whether JSON holds the value as it is: what some optimizers count beside their tensors."""
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 _STATISTICS = (
