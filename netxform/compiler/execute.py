@@ -196,9 +196,11 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     state.metrics |= metrics
     evidence = tuple(m.evidence for m in measured)
     warnings = (*item.choice.warnings, *trained.warnings) if trained is not None else ()
-    said = trained.settled if trained is not None else ()
     harms = _harms(item, evidence, metrics, state)
-    entry = Entry(item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets, warnings, harms, said)
+    said = trained.settled if trained is not None else ()
+    entry = Entry(
+        item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets, warnings, harms, said, item.stage
+    )
     state.entries.append(entry)
     state.measured.append(measured)
 

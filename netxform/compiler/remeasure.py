@@ -99,7 +99,7 @@ def certify(
             claims.append(record)
         said = (entry.index, entry.text, entry.verb, entry.contract)
         settled = (*chosen.get(entry.index, ()), *entry.settled)
-        statements.append(StatementRecord(*said, tuple(claims), entry.metrics, settled, tuple(entry.warnings)))
+        statements.append(StatementRecord(*said, tuple(claims), entry.metrics, settled, tuple(entry.warnings), entry.stage))
     certificate = Certificate(
         format=FORMAT,
         subject=plan.subject,

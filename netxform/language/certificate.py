@@ -57,7 +57,9 @@ class ClaimRecord(_Record, frozen=True):
 
 
 class StatementRecord(_Record, frozen=True):
-    """One statement. `chosen`: what was settled on weights or data, in words. `warnings`: what a reader is told."""
+    """One statement. `chosen`: what was settled on weights or data, in words. `warnings`: what a reader is told. `stage`: the stage
+    that it stands in.
+    """
 
     index: int
     statement: str
@@ -67,6 +69,7 @@ class StatementRecord(_Record, frozen=True):
     metrics: dict[str, Real]
     chosen: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    stage: str | None = None
 
 
 class Totals(_Record, frozen=True):

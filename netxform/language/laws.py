@@ -127,6 +127,7 @@ class Entry:
     warnings: tuple[str, ...] = ()
     harms: tuple[Harm, ...] = ()
     settled: tuple[str, ...] = ()
+    stage: str | None = None
 
     @property
     def held(self) -> bool:

@@ -14,7 +14,8 @@ from netxform.graph.layer_spec import Invocation
 from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
 from netxform.language.claims import Claim, Untouched, ZerosHeld
 from netxform.language.methods import OPTIMIZERS, TRANSFORMS, Loss, MetricName, Schedule, Vision, loss
-from netxform.language.values import Count, Name, Regularizer, Selection
+from netxform.language.regularizer import Regularizer
+from netxform.language.values import Count, Name, Selection
 from netxform.language.verb import DataInfo, Scope, key, lines, operand, prep
 from netxform.language.settings import asked_metrics, decayed, installed
 from netxform.language.work import Group, Penalty, Recording, Soft, Term, Training

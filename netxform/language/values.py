@@ -76,17 +76,6 @@ class Count:
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
-class Regularizer:
-    """`l1(activations(conv1 | conv2), 1e-4)`, `weight_decay(fc::weight, 1e-3)`: a norm, of what, and its weight."""
-
-    kind: Literal["l1", "l2", "weight_decay"]
-    of: Literal["parameters", "activations", "outputs"]
-    target: Selection
-    weight: float
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
 class Registered(str):
     """The type of a field that names a thing of a registry; the value is a plain text."""
 
@@ -118,7 +107,7 @@ def convert(expression: ast.Expr, want: Any) -> Any:
     if want is None or want is type(None):
         if isinstance(expression, ast.Path) and expression.text == "none":
             return None
-        raise _wrong(expression, "`none`")
+        raise wrong(expression, "`none`")
     if isinstance(want, type) and issubclass(want, Registered):
         return choice(expression, want.registry.names())
     if isinstance(want, type) and issubclass(want, Own):
@@ -137,28 +126,28 @@ def _simple(expression: ast.Expr, want: Any) -> Any:
     match want:
         case _ if want is Selection:
             if isinstance(expression, ast.Number | ast.Quantity | ast.String | ast.Relative | ast.Compare):
-                raise _wrong(expression, "a selection of modules")
+                raise wrong(expression, "a selection of modules")
             return Selection(expression, span)
         case _ if want is Name:
             if isinstance(expression, ast.Path):
                 return Name(expression.text, span)
-            raise _wrong(expression, "a name")
+            raise wrong(expression, "a name")
         case _ if want is Invocation:
             return invocation(expression)
         case _ if want is bool:
             if isinstance(expression, ast.Path) and expression.text in ("true", "false"):
                 return expression.text == "true"
-            raise _wrong(expression, "`true` or `false`")
+            raise wrong(expression, "`true` or `false`")
         case _ if want is str:
             if isinstance(expression, ast.String):
                 return expression.value
             if isinstance(expression, ast.Path):
                 return expression.text
-            raise _wrong(expression, "a text")
+            raise wrong(expression, "a text")
         case _ if want is int:
             value = number(expression)
             if value != int(value):
-                raise _wrong(expression, "a whole number")
+                raise wrong(expression, "a whole number")
             return int(value)
         case _ if want is float:
             return float(number(expression))
@@ -169,36 +158,12 @@ def _simple(expression: ast.Expr, want: Any) -> Any:
             return _count(expression)
         case _ if want is Limit:
             return _limit(expression)
-        case _ if want is Regularizer:
-            return _regularizer(expression)
         case _ if want is Measure:
             if isinstance(expression, ast.Number | ast.Quantity):
                 return measure(expression)
-            raise _wrong(expression, "a quantity")
+            raise wrong(expression, "a quantity")
         case _:
             raise TypeError(f"no conversion to {want!r}: a verb's field has a type that `values` does not know")
-
-
-def _regularizer(expression: ast.Expr) -> Regularizer:
-    form = "a norm of values or parameters with its weight, such as `l1(activations(conv1 | conv2), 1e-4)`"
-    if not isinstance(expression, ast.Call) or expression.name not in ("l1", "l2", "weight_decay"):
-        raise _wrong(expression, form)
-    if len(expression.arguments) != 2 or expression.arguments[0].key is not None:
-        raise _wrong(expression, form)
-    inner, weight = expression.arguments[0].value, expression.arguments[1]
-    of: Literal["parameters", "activations", "outputs"] = "parameters"
-    if isinstance(inner, ast.Call) and inner.name in ("activations", "outputs") and len(inner.arguments) == 1:
-        of = "activations" if inner.name == "activations" else "outputs"
-        inner = inner.arguments[0].value
-    if weight.key not in (None, "weight") or (expression.name == "weight_decay" and of != "parameters"):
-        raise _wrong(expression, form)
-    kind: Literal["l1", "l2", "weight_decay"] = (
-        "l1" if expression.name == "l1" else "l2" if expression.name == "l2" else "weight_decay"
-    )
-    value = float(number(weight.value))
-    if value < 0:
-        raise fail("X0406", f"the weight of a penalty is at least 0, not {value:g}", weight.value.span, "negative")
-    return Regularizer(kind, of, convert(inner, Selection), value, expression.span)
 
 
 def number(expression: ast.Expr) -> int | float:
@@ -217,9 +182,9 @@ def number(expression: ast.Expr) -> int | float:
             )
         value = found.value
     else:
-        raise _wrong(expression, "a number")
+        raise wrong(expression, "a number")
     if isinstance(value, float) and not math.isfinite(value):
-        raise _wrong(expression, "a finite number")
+        raise wrong(expression, "a finite number")
     return value
 
 
@@ -243,7 +208,7 @@ def plain(expression: ast.Expr) -> Any:
         case ast.Var():
             raise unbound(expression)
         case _:
-            raise _wrong(expression, "a value")
+            raise wrong(expression, "a value")
 
 
 def invocation(expression: ast.Expr) -> Invocation:
@@ -251,7 +216,7 @@ def invocation(expression: ast.Expr) -> Invocation:
     if isinstance(expression, ast.Path):
         return Invocation(expression.text, span=expression.span)
     if not isinstance(expression, ast.Call):
-        raise _wrong(expression, "a name with arguments, such as `adamw(lr=1e-3)`")
+        raise wrong(expression, "a name with arguments, such as `adamw(lr=1e-3)`")
     positional: list[Any] = []
     keywords: dict[str, object] = {}
     for argument in expression.arguments:
@@ -316,7 +281,6 @@ def describe(want: Any) -> str:
         Invocation: "a name with arguments",
         Layers: "a block of layers",
         Count: "a number of epochs or steps",
-        Regularizer: "a penalty such as `l1(activations(conv1), 1e-4)`",
         Limit: "a comparison",
         Measure: "a quantity",
         int: "a whole number",
@@ -330,7 +294,7 @@ def describe(want: Any) -> str:
 
 def _one_of(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
     literals = [o for o in options if get_origin(o) is Literal]
-    kept = _wrong(expression, "a value")
+    kept = wrong(expression, "a value")
     for option in (*literals, *(o for o in options if o not in literals)):
         try:
             return convert(expression, option)
@@ -342,7 +306,7 @@ def _one_of(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
     if len(real) == 1:
         return convert(expression, real[0])
     if real:
-        raise _wrong(expression, " or ".join(describe(o) for o in real))
+        raise wrong(expression, " or ".join(describe(o) for o in real))
     raise kept
 
 
@@ -373,7 +337,7 @@ def _count(expression: ast.Expr) -> Count:
         found = measure(expression)
         if found.dimension in ("epochs", "steps"):
             if found.value < 1 or found.value != int(found.value):
-                raise _wrong(expression, f"a whole number of {found.dimension}, at least 1")
+                raise wrong(expression, f"a whole number of {found.dimension}, at least 1")
             return Count(int(found.value), found.dimension)
         raise fail(
             "X0402",
@@ -390,22 +354,22 @@ def _count(expression: ast.Expr) -> Count:
             "epochs or steps?",
             helps=(f"write `{format_node(expression)}epochs` or `{format_node(expression)}steps`",),
         )
-    raise _wrong(expression, "a number of epochs or steps")
+    raise wrong(expression, "a number of epochs or steps")
 
 
 def _limit(expression: ast.Expr) -> Limit:
     if not (isinstance(expression, ast.Compare) and isinstance(expression.left, ast.Path)):
-        raise _wrong(expression, "a comparison, such as `params <= 40% of base`")
+        raise wrong(expression, "a comparison, such as `params <= 40% of base`")
     right, of = expression.right, None
     if isinstance(right, ast.Relative):
         of, right = right.of.text, right.quantity
     if not isinstance(right, ast.Number | ast.Quantity):
-        raise _wrong(expression.right, "a number")
+        raise wrong(expression.right, "a number")
     found = measure(right)
     return Limit(expression.left.text, expression.op, found.value, found.dimension, of, expression.span)
 
 
-def _wrong(expression: ast.Expr, wanted: str) -> NetxformError:
+def wrong(expression: ast.Expr, wanted: str) -> NetxformError:
     if isinstance(expression, ast.Var):
         return unbound(expression)
     return fail(

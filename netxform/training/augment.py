@@ -126,7 +126,7 @@ def vision(
     seeds = draw.seeds()
     images: list[Tensor] = []
     moved: list[list[Tensor]] = [[] for _ in maps]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[x.device.index or 0] if x.is_cuda else []):
         for i, seed in enumerate(seeds):
             torch.manual_seed(seed)
             try:

@@ -31,6 +31,7 @@ from netxform.sources.data import DataSet
 from netxform.training import average
 from netxform.training.data import Batch, Samples, batch_count
 from netxform.training.data import steps as stream
+from netxform.training.device import deterministic, device_of, seeded
 from netxform.training.evaluate import evaluate, precision, taught_well
 from netxform.training.objective import Objective, show, shrink
 from netxform.training.optimize import optimizer_of, schedule_of
@@ -95,6 +96,7 @@ def fit(
     (another number of processes).
     """
     progress = progress or Quiet()
+    tell = getattr(progress, "epoch", Quiet().epoch)  # who counts steps alone need not listen to it
     processes = join()
     require(work.processes, processes)
     shapes = shapes_of(network)
@@ -112,7 +114,7 @@ def fit(
     warnings: list[str] = []
     if single and len(data.train) % work.batch == 1 and len(data.train) > work.batch > 1:
         warnings.append(left_out(len(data.train), work.batch))
-    with _seeded(), _deterministic():
+    with seeded(), deterministic():
         try:
             if not per_epoch:
                 raise ValueError("there is no sample to train on")
@@ -137,7 +139,7 @@ def fit(
                 with average.shown(run):
                     _close_epoch(run, data)
                     _record(run, probe or data)
-                progress.epoch(_told(run, epochs, before, began))
+                tell(_told(run, epochs, before, began))
                 if checkpoint is not None:
                     save(run, checkpoint)
         except (RuntimeError, ValueError, IndexError) as error:
@@ -355,20 +357,6 @@ def _give_back(run: Run, before: Network, copied: Network) -> None:
     module.to(next((t.device for t in (*before.module.parameters(), *before.module.buffers())), torch.device("cpu")))
 
 
-def device_of(name: str) -> torch.device:
-    """`auto` is the accelerator, if there is one, else the CPU. Raises NetxformError X0806."""
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found if found is not None and found.type == "cuda" else torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-        return device
-    except (RuntimeError, AssertionError) as error:
-        message = str(error).split("\n")[0]
-        raise fail("X0806", f"device `{name}` cannot be used: {message}", helps=("write `device=cpu`",)) from None
-
-
 def _modes(module: fx.GraphModule, work: Training) -> None:
     """`train()` mode for the modules that are trained, and for nothing else; frozen norms stay frozen."""
     module.eval()
@@ -376,27 +364,6 @@ def _modes(module: fx.GraphModule, work: Training) -> None:
         part = module.get_submodule(name)
         if not type(part).__name__.startswith("Frozen"):
             part.training = True
-
-
-@contextlib.contextmanager
-def _seeded() -> Generator[None]:
-    """Leave the caller's random state as it was."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        yield
-
-
-@contextlib.contextmanager
-def _deterministic() -> Generator[None]:
-    """Same bytes out on the same machine. New memory need not be filled for that: nothing here reads what it did not write."""
-    filler: Any = torch.utils.deterministic
-    before, filling = torch.are_deterministic_algorithms_enabled(), filler.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    filler.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        filler.fill_uninitialized_memory = filling
 
 
 def _misfit(error: Exception, data: DataSet) -> Exception:
