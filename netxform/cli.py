@@ -28,6 +28,7 @@ KINDS = {
     "losses": "netxform.language.methods:LOSSES",
     "metrics": "netxform.language.methods:METRICS",
     "optimizers": "netxform.language.methods:OPTIMIZERS",
+    "schedules": "netxform.language.methods:SCHEDULES",
     "transforms": "netxform.language.methods:TRANSFORMS",
 }
 EXIT = "exit codes: 0 done, 1 error, 2 `plan --detailed-exitcode` found changes, 3 a contract or an assert fell short"

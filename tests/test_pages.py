@@ -67,6 +67,7 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("snapshot", "X0303"): NET + "snapshot net",
     ("train", "X0310"): NET + "freeze **; train ** for 1epochs on d",
     ("train", "X0317"): NET.replace("smallcnn()", "smallcnn(classes=3)") + "train ** for 1epochs on d",
+    ("train", "X0351"): NET + "train ** for 1epochs on d loss=poisson_nll",
     ("train", "X0409"): NET + "train ** for 1epochs on d using adamx()",
     ("unfreeze", "X0307"): NET + "unfreeze **",
     ("widen", "X0320"): NET + "widen fc x2",

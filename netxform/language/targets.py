@@ -156,11 +156,11 @@ def _not_one_class(loss: Loss, count: int, targets: Targets, name: str, span: Sp
 
 def _values(loss: Loss, takes: str, output: tuple[int, ...], targets: Targets, name: str, span: Span) -> None:
     width = output[1] if len(output) == 2 else None
-    numbered = targets.whole and not targets.shape and width is not None and width > 1
+    numbered = targets.whole and not targets.shape and width is not None and width > 1 and takes in ("units", "values")
     if not numbered and _plain(targets.shape) != _plain(output[1:]):
         raise _shapes(loss, output, targets, name, span, _others(targets))
     least, most = (targets.values[0], targets.values[-1]) if targets.values else (0.0, 0.0)
-    if numbered and takes != "counts" and width is not None:  # class numbers are unit vectors
+    if numbered and width is not None:  # class numbers are unit vectors
         if least < 0 or most >= width:
             _in_range(loss, width, targets, name, span)
         return

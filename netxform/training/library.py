@@ -23,7 +23,9 @@ class Counted:
 
     def __init__(self, name: str, metric: Library, kind: Kind, scores: Tensor) -> None:
         self.name, self.kind = name, kind
-        self.metric: Any = called(metric.make)(kind, scores.shape[1] if scores.dim() > 1 else 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.metric: Any = called(metric.make)(kind, scores.shape[1] if scores.dim() > 1 else 1)
         if hasattr(self.metric, "to"):
             self.metric = self.metric.to(scores.device)
 
