@@ -32,6 +32,7 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("cast", "X0329"): "cast float16",
     ("cast", "X0330"): NET + "cast int8 keep [fc1, fc]",
     ("cast", "X0814"): NET + "cast int8",
+    ("compare", "X0204"): NET + "train ** for 1epochs on d; compare to scratch metric=test_beauty",
     ("compare", "X0406"): NET + "train ** for 1epochs on d; compare to scratch seeds=1",
     ("compare", "X0602"): NET + "cut at layer4; compare to scratch seeds=2",
     ("cut", "X0301"): NET + "cut at conv1 | conv2",

@@ -139,9 +139,9 @@ def fit(
                 with average.shown(run):
                     _close_epoch(run, data)
                     _record(run, probe or data)
-                tell(_told(run, epochs, before, began))
                 if checkpoint is not None:
                     save(run, checkpoint)
+                tell(_told(run, epochs, before, began))
         except (RuntimeError, ValueError, IndexError) as error:
             raise _misfit(error, data) from error
         finally:

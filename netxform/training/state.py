@@ -79,6 +79,8 @@ def save(run: Run, place: Path) -> None:
     held = run.optimizer.state_dict()
     for number, entries in held["state"].items():
         tensors |= {f"optimizer.{number}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)}
+    for number, group in enumerate(held["param_groups"]):  # some count their steps there
+        tensors |= {f"group.{number}.{k}": v for k, v in group.items() if isinstance(v, Tensor)}
     tensors |= {f"point.{epoch}": p for epoch, p in run.points}
     tensors |= {f"average.{n}": t for n, t in run.average.items()}
     facts = {
@@ -104,7 +106,7 @@ def load(run: Run, place: Path) -> None:
     if found is None:
         return
     tensors, facts = found
-    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}, "point": {}, "average": {}}
+    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}, "group": {}, "point": {}, "average": {}}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         parts[kind][rest] = tensor
@@ -118,6 +120,9 @@ def load(run: Run, place: Path) -> None:
     for group, rate, more in zip(groups, facts["rates"], facts["groups"], strict=True):
         group |= more
         group["lr"] = rate
+    for name, tensor in parts["group"].items():
+        number, _, key = name.partition(".")
+        groups[int(number)][key] = tensor
     run.optimizer.load_state_dict({"state": state, "param_groups": groups})
     run.scheduler.last_epoch = facts["steps"]
     run.scaler.load_state_dict(facts["scaler"])
