@@ -138,6 +138,11 @@ class Training:
     ema: float | None = None
     cutmix: float = 0.0
 
+    @property
+    def mixed(self) -> bool:
+        """Whether samples are shown with a partner in them."""
+        return bool(self.mixup or self.cutmix)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

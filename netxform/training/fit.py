@@ -13,7 +13,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +33,7 @@ from netxform.training.data import Batch, Samples, batch_count
 from netxform.training.data import steps as stream
 from netxform.training.device import deterministic, device_of, seeded
 from netxform.training.evaluate import evaluate, precision, taught_well
-from netxform.training.objective import Objective, show, shrink
+from netxform.training.objective import Objective, View, show, shrink
 from netxform.training.optimize import optimizer_of, schedule_of
 from netxform.training.probe import point
 from netxform.training.protocol import Epoch
@@ -192,12 +192,15 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
     rows, live = sum(p.total for p in pieces), sum(p.live for p in pieces)
     run.optimizer.zero_grad(set_to_none=True)
     value = 0.0
-    shares = _shares(run, pieces, rows) if run.objective.weighed and (world > 1 or len(pieces) > 1) else None
+    parts = run.objective.weighed and (world > 1 or len(pieces) > 1)
+    ahead = [_view(run, p, samples, iteration, i) for i, p in enumerate(pieces)] if parts and work.mixed else None
+    shares = _shares(run, pieces, [p.y for p in pieces], rows) if parts else None
+    others = _shares(run, pieces, [v.other for v in ahead], rows) if ahead is not None else None
     for i, piece in enumerate(pieces):
-        view = show(piece, work, samples, run.device, (run.epoch, iteration * work.accumulate + i))
+        view = _view(run, piece, samples, iteration, i) if ahead is None else ahead[i]
         with _nothing if world == 1 else _together(run, piece, i + 1 == len(pieces)):
             with precision(work, run.device) if work.precision != "float32" else _nothing:
-                loss = run.objective(run.model(view.x), view, piece, shares[i] if shares is not None else None)
+                loss = run.objective(run.model(view.x), view, piece, shares and shares[i], others and others[i])
             # the mean over the global batch, when DDP has averaged over the processes
             weight = piece.live * world / rows
             run.scaler.scale(loss if weight == 1.0 else weight * loss).backward()
@@ -228,11 +231,14 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
     return value
 
 
-def _shares(run: Run, pieces: tuple[Batch, ...], rows: int) -> list[list[float]]:
+def _view(run: Run, piece: Batch, samples: Samples, iteration: int, number: int) -> View:
+    return show(piece, run.work, samples, run.device, (run.epoch, iteration * run.work.accumulate + number))
+
+
+def _shares(run: Run, pieces: tuple[Batch, ...], targets: Sequence[Tensor | None], rows: int) -> list[list[float]]:
     """For each piece and head, by what its mean is multiplied beside the share of its rows, where rows weigh differently."""
-    masses = [run.objective.masses(p.y[: p.live]) for p in pieces]
-    every = {str(i): sum(m) for i, m in enumerate(zip(*masses, strict=True))}
-    whole = total(every, run.processes)
+    masses = [run.objective.masses(t[: p.live]) if t is not None else [0.0] for p, t in zip(pieces, targets, strict=True)]
+    whole = total({str(i): sum(m) for i, m in enumerate(zip(*masses, strict=True))}, run.processes)
     return [
         [m * rows / ((whole[str(i)] or 1.0) * max(p.live, 1)) for i, m in enumerate(of)]
         for p, of in zip(pieces, masses, strict=True)

@@ -114,9 +114,10 @@ class Objective:
         view: View,
         batch: Batch,
         shares: Sequence[float] | None = None,
+        others: Sequence[float] | None = None,
     ) -> Tensor:
-        """The whole loss, but for penalties on parameters (see `shrink`). `given` is what the student gives; `shares`: of each
-        head, see `labels`.
+        """The whole loss, but for penalties on parameters (see `shrink`). `given` is what the student gives; `shares` and, for
+        the targets of the partners, `others`: of each head, see `labels`.
         """
         output, matched, values = given
         soft = self.work.soft
@@ -124,7 +125,7 @@ class Objective:
         if soft is None or soft.hard > 0:
             total = self.labels(output, view.y, shares)
             if view.other is not None:
-                total = view.share * total + (1 - view.share) * self.labels(output, view.other, shares)
+                total = view.share * total + (1 - view.share) * self.labels(output, view.other, others)
             total = total if soft is None else soft.hard * total
         if soft is not None and self.teachers is not None and (soft.hard < 1 or soft.matches):
             from_teachers = self._taught(output, matched, view, batch)
