@@ -156,7 +156,10 @@ CODES: dict[str, tuple[str, str]] = {
     "X0406": ("out of range", "The value is outside what is allowed here."),
     "X0407": ("given twice", "A clause stands once in a statement."),
     "X0408": ("incomplete", "Something that the verb needs is missing."),
-    "X0409": ("unknown optimizer or setting", "`netxform explain optimizers` lists them; settings are those of torch.optim and timm.optim."),
+    "X0409": (
+        "unknown optimizer or setting",
+        "`netxform explain optimizers` lists them; settings are those of torch.optim and timm.optim.",
+    ),
     "X0410": ("unknown layer", "A block names layers of torch.nn."),
     "X0411": ("bad arguments", "The layer, model or classifier does not take these arguments."),
     "X0323": ("nothing to factorize", "Only layers with a matrix or a kernel can be written as products of smaller ones."),

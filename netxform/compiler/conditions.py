@@ -10,8 +10,9 @@ from typing import Any
 
 from netxform.compiler.check import COSTS
 from netxform.graph.cost import Cost
+from netxform.language.attributes import compare
 from netxform.language.methods import measured_as
-from netxform.language.values import compare, plain
+from netxform.language.values import plain
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 from netxform.syntax.quantity import measure

@@ -199,7 +199,17 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
     harms = _harms(item, evidence, metrics, state)
     said = trained.settled if trained is not None else ()
     entry = Entry(
-        item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets, warnings, harms, said, item.stage
+        item.index,
+        item.text,
+        item.verb,
+        item.contract,
+        evidence,
+        metrics,
+        item.choice.targets,
+        warnings,
+        harms,
+        said,
+        item.stage,
     )
     state.entries.append(entry)
     state.measured.append(measured)

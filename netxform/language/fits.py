@@ -77,7 +77,10 @@ def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss,
 
 
 _KEEP = frozenset({"view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "Flatten", "Identity", "Dropout", "to"})
-_TWICE = {"classes": ("softmax", "Softmax", "Softmax2d", "sigmoid", "Sigmoid"), "units": ("softmax", "Softmax", "sigmoid", "Sigmoid")}
+_TWICE = {
+    "classes": ("softmax", "Softmax", "Softmax2d", "sigmoid", "Sigmoid"),
+    "units": ("softmax", "Softmax", "sigmoid", "Sigmoid"),
+}
 _LOG = ("log_softmax", "LogSoftmax")
 
 

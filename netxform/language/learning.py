@@ -15,9 +15,9 @@ from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
 from netxform.language.claims import Claim, Untouched, ZerosHeld
 from netxform.language.methods import OPTIMIZERS, TRANSFORMS, Loss, MetricName, Schedule, Vision, loss
 from netxform.language.regularizer import Regularizer
+from netxform.language.settings import asked_metrics, decayed, installed
 from netxform.language.values import Count, Name, Selection
 from netxform.language.verb import DataInfo, Scope, key, lines, operand, prep
-from netxform.language.settings import asked_metrics, decayed, installed
 from netxform.language.work import Group, Penalty, Recording, Soft, Term, Training
 
 if TYPE_CHECKING:
@@ -291,9 +291,7 @@ def _terms(
     return tuple(out), None
 
 
-def _groups(
-    verb: Learning, network: Network, scope: Scope, trained: tuple[str, ...], using: Invocation
-) -> tuple[Group, ...]:
+def _groups(verb: Learning, network: Network, scope: Scope, trained: tuple[str, ...], using: Invocation) -> tuple[Group, ...]:
     """Parameters by their settings: `group` lines, `weight_decay(SELECTION, …)`, and a rate that falls from layer to layer."""
     settings: dict[str, dict[str, float]] = {}
     places: dict[tuple[str, str], Span] = {}

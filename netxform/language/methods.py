@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from netxform.language.chosen import REQUIRED, Chosen, Setting
-from netxform.language.values import Registered
+from netxform.language.named import REQUIRED, Chosen, Registered, Setting
 from netxform.registry import Registry
-
 
 IGNORED = -100
 """The class number of what no loss and no metric counts: padding."""

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 from netxform.graph.layer_spec import AUTO, Invocation, Layer
+from netxform.language.limit import Limit
+from netxform.language.named import Chosen
 from netxform.language.rank import Rank
-from netxform.language.chosen import Chosen
 from netxform.language.regularizer import Regularizer
-from netxform.language.values import CONSTANTS, Count, Layers, Limit, Name, Selection
+from netxform.language.values import CONSTANTS, Count, Layers, Name, Selection
 from netxform.language.verb import REGISTRY, Slot, Transform, slots_of
 from netxform.syntax import ast
 from netxform.syntax.format import RESERVED, format_node

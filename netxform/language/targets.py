@@ -187,11 +187,15 @@ def _others(targets: Targets) -> tuple[str, ...]:
     if targets.whole and len(targets.shape) >= 2:
         return ("a map of class numbers needs an output (N, classes, H, W)",)
     if targets.width is not None:
-        return (f"attach a head with {targets.width} output{'s' if targets.width > 1 else ''}: `attach head classes={targets.width}`",)
+        return (
+            f"attach a head with {targets.width} output{'s' if targets.width > 1 else ''}: `attach head classes={targets.width}`",
+        )
     return ()
 
 
-def _shapes(loss: Loss, output: tuple[int, ...], targets: Targets, name: str, span: Span, helps: tuple[str, ...]) -> NetxformError:
+def _shapes(
+    loss: Loss, output: tuple[int, ...], targets: Targets, name: str, span: Span, helps: tuple[str, ...]
+) -> NetxformError:
     given = f"({', '.join(['N', *map(str, output[1:])])}{',' if len(output) == 1 else ''})"
     return fail("X0351", f"targets of `{name}` are {targets}, the network gives {given}: no `{loss.name}` between them", span,
                 "does not fit", helps=helps)  # fmt: skip

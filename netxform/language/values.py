@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import types
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from netxform.errors import NOWHERE, Diagnostic, NetxformError, Span, closest, fail
 from netxform.graph.layer_spec import Invocation, Layer
+from netxform.language.named import REQUIRED, Chosen, Registered, Setting
 from netxform.language.rank import Rank
-from netxform.registry import Registry
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 from netxform.syntax.quantity import Measure, measure
@@ -53,33 +53,11 @@ class Layers:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """`params <= 40% of base`, `rel_error <= 2%`, `zeros >= 99%`: name, sign, value; a share of `of`, where given."""
-
-    name: str
-    op: ast.CompareOp
-    value: int | float
-    dimension: str
-    of: str | None = None
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-    def __str__(self) -> str:
-        share = f"{100 * self.value:g}%" if self.dimension == "share" else f"{self.value:g}"
-        return f"{self.name} {self.op} {share}" + (f" of {self.of}" if self.of else "")
-
-
-@dataclass(frozen=True, slots=True)
 class Count:
     """A number of something that has a unit: `5epochs`, `1000steps`."""
 
     value: int
     unit: str
-
-
-class Registered(str):
-    """The type of a field that names a thing of a registry; the value is a plain text."""
-
-    registry: ClassVar[Registry[Any]]
 
 
 class Own:
@@ -110,6 +88,8 @@ def convert(expression: ast.Expr, want: Any) -> Any:
         raise wrong(expression, "`none`")
     if isinstance(want, type) and issubclass(want, Registered):
         return choice(expression, want.registry.names())
+    if isinstance(want, type) and issubclass(want, Chosen):
+        return named(expression, want)
     if isinstance(want, type) and issubclass(want, Own):
         return want.read(expression)
     if origin is Literal:
@@ -156,14 +136,60 @@ def _simple(expression: ast.Expr, want: Any) -> Any:
             return Rank(found, isinstance(found, float) or (isinstance(expression, ast.Quantity) and expression.unit == "%"))
         case _ if want is Count:
             return _count(expression)
-        case _ if want is Limit:
-            return _limit(expression)
         case _ if want is Measure:
             if isinstance(expression, ast.Number | ast.Quantity):
                 return measure(expression)
             raise wrong(expression, "a quantity")
         case _:
             raise TypeError(f"no conversion to {want!r}: a verb's field has a type that `values` does not know")
+
+
+def named(expression: ast.Expr, want: type[Chosen]) -> Chosen:
+    """A name with its settings, each of the type that the thing states.
+
+    Raises NetxformError X0401 (unknown name, wrong kind), X0404 (unknown setting), X0406 (out of range), X0408 (one is missing).
+    """
+    call = expression if isinstance(expression, ast.Call) else None
+    name = call.name if call is not None else choice(expression, want.registry.names())
+    if name not in want.registry:
+        name = choice(ast.Path(name, span=expression.span), want.registry.names())
+    known = want.known(name)
+    settings = {n: s.default for n, s in known.items()}
+    for argument in call.arguments if call is not None else ():
+        if argument.key is None:
+            helps = tuple(f"write `{name}({n}=…)`" for n in known)[:1]
+            raise fail("X0401", f"settings of `{name}` are named", argument.value.span, "without a name", helps=helps)
+        if argument.key not in known:
+            helps = tuple(f"did you mean `{n}`?" for n in closest(argument.key, list(known)))
+            helps = helps or (f"settings: {', '.join(known)}" if known else f"write `{name}`",)
+            raise fail("X0404", f"`{name}` has no setting `{argument.key}`", argument.span, "unknown", helps=helps)
+        settings[argument.key] = _set(argument.value, known[argument.key], argument.key)
+    for key, value in settings.items():
+        if value is REQUIRED:
+            form = f"write `{name}({key}={known[key].example or '…'})`"
+            raise fail("X0408", f"`{name}` needs `{key}`", expression.span, "incomplete", helps=(form,))
+    return want(name, settings)
+
+
+def _set(expression: ast.Expr, setting: Setting, key: str) -> Any:
+    if setting.default is None and isinstance(expression, ast.Path) and expression.text == "none":
+        return None
+    if setting.kind == "switch":
+        return convert(expression, bool)
+    if setting.kind == "weights":
+        if isinstance(expression, ast.Path) and expression.text == "balanced":
+            return "balanced"
+        several = isinstance(expression, ast.List)
+        values = tuple(float(number(i)) for i in (expression.items if isinstance(expression, ast.List) else (expression,)))
+        value: Any = values if several else values[0]
+    else:
+        value = convert(expression, int if setting.kind == "whole" else float)
+        values = (value,)
+    for one in values:
+        if not setting.low <= one <= setting.high:
+            top = "" if setting.high == math.inf else f" and at most {setting.high:g}"
+            raise fail("X0406", f"`{key}` is at least {setting.low:g}{top}, not {one:g}", expression.span, key)
+    return value
 
 
 def number(expression: ast.Expr) -> int | float:
@@ -242,26 +268,6 @@ def unbound(expression: ast.Var) -> NetxformError:
     )
 
 
-def compare(op: ast.CompareOp, left: Any, right: Any, span: Span = NOWHERE) -> bool:
-    """`left op right` on plain values. Raises NetxformError X0402 where they cannot be compared."""
-    try:
-        match op:
-            case "<":
-                return left < right
-            case "<=":
-                return left <= right
-            case ">":
-                return left > right
-            case ">=":
-                return left >= right
-            case "==":
-                return left == right
-            case "!=":
-                return left != right
-    except TypeError:
-        raise fail("X0402", f"`{left}` and `{right}` cannot be compared by `{op}`", span, "of different kinds") from None
-
-
 def describe(want: Any) -> str:
     """A type in words, for messages and `explain`."""
     origin = get_origin(want)
@@ -271,7 +277,7 @@ def describe(want: Any) -> str:
         return "|".join(str(a) for a in get_args(want))
     if isinstance(want, type) and issubclass(want, Own):
         return want.words()
-    if isinstance(want, type) and issubclass(want, Registered):
+    if isinstance(want, type) and issubclass(want, Registered | Chosen):
         return "|".join(want.registry.names())
     if origin is tuple:
         return f"a list of {describe(get_args(want)[0])}"
@@ -281,7 +287,6 @@ def describe(want: Any) -> str:
         Invocation: "a name with arguments",
         Layers: "a block of layers",
         Count: "a number of epochs or steps",
-        Limit: "a comparison",
         Measure: "a quantity",
         int: "a whole number",
         float: "a number",
@@ -311,6 +316,7 @@ def _one_of(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
 
 
 def choice(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
+    """The word of the expression, one of the options. Raises NetxformError X0401."""
     text = None
     if isinstance(expression, ast.Path):
         text = expression.text
@@ -357,19 +363,8 @@ def _count(expression: ast.Expr) -> Count:
     raise wrong(expression, "a number of epochs or steps")
 
 
-def _limit(expression: ast.Expr) -> Limit:
-    if not (isinstance(expression, ast.Compare) and isinstance(expression.left, ast.Path)):
-        raise wrong(expression, "a comparison, such as `params <= 40% of base`")
-    right, of = expression.right, None
-    if isinstance(right, ast.Relative):
-        of, right = right.of.text, right.quantity
-    if not isinstance(right, ast.Number | ast.Quantity):
-        raise wrong(expression.right, "a number")
-    found = measure(right)
-    return Limit(expression.left.text, expression.op, found.value, found.dimension, of, expression.span)
-
-
 def wrong(expression: ast.Expr, wanted: str) -> NetxformError:
+    """The error for an expression of another kind than `wanted`."""
     if isinstance(expression, ast.Var):
         return unbound(expression)
     return fail(

@@ -102,9 +102,7 @@ def _planes(target: Tensor) -> Tensor:
     return target[:, None] if target.dim() == 3 else target
 
 
-def vision(
-    x: Tensor, maps: list[Tensor], call: Invocation, known: Vision, draw: Draw
-) -> tuple[Tensor, list[Tensor]]:
+def vision(x: Tensor, maps: list[Tensor], call: Invocation, known: Vision, draw: Draw) -> tuple[Tensor, list[Tensor]]:
     """A transform of torchvision on one sample after the other, each under a seed that its place in the global batch draws.
 
     Raises NetxformError X0411 (its arguments), X0805 (images that it does not take, or that it gives another size).
@@ -146,7 +144,9 @@ def vision(
 
 
 @lru_cache(maxsize=64)
-def made(name: str, arguments: tuple[Any, ...], keywords: tuple[tuple[str, Any], ...], size: tuple[int, int], span: Span) -> Any:
+def made(
+    name: str, arguments: tuple[Any, ...], keywords: tuple[tuple[str, Any], ...], size: tuple[int, int], span: Span
+) -> Any:
     """The transform; one that cuts out a part gives the size of the samples. Raises NetxformError X0411."""
     from torchvision.transforms import v2
 

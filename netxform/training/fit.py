@@ -16,7 +16,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -36,9 +36,6 @@ from netxform.training.evaluate import evaluate, precision, taught_well
 from netxform.training.objective import Objective, View, show, shrink
 from netxform.training.optimize import optimizer_of, schedule_of
 from netxform.training.probe import point
-from netxform.training.protocol import Epoch
-from netxform.training.protocol import Progress as Progress
-from netxform.training.protocol import Quiet as Quiet
 from netxform.training.process import (
     Processes,
     join,
@@ -51,6 +48,9 @@ from netxform.training.process import (
     unsynced,
     whole,
 )
+from netxform.training.protocol import Epoch
+from netxform.training.protocol import Progress as Progress
+from netxform.training.protocol import Quiet as Quiet
 from netxform.training.single import left_out, one_value
 from netxform.training.state import Run, load, remember, restore, save
 from netxform.training.taps import Student

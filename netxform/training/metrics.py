@@ -137,7 +137,7 @@ def surprise(scores: Tensor, wanted: Tensor) -> Sums:
 
 
 def perplexity(sums: Sums) -> float | None:
-    """exp of the mean −log p."""
+    """Exp of the mean −log p."""
     return math.exp(min(sums["surprise"] / sums["tokens"], 700.0)) if sums["tokens"] else None
 
 

@@ -180,4 +180,3 @@ def chances(data: DataSet, work: Training) -> Tensor | None:
 def _listed(values: tuple[float, ...], most: int = 10) -> str:
     shown = ", ".join(f"{v:.4g}" for v in values[:most])
     return shown if len(values) <= most else f"{shown}, … (from {min(values):.4g} to {max(values):.4g})"
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_a_mean_is_that_of_its_batches(seed: int, ours: tuple[Loss, nn.Module, T
     """Σ mean·mass / Σ mass over any parts, weights and left-out rows included; a part without a row that counts adds nothing."""
     chosen, _, output, target = ours
     cut = sorted({0, 9, *np.random.default_rng(seed).integers(0, 10, 3).tolist()})
-    parts = [(loss_of(chosen)(output[a:b], target[a:b]), mass_of(chosen, target[a:b])) for a, b in zip(cut, cut[1:], strict=False)]
+    parts = [(loss_of(chosen)(output[a:b], target[a:b]), mass_of(chosen, target[a:b])) for a, b in pairwise(cut)]
     found = sum(float(m) * w for m, w in parts) / sum(w for _, w in parts)
     assert found == pytest.approx(float(loss_of(chosen)(output, target)), rel=1e-5)
 
@@ -94,7 +95,7 @@ def measured(chosen: Loss, names: list[str], scores: Tensor, target: Tensor, see
     order = torch.as_tensor(random.permutation(len(scores)))
     cut = sorted({0, len(scores), *random.integers(1, len(scores), 3).tolist()})
     held = Measures(chosen, names)
-    for a, b in zip(cut, cut[1:], strict=False):
+    for a, b in pairwise(cut):
         held.update(scores[order[a:b]], target[order[a:b]])
     return held.values(Processes())
 
@@ -185,7 +186,9 @@ def test_maps_are_measured_pixel_by_pixel_and_left_out_ones_are_not(seed: int) -
     assert found["dice"] == pytest.approx(sk.f1_score(t, a, average="macro"), abs=1e-6)
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(t, a))
     binary = measured(loss("bce"), ["iou"], scores[:, :1], (maps == 1)[:, None], seed)
-    assert binary["iou"] == pytest.approx(sk.jaccard_score((maps == 1).reshape(-1).numpy(), (scores[:, 0] > 0).reshape(-1).numpy()), abs=1e-6)
+    assert binary["iou"] == pytest.approx(
+        sk.jaccard_score((maps == 1).reshape(-1).numpy(), (scores[:, 0] > 0).reshape(-1).numpy()), abs=1e-6
+    )
 
 
 def test_what_is_asked_for_is_measured_wherever_it_is_asked() -> None:

@@ -93,7 +93,9 @@ def test_rates_fall_from_layer_to_layer() -> None:
     text = "train ** for 1epochs on d layer_decay=0.5 using sgd(lr=0.1)"
     groups = nx.plan(text, model=net(), example_inputs=X[:1], data={"d": (X, Y)}).steps[0].choice.work.groups  # pyright: ignore
     rates = {n: g.settings["lr"] for g in groups for n in g.parameters}
-    assert rates == pytest.approx({"0.weight": 0.05, "0.bias": 0.05, "1.weight": 0.05, "1.bias": 0.05, "4.weight": 0.1, "4.bias": 0.1})
+    assert rates == pytest.approx(
+        {"0.weight": 0.05, "0.bias": 0.05, "1.weight": 0.05, "1.bias": 0.05, "4.weight": 0.1, "4.bias": 0.1}
+    )
 
 
 # --- killed on the way -----------------------------------------------------------------------------------------------
@@ -149,11 +151,16 @@ def test_every_optimizer_trains_and_goes_on(name: str, tmp_path: Path) -> None:
 @settings(max_examples=6, deadline=None)
 def test_the_result_is_the_average_by_hand_and_is_what_was_measured(seed: int, decay: float) -> None:
     x, y = torch.randn(40, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), torch.arange(40) % 2
+
     def model() -> nn.Module:
         torch.manual_seed(1)
         return nn.Sequential(nn.Linear(3, 2)).double()
+
     def run(text: str):
-        return nx.apply(f"train ** for {text} using sgd(lr=0.5) batch=8 seed=3", model=model(), example_inputs=x[:1], data=(x, y))
+        return nx.apply(
+            f"train ** for {text} using sgd(lr=0.5) batch=8 seed=3", model=model(), example_inputs=x[:1], data=(x, y)
+        )
+
     average = model().get_parameter("0.weight").detach().clone()
     for step in range(1, 7):
         now = run(f"{step}steps").model.get_parameter("0.weight").detach()
@@ -254,7 +261,9 @@ def test_colours_of_normalised_images_are_refused() -> None:
     best=st.one_of(st.none(), st.integers(1, 100)),
     number=st.integers(1, 100),
 )
-def test_the_line_of_an_epoch_fits_and_keeps_what_matters(width: int, metrics: list[str], best: int | None, number: int) -> None:
+def test_the_line_of_an_epoch_fits_and_keeps_what_matters(
+    width: int, metrics: list[str], best: int | None, number: int
+) -> None:
     row = {"train_loss": 0.123456, "val_loss": 1e-9, "lr": 1e-3} | dict.fromkeys(metrics, 0.5)
     line = Epoch(number, 100, row, metrics[-1] if metrics else "val_loss", best, 3725.0).line(width)
     assert len(line) <= width and line.startswith("epoch ")

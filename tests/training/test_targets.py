@@ -140,7 +140,12 @@ def test_what_is_let_through_gives_a_number_of_the_right_mean(
     """The check is sound: whatever it lets through has a finite loss without a warning, and no target is broadcast."""
     g = torch.Generator().manual_seed(seed)
     y = torch.randint(0, 4, (6, *shape), generator=g)
-    y = {"whole": y, "flags": y % 2, "values": torch.randn(6, *shape, generator=g), "shares": torch.ones(6, *shape) / max((1, *shape[:1]))}[kind]
+    y = {
+        "whole": y,
+        "flags": y % 2,
+        "values": torch.randn(6, *shape, generator=g),
+        "shares": torch.ones(6, *shape) / max((1, *shape[:1])),
+    }[kind]
     z = torch.randn(6, *output, generator=g)
     chosen = loss(name, gamma=2.0) if name in ("focal", "sigmoid_focal") else loss(name)
     try:
@@ -167,7 +172,12 @@ def test_what_is_applied_twice_is_warned_of(last: nn.Module) -> None:
 
 def test_a_head_knows_how_many_values_the_data_has() -> None:
     for y, outputs in ((torch.randn(60), 1), (torch.randn(60, 3), 3), (HOT, 4), (C, 4)):
-        result = apply("cut before `1`; attach head; train head for 1epochs on d " + ("" if y is C else "loss=mse"), y, 7, end=nn.Linear(7, 9))
+        result = apply(
+            "cut before `1`; attach head; train head for 1epochs on d " + ("" if y is C else "loss=mse"),
+            y,
+            7,
+            end=nn.Linear(7, 9),
+        )
         assert result.model.head.out.out_features == outputs
 
 
