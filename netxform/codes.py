@@ -125,7 +125,7 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "X0351": (
         "targets that do not fit the loss",
-        "Shape, kind and range of the targets are compared with the output and the loss before training; the message says both.",
+        "Shape, kind and range of the targets are compared with the output and the loss before training.",
     ),
     "X0344": ("a model made of itself", "`model a = shrink(b, …)` and `model b = shrink(a, …)` lead back to each other."),
     "X0331": (

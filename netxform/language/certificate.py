@@ -57,8 +57,8 @@ class ClaimRecord(_Record, frozen=True):
 
 
 class StatementRecord(_Record, frozen=True):
-    """One statement. `chosen`: what was settled on weights or data, in words. `warnings`: what a reader is told. `stage`: the stage
-    that it stands in.
+    """One statement. `chosen`: what was settled on weights or data, in words. `warnings`: what a reader is told. `stage`: the
+    stage that it stands in.
     """
 
     index: int

@@ -20,10 +20,12 @@ Takes = Literal["classes", "units", "values", "counts", "signs"]
 class LossKind:
     """`of`: (output (N, C, …), target (N, …), label smoothing, settings as keywords) → the mean over the batch, a scalar.
 
-    `takes`: what the targets are, and are checked for: class numbers (`classes`), 0, 1 or shares for every output (`units`), any
-    numbers (`values`), numbers from 0 (`counts`), −1 and 1 (`signs`). `soft`: shares of the classes are taken too. `smooth`: labels
-    may be smoothed. `mass`: (target, settings as keywords) → the total weight of the rows, by which their mean was divided; None
-    where every row counts alike.
+    `takes`: what the targets are, and are checked for: class numbers (`classes`), 0, 1 or shares for every output (`units`),
+    any
+    numbers (`values`), numbers from 0 (`counts`), −1 and 1 (`signs`). `soft`: shares of the classes are taken too. `smooth`:
+    labels
+    may be smoothed. `mass`: (target, settings as keywords) → the total weight of the rows, by which their mean was divided;
+    None where every row counts alike.
     """
 
     of: Callable[..., Any] | str
@@ -43,8 +45,8 @@ class Metric:
 
     `count`: (output, target) → sums by name, all of `sums`; for `on="classes"` they are rows of scores (M, C) and class numbers
     (M), −100 where a row does not count; for `on="labels"` scores (M, K) and 0 or 1 for each; for `on="values"` both (N, …)
-    float64. `rate`: the sums → the number, None where there is none. `least`: less is better. `asked`: it is measured only where
-    `metrics=` or `keep best by` names it.
+    float64. `rate`: the sums → the number, None where there is none. `least`: less is better. `asked`: it is measured only
+    where `metrics=` or `keep best by` names it.
     """
 
     on: Kind
@@ -70,8 +72,8 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Optimizer:
-    """`make`: (parameter groups, settings as keywords) → a torch.optim.Optimizer; `lr`: the rate where none is given; `needs`: the
-    package that has it, beside torch.
+    """`make`: (parameter groups, settings as keywords) → a torch.optim.Optimizer; `lr`: the rate where none is given; `needs`:
+    the package that has it, beside torch.
     """
 
     make: Callable[..., Any] | str
@@ -81,7 +83,7 @@ class Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleKind:
-    """`share`: (how much of the training is done, in [0, 1], settings as keywords) → what the learning rate is multiplied by."""
+    """`share`: (how much of the training is done, in [0, 1], settings) → what the learning rate is multiplied by."""
 
     share: Callable[..., float] | str
     settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
@@ -90,8 +92,8 @@ class ScheduleKind:
 @dataclass(frozen=True, slots=True)
 class Augmentation:
     """`apply`: (x (n, …), amount, draw) → x seen anew; `draw(*shape)` gives uniform numbers (n, *shape), `draw.normal(*shape)`
-    normal ones, the same for any number of processes. `amount`: where none is given; `most`: the largest that is allowed; `moves`:
-    it moves pixels, and maps of targets are moved with them.
+    normal ones, the same for any number of processes. `amount`: where none is given; `most`: the largest that is allowed;
+    `moves`: it moves pixels, and maps of targets are moved with them.
     """
 
     apply: Callable[..., Any] | str

@@ -21,7 +21,8 @@ REQUIRED: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting of a thing that has a name: `number`, `whole` (a number), `switch`, or `weights` (`balanced`, a number or a list).
+    """A setting of a thing that has a name: `number`, `whole` (a number), `switch`, or `weights` (`balanced`, a number or a
+    list).
 
     `default` is None where nothing is said, or `REQUIRED`; numbers, and each of the weights, lie in [low, high].
     """

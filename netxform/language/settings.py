@@ -77,8 +77,8 @@ def needed(package: str, what: str, span: Span) -> None:
 def decayed(network: Network, trained: Sequence[str], decay: float) -> dict[str, float]:
     """For each trained parameter, decay to the power of how many layers stand between it and the last.
 
-    A layer is what a number names (`blocks.3`, `layer2.0`), else a module of the top level; parts without a matrix (norms) go with
-    the layer before them. Layers are counted in the order in which they run.
+    A layer is what a number names (`blocks.3`, `layer2.0`), else a module of the top level; parts without a matrix (norms) go
+    with the layer before them. Layers are counted in the order in which they run.
     Clark et al., "ELECTRA", 2020; Bao et al., "BEiT", 2021.
     """
     shapes = {n: p.dim() for n, p in network.module.named_parameters(remove_duplicate=False)}

@@ -43,7 +43,7 @@ class Targets:
         return 1 if not self.shape else self.shape[0] if len(self.shape) == 1 else None
 
     def __str__(self) -> str:
-        return f"({', '.join(['N', *map(str, self.shape)])}{',' if not self.shape else ''}) {self.dtype}"
+        return f"{_size(self.shape)} {self.dtype}"
 
 
 def targets_fit(loss: Loss, output: tuple[int, ...], targets: Targets, name: str, span: Span) -> None:
@@ -80,7 +80,7 @@ def _classes(loss: Loss, output: tuple[int, ...], targets: Targets, name: str, s
             axis = targets.shape.index(1) + 1
             raise fail(
                 "X0351",
-                f"labels of `{name}` are {targets} for one of {count} classes; `{loss.name}` takes ({', '.join(['N', *map(str, wanted)])})",
+                f"labels of `{name}` are {targets} for one of {count} classes; `{loss.name}` takes {_size(wanted)}",
                 span,
                 "one dimension too many",
                 helps=(f"hand in `y.squeeze({axis})`",),
@@ -129,8 +129,8 @@ def _not_one_class(loss: Loss, count: int, targets: Targets, name: str, span: Sp
     if targets.flags and not targets.shares:
         return fail(
             "X0351",
-            f"targets of `{name}` are {targets}: several of the {count} classes may hold at once (multi-hot), and `{loss.name}` "
-            "is of one class a sample",
+            f"targets of `{name}` are {targets}: several of the {count} classes may hold at once (multi-hot), "
+            f"and `{loss.name}` is of one class a sample",
             span,
             "more than one class, or none",
             helps=("write `loss=bce`",),
@@ -141,8 +141,8 @@ def _not_one_class(loss: Loss, count: int, targets: Targets, name: str, span: Sp
             f"targets of `{name}` are {targets}, one-hot; `{loss.name}` takes class numbers (N,)",
             span,
             "one-hot",
-            helps=("hand in `y.argmax(1)`", "or `y.float()`, as shares of the classes") if loss.kind.soft else ("hand in `y.argmax(1)`",),
-        )  # fmt: skip
+            helps=("hand in `y.argmax(1)`", *(("or `y.float()`, as shares of the classes",) if loss.kind.soft else ())),
+        )
     if targets.whole:
         return _shapes(loss, (0, count), targets, name, span, ())
     return fail(
@@ -176,6 +176,10 @@ def _values(loss: Loss, takes: str, output: tuple[int, ...], targets: Targets, n
         raise fail(code, f"targets of `{name}` are {text}; `{loss.name}` takes {words}", span, "out of range", helps=helps)
 
 
+def _size(shape: tuple[int, ...]) -> str:
+    return f"({', '.join(['N', *map(str, shape)])}{'' if shape else ','})"
+
+
 def _plain(shape: tuple[int, ...]) -> list[int]:
     return [s for s in shape if s != 1]
 
@@ -187,15 +191,13 @@ def _others(targets: Targets) -> tuple[str, ...]:
     if targets.whole and len(targets.shape) >= 2:
         return ("a map of class numbers needs an output (N, classes, H, W)",)
     if targets.width is not None:
-        return (
-            f"attach a head with {targets.width} output{'s' if targets.width > 1 else ''}: `attach head classes={targets.width}`",
-        )
+        several = "s" if targets.width > 1 else ""
+        return (f"attach a head with {targets.width} output{several}: `attach head classes={targets.width}`",)
     return ()
 
 
 def _shapes(
     loss: Loss, output: tuple[int, ...], targets: Targets, name: str, span: Span, helps: tuple[str, ...]
 ) -> NetxformError:
-    given = f"({', '.join(['N', *map(str, output[1:])])}{',' if len(output) == 1 else ''})"
-    return fail("X0351", f"targets of `{name}` are {targets}, the network gives {given}: no `{loss.name}` between them", span,
-                "does not fit", helps=helps)  # fmt: skip
+    text = f"targets of `{name}` are {targets}, the network gives {_size(output[1:])}: no `{loss.name}` between them"
+    return fail("X0351", text, span, "does not fit", helps=helps)

@@ -147,7 +147,8 @@ def _simple(expression: ast.Expr, want: Any) -> Any:
 def named(expression: ast.Expr, want: type[Chosen]) -> Chosen:
     """A name with its settings, each of the type that the thing states.
 
-    Raises NetxformError X0401 (unknown name, wrong kind), X0404 (unknown setting), X0406 (out of range), X0408 (one is missing).
+    Raises NetxformError X0401 (unknown name, wrong kind), X0404 (unknown setting), X0406 (out of range), X0408 (one is
+    missing).
     """
     call = expression if isinstance(expression, ast.Call) else None
     name = call.name if call is not None else choice(expression, want.registry.names())

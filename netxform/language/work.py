@@ -98,8 +98,8 @@ class Training:
     `batch` is the global batch, over all processes; it is taken in `accumulate` pieces. `clip` bounds the 2-norm of the whole
     gradient. `terms`: the loss head by head; empty for the one loss on the one output. `mixup` is the parameter of the Beta
     distribution. `processes`: how many there must be; None takes what there is. `held`: parameters whose elements that are zero
-    at the start stay zero. `metrics`: what is measured beside the metrics that always are. `draw`: every sample once an epoch, or
-    as many, drawn so that classes come equally often. `ema`: the share of the average of the weights that a step keeps.
+    at the start stay zero. `metrics`: what is measured beside the metrics that always are. `draw`: every sample once an epoch,
+    or as many, drawn so that classes come equally often. `ema`: the share of the average of the weights that a step keeps.
     """
 
     parameters: tuple[str, ...]

@@ -1,7 +1,7 @@
 """An exponential average of the weights, which is what is measured, kept and given back in their place.
 
-After step t the average keeps min(decay, (1 + t) / (10 + t)) of itself and takes the rest from the weights, so that a short training is
-not held at its start. Running statistics are averaged with the weights; what counts is taken as it is.
+After step t the average keeps min(decay, (1 + t) / (10 + t)) of itself and takes the rest from the weights, so that a short
+training is not held at its start. Running statistics are averaged with the weights; what counts is taken as it is.
 Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the warm-up is that of TensorFlow and timm.
 """
 

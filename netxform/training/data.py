@@ -56,7 +56,8 @@ def steps(
 ) -> Iterator[tuple[Batch, ...]]:
     """The steps of one pass, each in `accumulate` pieces (or fewer, where there are not enough rows).
 
-    `shuffle` is (seed, epoch), or None for the order of the data; `chances` see `order`. Each piece is cut into `world` shares, row i to process
+    `shuffle` is (seed, epoch), or None for the order of the data; `chances` see `order`. Each piece is cut into `world`
+    shares, row i to process
     i mod `world`. `drop_single` leaves out a short last batch of one sample, which BatchNorm may not be able to train on;
     whether it is left out does not depend on the number of processes.
     """

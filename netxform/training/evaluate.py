@@ -31,7 +31,8 @@ def precision(work: Training, device: torch.device) -> contextlib.AbstractContex
 def evaluate(
     model: nn.Module, samples: Samples, work: Training, device: torch.device, processes: Processes
 ) -> dict[str, float]:
-    """`loss`, and `accuracy` or `mae` and `r2`, and what is asked for, in eval mode; with several heads each by `HEAD_accuracy`.
+    """`loss`, and `accuracy` or `mae` and `r2`, and what is asked for, in eval mode; with several heads each by
+    `HEAD_accuracy`.
 
     `model` gives the output first (see `taps.Student`). Its modes are as before afterwards.
     """

@@ -63,8 +63,8 @@ class History:
     """One row an epoch (`epoch`, `train_loss`, `val_loss`, `val_accuracy`, `lr`), and what came out.
 
     `best` is the epoch whose weights were kept (None: the last); `metrics` are measured at the end, on data that was not
-    trained on. `evidence` and `warnings` are about the teachers. `settled`: what was settled on the data, in words. `points` is the trajectory, where one was asked
-    for: epoch (0 is before the first step) and point (D).
+    trained on. `evidence` and `warnings` are about the teachers. `settled`: what was settled on the data, in words. `points`
+    is the trajectory, where one was asked for: epoch (0 is before the first step) and point (D).
     """
 
     rows: tuple[dict[str, float], ...]

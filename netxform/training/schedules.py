@@ -50,5 +50,7 @@ def steps(done: float, at: Sequence[float] | float = (0.5, 0.75), factor: float 
 
 
 def tanh(done: float, low: float = -7.0, high: float = 3.0, end: float = 0.0) -> float:
-    """A hyperbolic tangent between `low` and `high` (Hsueh et al., "Stochastic gradient descent with hyperbolic-tangent decay", 2018)."""
+    """A hyperbolic tangent between `low` and `high` (Hsueh et al., "Stochastic gradient descent with hyperbolic-tangent
+    decay", 2018).
+    """
     return end + 0.5 * (1 - end) * (1 - math.tanh(low * (1 - done) + high * done))

@@ -1,4 +1,4 @@
-"""What the targets of a data set look like, and what a loss takes from them before training: weights, and chances to be drawn."""
+"""What the targets of a data set look like, and what a loss takes from them: weights, and chances to be drawn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FEW = 32
 
 
 def labels_of(samples: Samples, most: int | None = None) -> Tensor | None:
-    """The targets of all samples (or of the first `most`), without their inputs where the data set tells; None for no sample."""
+    """The targets of all samples (or of the first `most`), without the inputs where the data set tells; None for no sample."""
     if isinstance(samples, TensorDataset):
         return samples.tensors[1]
     count = len(cast(Any, samples))

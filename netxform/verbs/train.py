@@ -25,7 +25,8 @@ class Train(Learning):
     """Train the selected parameters: `train SELECTION for 5epochs on DATA using adamw(lr=1e-3)`.
 
     Frozen tensors stay frozen, whatever is selected. Modules outside the selection keep their parameters *and* their
-    running statistics. Optimizers are those of torch.optim (adamw, sgd, adafactor, …) and timm.optim (lion, muon, lamb, …), with
+    running statistics. Optimizers are those of torch.optim (adamw, sgd, adafactor, …) and timm.optim (lion, muon, lamb, …),
+    with
     their arguments. In a block, `group SELECTION lr=1e-5` gives some parameters settings of their own (discriminative learning
     rates); `layer_decay=0.75` makes the rate smaller by that factor from layer to layer, seen from the output.
 
@@ -35,11 +36,11 @@ class Train(Learning):
 
     Losses have settings: `loss=cross_entropy(weight=[1, 2, 3], ignore_index=0)`, `focal(gamma=2)`, `bce(pos_weight=balanced)`,
     `huber(delta=0.5)`; `netxform explain losses` lists them. Weights that are `balanced` are counted on the training part, and
-    stated. Class numbers, soft targets, several labels at once, values and maps of each are compared with loss and output before
-    anything is trained. `draw=balanced` draws samples so that classes come equally often. −100 marks what is left out.
+    stated. Class numbers, soft targets, several labels at once, values and maps of each are compared with loss and output
+    before anything is trained. `draw=balanced` draws samples so that classes come equally often. −100 marks what is left out.
 
     Accuracy (mean absolute error and r2 of values) is always measured; `metrics=[f1, auroc, top5]` asks for more, and so do
-    `keep best by val_f1`, `assert test_iou >= 60%` and `compare … metric=test_f1`. They are those of torchmetrics, averaged over
+    `keep best by val_f1`, `assert test_iou >= 60%`, `compare … metric=test_f1`. They are those of torchmetrics, averaged over
     classes; `netxform explain metrics` lists them.
 
     `schedule` runs from the given rate down (`cosine`, `linear`, `polynomial(power=2)`, `cosine_restarts(cycles=3)`, …) or up
@@ -50,8 +51,8 @@ class Train(Learning):
     `regularize l1(activations(conv1 | conv2), 1e-4)` adds a penalty: `l1` or `l2` of `activations(…)` (behind the
     nonlinearity), of `outputs(…)` of layers, or of parameters; on values it is summed over the units and averaged over samples
     and positions. `weight_decay(fc::weight, 1e-3)` is the optimizer's own. `mixup=0.2`, `cutmix=1.0` and `augment=[shift(2),
-    flip(0.5), noise(0.1), erase(0.25), scale(0.1), RandAugment(num_ops=2), RandomCrop(padding=4)]` change what is seen; the names
-    of torchvision.transforms.v2 are understood, and maps of targets are moved with the pixels.
+    flip(0.5), noise(0.1), erase(0.25), scale(0.1), RandAugment(num_ops=2), RandomCrop(padding=4)]` change what is seen; the
+    names of torchvision.transforms.v2 are understood, and maps of targets are moved with the pixels.
 
     `zeros=hold` keeps every weight that is zero when the training begins at zero, as after `prune … granularity=weight`.
 
@@ -64,8 +65,8 @@ class Train(Learning):
     not trained on. Refused: nothing to train (X0310); data with another number of classes (X0317), or with targets that
     the loss does not take (X0351); an unknown optimizer (X0409).
     Papers: Howard, Ruder, "Universal language model fine-tuning", 2018 (discriminative rates); Loshchilov, Hutter,
-    "Decoupled weight decay regularization", 2019 (AdamW); Zhang et al., "mixup", 2018; Yun et al., "CutMix", 2019; Lin et al., "Focal
-    loss", 2017.
+    "Decoupled weight decay regularization", 2019 (AdamW); Zhang et al., "mixup", 2018; Yun et al., "CutMix", 2019; Lin et al.,
+    "Focal loss", 2017.
     """
 
     selection: Selection = operand()

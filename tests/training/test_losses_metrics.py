@@ -206,7 +206,8 @@ def test_what_is_asked_for_is_measured_wherever_it_is_asked() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [("train ** for 1epochs metrics=[pearson]", "X0204"), ("train ** for 1epochs metrics=[beauty]", "X0401"),
-     ("train ** for 1epochs loss=mse metrics=[top10]", "X0204"), ("train ** for 1epochs; compare to random metric=test_beauty", "X0204")],
+     ("train ** for 1epochs loss=mse metrics=[top10]", "X0204"),
+     ("train ** for 1epochs; compare to random metric=test_beauty", "X0204")],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused(text: str, found: str) -> None:
     with pytest.raises(nx.NetxformError) as caught:

@@ -214,7 +214,7 @@ def test_maps_follow_images(seed: int, own: bool) -> None:
     maps = torch.randint(1, 5, (5, 8, 8), generator=torch.Generator().manual_seed(seed))
     ((batch,),) = steps(torch.utils.data.TensorDataset(maps, maps), 5)
     calls = (Invocation("shift", (2,)), Invocation("flip")) if own else (
-        Invocation("RandomCrop", (), {"padding": 2}), Invocation("RandomHorizontalFlip"), Invocation("RandomVerticalFlip"))  # fmt: skip
+        call("RandomCrop"), Invocation("RandomHorizontalFlip"), Invocation("RandomVerticalFlip"))  # fmt: skip
     x, (moved, real) = augmented(maps[:, None].float(), (maps, maps.float()), calls, batch, torch.Generator().manual_seed(seed))
     assert torch.equal(moved, torch.where(x[:, 0] == 0, -100, x[:, 0].long()))
     assert torch.equal(real, x[:, 0])
@@ -286,7 +286,10 @@ def test_epochs_stay_and_lines_fit(terminal: bool) -> None:
 def test_stages_are_named_in_both_tables() -> None:
     from netxform.artifacts.report import certificate_table, plan_table
 
-    text = "stage warm { train `4` for 1epochs on d }\nstage long { train ** for 1epochs on d loss=cross_entropy(weight=balanced) }"
+    text = (
+        "stage warm { train `4` for 1epochs on d }\n"
+        "stage long { train ** for 1epochs on d loss=cross_entropy(weight=balanced) }"
+    )
     plan = nx.plan(text, model=net(), example_inputs=X[:1], data={"d": (X, Y)})
     result = apply(text)
     for table in (plan_table(plan), certificate_table(result.record)):

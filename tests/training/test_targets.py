@@ -1,4 +1,6 @@
-"""Targets of every shape train, or are refused before training in the words of the data; weights and draws that balance classes."""
+"""Targets of every shape train, or are refused before training in the words of the data; weights and draws that balance
+classes.
+"""
 
 from __future__ import annotations
 
@@ -185,7 +187,8 @@ def test_balanced_weights_are_those_of_scikit_learn_and_are_stated() -> None:
     from sklearn.utils.class_weight import compute_class_weight
 
     y = torch.tensor([0] * 40 + [1] * 15 + [2] * 5)
-    data = nx.apply("train ** for 1epochs on d loss=cross_entropy(weight=balanced)", model=nn.Linear(5, 3), example_inputs=X[:1],
+    text = "train ** for 1epochs on d loss=cross_entropy(weight=balanced)"
+    data = nx.apply(text, model=nn.Linear(5, 3), example_inputs=X[:1],
                     data={"d": (X, y)})  # fmt: skip
     train = check_python_data("d", (X, y)).train.tensors[1]
     wanted = compute_class_weight("balanced", classes=np.arange(3), y=train.numpy())
