@@ -58,10 +58,7 @@ def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss,
     if data.targets is not None:
         targets_fit(loss, cast("tuple[int, ...]", shape), data.targets, data.name, span)
         return name
-    several = loss.kind.takes == "classes" or shape[-1] > 1
-    most = 2 if loss.kind.takes == "units" and not several else data.classes or 0
-    off = shape[1:] != (data.classes,) if several else (data.classes or 0) > most
-    if len(shape) == 2 and data.classes is not None and off:
+    if len(shape) == 2 and data.classes is not None and not _room(loss, cast(int, shape[1]), data.classes):
         one = shape[1] == 1 and data.classes == 2
         raise fail(
             "X0317",
@@ -74,6 +71,13 @@ def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss,
             else ("attach a head for this data: `cut before HEAD; attach head`",),
         )
     return name
+
+
+def _room(loss: Loss, width: int, classes: int) -> bool:
+    """Whether class numbers fit so many outputs: one score a class; for other losses a unit vector, or the number itself."""
+    if loss.kind.takes == "classes":
+        return width == classes
+    return classes <= (width if width > 1 else 2 if loss.kind.takes == "units" else classes)
 
 
 _KEEP = frozenset({"view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "Flatten", "Identity", "Dropout", "to"})

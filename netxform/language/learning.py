@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from netxform.errors import Diagnostic, Label, Span, did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
 from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
+from netxform.language.choice import named as keyed
 from netxform.language.claims import Claim, Untouched, ZerosHeld
 from netxform.language.methods import OPTIMIZERS, TRANSFORMS, Loss, MetricName, Schedule, Vision, loss
 from netxform.language.regularizer import Regularizer
@@ -53,7 +54,7 @@ class Lesson(Values):
     length: str
     optimizer: str
     batch: int
-    loss: str | None = field(default=None, metadata=IF_KNOWN)
+    learns: str | None = field(default=None, metadata=IF_KNOWN | keyed("loss"))
     schedule: str | None = field(default=None, metadata=IF_KNOWN)
     metrics: tuple[str, ...] | None = field(default=None, metadata=IF_KNOWN)
     drawn: str | None = field(default=None, metadata=IF_KNOWN)
@@ -245,7 +246,7 @@ def planned(
         length=f"{work.length} {work.unit}",
         optimizer=str(using),
         batch=verb.batch,
-        loss=None if len(terms) or str(loss) == "cross_entropy" else str(loss),
+        learns=None if len(terms) or str(loss) == "cross_entropy" else str(loss),
         schedule=None if verb.schedule.name == "constant" else str(verb.schedule),
         metrics=metrics or None,
         drawn="every class equally often" if verb.draw == "balanced" else None,

@@ -12,6 +12,7 @@ from collections.abc import Generator, Mapping
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from netxform.training.state import Run, state_of
 
@@ -30,7 +31,7 @@ def follow(run: Run, step: int) -> None:
     kept = min(run.work.ema, (1 + step) / (10 + step))
     now = _moving(run)
     several = [n for n, t in now.items() if t.is_floating_point()]
-    torch._foreach_lerp_([run.average[n] for n in several], [now[n] for n in several], 1 - kept)
+    get_ema_multi_avg_fn(kept)([run.average[n] for n in several], [now[n] for n in several], step)
     for name, tensor in now.items():
         if not tensor.is_floating_point():
             run.average[name].copy_(tensor)

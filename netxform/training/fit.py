@@ -200,7 +200,9 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
         view = _view(run, piece, samples, iteration, i) if ahead is None else ahead[i]
         with _nothing if world == 1 else _together(run, piece, i + 1 == len(pieces)):
             with precision(work, run.device) if work.precision != "float32" else _nothing:
-                loss = run.objective(run.model(view.x), view, piece, shares and shares[i], others and others[i])
+                loss = run.objective(
+                    run.model(view.x), view, piece, shares[i] if shares else None, others[i] if others else None
+                )
             # the mean over the global batch, when DDP has averaged over the processes
             weight = piece.live * world / rows
             run.scaler.scale(loss if weight == 1.0 else weight * loss).backward()

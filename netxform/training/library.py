@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class Counted:
         """The value over all batches of all processes; None where it is not defined."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = cast(Any, self.metric.compute())
+            found = self.metric.compute()
         number = float(torch.as_tensor(found).double().mean())
         return number if math.isfinite(number) else None
 

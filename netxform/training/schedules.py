@@ -45,7 +45,7 @@ def exponential(done: float, end: float = 0.01) -> float:
 
 def steps(done: float, at: Sequence[float] | float = (0.5, 0.75), factor: float = 0.1) -> float:
     """Times `factor` at each of these shares of the training."""
-    places = (at,) if isinstance(at, float) else at
+    places = (at,) if isinstance(at, int | float) else at
     return factor ** sum(done >= a for a in places)
 
 

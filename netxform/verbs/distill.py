@@ -142,7 +142,7 @@ class Distill(Learning):
         if count > 1 and not self.mix:
             origins["mix"] = "equal shares"
         taught = Taught(
-            **{f.name: getattr(lesson, f.name) for f in fields(lesson) if f.name != "loss"},
+            **{f.name: getattr(lesson, f.name) for f in fields(lesson) if f.name != "learns"},
             teachers=tuple(f"{n} ({i.description})" for n, i in infos.items()),
             loss=self.loss,
             temperature=self.temperature,

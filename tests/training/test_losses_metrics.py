@@ -64,7 +64,7 @@ def test_focal_losses_are_their_formulas() -> None:
 @given(seed=st.integers(0, 999), ours=st.sampled_from([o for o in ORACLES if o[3].dim() == 1]))
 @settings(max_examples=40)
 def test_a_mean_is_that_of_its_batches(seed: int, ours: tuple[Loss, nn.Module, Tensor, Tensor]) -> None:
-    """Σ mean·mass / Σ mass over any parts, weights and left-out rows included; a part without a row that counts adds nothing."""
+    """Σ mean·mass / Σ mass over any parts, weights and left-out rows included; a part without a row that counts is nothing."""
     chosen, _, output, target = ours
     cut = sorted({0, 9, *np.random.default_rng(seed).integers(0, 10, 3).tolist()})
     parts = [(loss_of(chosen)(output[a:b], target[a:b]), mass_of(chosen, target[a:b])) for a, b in pairwise(cut)]
