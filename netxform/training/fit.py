@@ -192,9 +192,9 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
     rows, live = sum(p.total for p in pieces), sum(p.live for p in pieces)
     run.optimizer.zero_grad(set_to_none=True)
     value = 0.0
-    parts = run.objective.weighed and (world > 1 or len(pieces) > 1)
-    ahead = [_view(run, p, samples, iteration, i) for i, p in enumerate(pieces)] if parts and work.mixed else None
-    shares = _shares(run, pieces, [p.y for p in pieces], rows) if parts else None
+    parted = run.objective.weighed and (world > 1 or len(pieces) > 1)
+    ahead = [_view(run, p, samples, iteration, i) for i, p in enumerate(pieces)] if parted and work.mixed else None
+    shares = _shares(run, pieces, [p.y for p in pieces], rows) if parted else None
     others = _shares(run, pieces, [v.other for v in ahead], rows) if ahead is not None else None
     for i, piece in enumerate(pieces):
         view = _view(run, piece, samples, iteration, i) if ahead is None else ahead[i]

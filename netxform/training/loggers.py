@@ -1,7 +1,7 @@
-"""Listeners that write every epoch down, by the libraries' own writers: `nx.apply(…, progress=Several(Bar(), TensorBoard("runs")))`.
+"""Listeners that write every epoch down, by the libraries' own writers.
 
-Each is told what `training.protocol.Progress` says; the names in a log are those of the history (`train_loss`, `val_f1`, …), behind
-the number of the training where there are several.
+`nx.apply(…, progress=Several(Bar(), TensorBoard("runs")))`. Each is told what `training.protocol.Progress` says; the names in a
+log are those of the history (`train_loss`, `val_f1`, …), behind the number of the training where there are several.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class MLflow(Scalars):
 
 
 class WandB(Scalars):
-    """What `run` (of `wandb.init(…)`) logs; without one the active run. Raises NetxformError X0814 where it is not installed."""
+    """What `run` (of `wandb.init(…)`) logs, or the active run. Raises NetxformError X0814 where it is not installed."""
 
     def __init__(self, run: Any = None) -> None:
         super().__init__()
