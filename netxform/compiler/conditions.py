@@ -10,7 +10,7 @@ from typing import Any
 
 from netxform.compiler.check import COSTS
 from netxform.graph.cost import Cost
-from netxform.language.attributes import compare
+from netxform.language.limit import compare
 from netxform.language.methods import measured_as
 from netxform.language.values import plain
 from netxform.syntax import ast

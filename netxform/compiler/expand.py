@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from netxform.errors import Findings, Label, NetxformError, Span, closest
-from netxform.language.attributes import compare
+from netxform.language.limit import compare
 from netxform.language.values import number, plain, unbound
 from netxform.sources.trust import Trust, read_path
 from netxform.syntax import ast

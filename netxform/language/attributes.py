@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from netxform.errors import NOWHERE, Span, fail
+from netxform.language.limit import compare
 from netxform.language.values import CONSTANTS, plain
 from netxform.syntax import ast
 from netxform.syntax.quantity import measure
@@ -50,23 +50,3 @@ def _compare(op: ast.CompareOp, left: ast.Expr, right: ast.Expr, value: Callable
     if b == "auto" or isinstance(a, str) or isinstance(b, str):
         a, b = str(a), str(b)
     return compare(op, a, b, left.span)
-
-
-def compare(op: ast.CompareOp, left: Any, right: Any, span: Span = NOWHERE) -> bool:
-    """`left op right` on plain values. Raises NetxformError X0402 where they cannot be compared."""
-    try:
-        match op:
-            case "<":
-                return left < right
-            case "<=":
-                return left <= right
-            case ">":
-                return left > right
-            case ">=":
-                return left >= right
-            case "==":
-                return left == right
-            case "!=":
-                return left != right
-    except TypeError:
-        raise fail("X0402", f"`{left}` and `{right}` cannot be compared by `{op}`", span, "of different kinds") from None

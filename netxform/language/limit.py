@@ -1,10 +1,11 @@
-"""Bounds as a spec writes them: `params <= 40% of base`. No torch."""
+"""Bounds as a spec writes them, `params <= 40% of base`, and how values are compared. No torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from netxform.errors import NOWHERE, Span
+from netxform.errors import NOWHERE, Span, fail
 from netxform.language.values import Own, wrong
 from netxform.syntax import ast
 from netxform.syntax.quantity import measure
@@ -42,3 +43,23 @@ class Limit(Own):
     def words(cls) -> str:
         """The type in words."""
         return "a comparison"
+
+
+def compare(op: ast.CompareOp, left: Any, right: Any, span: Span = NOWHERE) -> bool:
+    """`left op right` on plain values. Raises NetxformError X0402 where they cannot be compared."""
+    try:
+        match op:
+            case "<":
+                return left < right
+            case "<=":
+                return left <= right
+            case ">":
+                return left > right
+            case ">=":
+                return left >= right
+            case "==":
+                return left == right
+            case "!=":
+                return left != right
+    except TypeError:
+        raise fail("X0402", f"`{left}` and `{right}` cannot be compared by `{op}`", span, "of different kinds") from None

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from netxform.errors import Diagnostic, NetxformError, Span, fail
 from netxform.graph.edits import Assign, Bias, Edit
 from netxform.graph.layer_spec import Invocation
-from netxform.language.attributes import compare
 from netxform.language.choice import AS_TEXT, HIDDEN, IF_KNOWN, Choice, Part, Values, named
 from netxform.language.claims import Claim, LossChange, MaskedTwin, Sparse, Untouched
 from netxform.language.laws import Contract
-from netxform.language.limit import Limit
+from netxform.language.limit import Limit, compare
 from netxform.language.values import Name, Selection
 from netxform.language.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
 from netxform.language.work import Training
