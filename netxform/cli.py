@@ -37,6 +37,7 @@ KINDS = {
     "losses": "netxform.language.methods:LOSSES",
     "metrics": "netxform.language.methods:METRICS",
     "optimizers": "netxform.language.methods:OPTIMIZERS",
+    "schedules": "netxform.language.methods:SCHEDULES",
     "transforms": "netxform.language.methods:TRANSFORMS",
 }
 DOING = {

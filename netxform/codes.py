@@ -145,6 +145,10 @@ CODES: dict[str, tuple[str, str]] = {
         "a teacher that does not fit",
         "Teacher and student give outputs of the same shape, and matched features have sizes that the map takes.",
     ),
+    "X0351": (
+        "targets that do not fit the loss",
+        "Shape, kind and range of the targets are compared with the output and the loss before training.",
+    ),
     "X0344": ("a model made of itself", "`model a = shrink(b, …)` and `model b = shrink(a, …)` lead back to each other."),
     "X0345": (
         "training would lose something",
@@ -181,7 +185,10 @@ CODES: dict[str, tuple[str, str]] = {
     "X0406": ("out of range", "The value is outside what is allowed here."),
     "X0407": ("given twice", "A clause stands once in a statement."),
     "X0408": ("incomplete", "Something that the verb needs is missing."),
-    "X0409": ("unknown optimizer or setting", "adamw, adam, sgd, rmsprop, adagrad, nadam, radam, with PyTorch's arguments."),
+    "X0409": (
+        "unknown optimizer or setting",
+        "`netxform explain optimizers` lists them; settings are those of torch.optim and timm.optim.",
+    ),
     "X0410": ("unknown layer", "A block names layers of torch.nn."),
     "X0411": ("bad arguments", "The layer, model or classifier does not take these arguments."),
     "X0323": ("nothing to factorize", "Only layers with a matrix or a kernel can be written as products of smaller ones."),

@@ -15,6 +15,7 @@ from netxform.compiler.plan import Check, Plan, Step
 from netxform.compiler.verdict import Verdict
 from netxform.graph.cost import Cost
 from netxform.language.certificate import Certificate, ClaimRecord, ComparisonRecord, WarningRecord
+from netxform.language.laws import Contract
 from netxform.syntax.quantity import short
 
 
@@ -33,7 +34,12 @@ def plan_table(plan: Plan) -> Group:
             name, justify=cast(Any, justify), no_wrap=name not in ("statement",), ratio=1 if name == "statement" else None
         )
     table.add_row("", f"[dim]{escape(plan.subject)}[/dim]", "", *_cost(plan.base))
+    stage: str | None = None
     for item in plan.items:
+        if item.stage != stage:
+            stage = item.stage
+            if stage is not None:
+                table.add_row("", f"[bold]stage {escape(stage)}[/bold]", "", "", "", "")
         if isinstance(item, Check):
             verdict = {True: "holds", False: "fails", None: "after applying"}[item.held]
             table.add_row(str(item.index + 1), escape(item.text), f"[dim]{verdict}[/dim]", "", "", "")
@@ -79,12 +85,19 @@ def certificate_table(certificate: Certificate) -> Group:
     table.add_column("statement", ratio=1)
     table.add_column("contract", no_wrap=True)
     table.add_column("measured")
+    stage: str | None = None
     for entry in certificate.statements:
         harms = [w for w in certificate.warnings if w.index == entry.index]
         if not entry.claims and not entry.metrics and not entry.warnings and not harms:
             continue
+        if entry.stage != stage:
+            stage = entry.stage
+            if stage is not None:
+                table.add_row(f"[bold]stage {escape(stage)}[/bold]", "", "")
         rows = [_claim(c) for c in entry.claims]
         wanted = ("teacher_val_accuracy", "val_accuracy", "test_accuracy", "test_mae", "test_r2", "test_loss")
+        wanted += tuple(k for k in entry.metrics if k.startswith("test_") and k not in wanted)
+        rows += [f"chosen: {escape(c)}" for c in entry.chosen if entry.contract is Contract.TRAINING]
         numbers = [f"{k.replace('_', ' ')} {entry.metrics[k]:.3f}" for k in wanted if k in entry.metrics]
         rows += [", ".join(numbers)] if numbers else []
         rows += [f"[yellow]warning: {escape(w)}[/yellow]" for w in entry.warnings]

@@ -10,7 +10,9 @@ from typing import Any
 
 from netxform.compiler.check import COSTS
 from netxform.graph.cost import Cost
-from netxform.language.values import compare, plain
+from netxform.language.limit import compare
+from netxform.language.methods import measured_as
+from netxform.language.values import plain
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 from netxform.syntax.quantity import measure
@@ -49,12 +51,25 @@ def judge(condition: ast.Condition, now: Cost, base: Cost, metrics: Mapping[str,
             return compare(condition.op, left, right, condition.span), f"{format_node(condition.left)} is {_show(left)}"
 
 
+def names_in(condition: ast.Condition) -> tuple[str, ...]:
+    """The words that a condition speaks of."""
+    match condition:
+        case ast.And() | ast.Or():
+            return tuple(n for c in condition.items for n in names_in(c))
+        case ast.Not():
+            return names_in(condition.condition)
+        case ast.Member():
+            sides = (condition.item,)
+        case ast.Compare():
+            sides = (condition.left, condition.right)
+    return tuple(s.text for s in sides if isinstance(s, ast.Path))
+
+
 def _value(expression: ast.Expr, now: Cost, base: Cost, metrics: Mapping[str, float]) -> Any:
     if isinstance(expression, ast.Path) and expression.text not in ("true", "false"):
         if expression.text in COSTS:
             return cost_of(expression.text, now)
-        alias = expression.text.replace("top1", "accuracy")
-        return metrics.get(alias)
+        return metrics.get(measured_as(expression.text))
     return plain(expression)
 
 

@@ -33,12 +33,15 @@ _ASSERT = ("change the statements before it, or the bound",)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives: the network, metrics, evidence about what it used, and what a reader should be warned of."""
+    """What a training gives: the network, metrics, evidence about what it used, what a reader should be warned of, and what was
+    settled on the data, in words.
+    """
 
     network: Network
     metrics: dict[str, float]
     evidence: tuple[Evidence, ...] = ()
     warnings: tuple[str, ...] = ()
+    settled: tuple[str, ...] = ()
 
 
 class Workers(Protocol):
@@ -227,15 +230,16 @@ def _step(item: Step, plan: Plan, state: _Progress, workers: Workers, inputs: An
         state.seen.clear()
     state.metrics |= metrics
     evidence = tuple(m.evidence for m in measured)
-    warnings = (NOTHING,) if item.idle else trained.warnings if trained is not None else ()
+    warnings = (NOTHING,) if item.idle else (*item.choice.warnings, *trained.warnings) if trained is not None else ()
     if item.choice.trains:
         modes = work.training_modules if isinstance(work, Training) else None
         warnings = (*(str(one) for one in before.lost if modes is None or one.path in modes), *warnings)
     unshown = dict.fromkeys(f"not shown: {e.claim}: {e.vacuous}; {_REPAIR}" for e in evidence if e.vacuous)
     warnings = (*warnings, *unshown)
     harms = _harms(item, evidence, metrics, state)
+    settled = trained.settled if trained is not None else ()
     said = (item.index, item.text, item.verb, item.contract, evidence, metrics, item.choice.targets)
-    entry = Entry(*said, warnings, harms, nothing)
+    entry = Entry(*said, warnings, harms, nothing, settled, item.stage)
     state.entries.append(entry)
     state.measured.append(measured)
     state.lives.done(item.index, state.measured, after, metrics)

@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 
 from netxform.compiler.budget import MOST_TEXT, Budget
 from netxform.errors import NOWHERE, Findings, Label, NetxformError, Span, closest
-from netxform.language.values import compare, number, plain, unbound
+from netxform.language.limit import compare
+from netxform.language.values import number, plain, unbound
 from netxform.sources.files import read_text
 from netxform.sources.trust import Trust, read_path
 from netxform.syntax import ast

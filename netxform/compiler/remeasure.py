@@ -99,7 +99,8 @@ def certify(
                 values[i, j], references[i, j] = one.values, one.reference
             claims.append(record)
         said = (entry.index, entry.text, entry.verb, entry.contract, tuple(claims), entry.metrics)
-        statements.append(StatementRecord(*said, chosen.get(entry.index, ()), tuple(entry.warnings), entry.nothing))
+        settled = (*chosen.get(entry.index, ()), *entry.settled)
+        statements.append(StatementRecord(*said, settled, tuple(entry.warnings), entry.nothing, entry.stage))
     certificate = Certificate(
         format=FORMAT,
         subject=plan.subject,

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from netxform.compiler.bind import Bound
 from netxform.compiler.budget import MOST_STATEMENTS
 from netxform.compiler.check import EachItem, IfItem, Item, Spec, StageItem, items_of, put
-from netxform.compiler.conditions import judge
+from netxform.compiler.conditions import judge, names_in
 from netxform.compiler.models import described
 from netxform.compiler.plan import Check, Plan, PlanItem, Step
 from netxform.compiler.scope import ResolveScope, State, Surroundings
@@ -214,6 +214,17 @@ class Walk(Iterator[PlanItem]):
         return made.item
 
 
+def _asked(spec: Spec) -> tuple[str, ...]:
+    """The metrics that asserts and comparisons speak of."""
+    found: list[str] = []
+    for item in spec.walk():
+        if isinstance(item, ast.Assert):
+            found += names_in(item.condition)
+        elif isinstance(item, Bound) and isinstance(metric := getattr(item.action, "metric", None), str):
+            found.append(metric)
+    return tuple(dict.fromkeys(found))
+
+
 def resolve(
     spec: Spec,
     network: Network,
@@ -235,7 +246,7 @@ def resolve(
     """
     shadow = twin(network)
     base = cost(shadow)
-    resolver = Resolver(spec, Surroundings(subject, base, data, models, sources, trust or Trust()))
+    resolver = Resolver(spec, Surroundings(subject, base, data, models, sources, trust or Trust(), _asked(spec)))
     places = tuple(
         resolver.onward(State(shadow, base, untrained=() if carried else ("",)), tuple((i, None) for i in spec.items))
     )

@@ -27,7 +27,8 @@ from netxform.syntax import ast
 class Surroundings:
     """What is the same for every statement. `subject`: the model's name in the spec; `base`: its cost as it came.
 
-    `models` tells of further models by name; `sources` gives them on their own inputs, for weights to be taken from.
+    `models` tells of further models by name; `sources` gives them on their own inputs, for weights to be taken from. `asked`:
+    metrics that an `assert` or a `compare` of the spec speaks of.
     """
 
     subject: str
@@ -36,6 +37,7 @@ class Surroundings:
     models: Callable[[str, Span], ModelInfo] | None = None
     sources: Callable[[str, Span], Network] | None = None
     trust: Trust = field(default_factory=Trust)
+    asked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ class ResolveScope:
     def current(self) -> Cost:
         """The cost of the network before this statement."""
         return self.state.current
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Metrics that an `assert` or a `compare` of the spec speaks of."""
+        return self.surroundings.asked
 
     @property
     def untrained(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from netxform.compiler.standing import Lives
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
 from netxform.language.certificate import ScoreRecord
-from netxform.language.methods import LOSSES, METRICS
+from netxform.language.methods import LOSSES, METRICS, Metric
 from netxform.registry import called
 
 _BATCH = 256
@@ -105,31 +105,41 @@ def score(network: Network, held: HeldOut | None, metric: str, item: Mapping[str
         return "the plan does not say which loss it was"
     part = parts_of(held)[where]
     try:
-        return _measured(network, part, what, str(loss))
+        return _measured(network, part, what, loss)
     except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
         return f"the outputs are not scored here ({type(error).__name__})"
 
 
 @torch.no_grad()
-def _measured(network: Network, part: Part, what: str, loss: str) -> float | str:
+def _measured(network: Network, part: Part, what: str, loss: Any) -> float | str:
+    """`loss`: its name, or its name and settings, as the plan has them."""
+    name, settings = (loss["name"], dict(loss["settings"])) if isinstance(loss, Mapping) else (str(loss), {})
+    if "balanced" in settings.values():
+        return "the loss is weighed by counts of the training samples, which are not in the folder"
+    kind = LOSSES.find(name) if loss is not None else None
+    metric = None if what == "loss" else METRICS.find(what) if what in METRICS else None
+    if what != "loss" and not isinstance(metric, Metric):
+        return "no installed package knows this metric" if metric is None else "it is measured by torchmetrics, while training"
     total: dict[str, float] = {}
     with evaluating(network.module):
         for x, y in zip(part.x.split(_BATCH), part.y.split(_BATCH), strict=True):
             z: Any = network.module(x)
             if not isinstance(z, Tensor):
                 return "the network has several outputs"
-            if what == "loss":
-                sums = {"loss": float(called(LOSSES.find(loss).of)(z, y, 0.0)) * len(y), "count": float(len(y))}
-            elif what not in METRICS:
-                return "no installed package knows this metric"
-            elif METRICS.find(what).on == "classes":
-                if z.dim() != 2 or y.dtype.is_floating_point:
-                    return "the outputs are not one row of scores a sample"
-                sums = called(METRICS.find(what).count)(z, y)
+            classes = z.dim() == 2 and z.shape[1] > 1 and not y.dtype.is_floating_point
+            if metric is None:
+                assert kind is not None
+                weighed = kind.mass is not None and not y.dtype.is_floating_point
+                rows = float(called(kind.mass)(y, **settings)) if weighed and kind.mass is not None else float(len(y))
+                sums = {"loss": float(called(kind.of)(z, y, 0.0, **settings)) * rows, "count": rows}
+            elif metric.on == "classes" and classes:
+                sums = called(metric.count)(z, y.long())
+            elif metric.on == "values":
+                sums = called(metric.count)(z.double(), y.double().reshape(z.shape))
             else:
-                sums = called(METRICS.find(what).count)(z.double(), y.double().reshape(z.shape))
+                return "the outputs are not one row of scores a sample"
             total = {k: total.get(k, 0.0) + v for k, v in sums.items()}
-    if what == "loss":
-        return total["loss"] / total["count"]
-    found = called(METRICS.find(what).rate)(total)
+    if metric is None:
+        return total["loss"] / max(total["count"], 1e-300)
+    found: float | None = called(metric.rate)(total)
     return "it is not defined on the samples that are kept" if found is None else float(found)

@@ -39,6 +39,12 @@ def outputs(module: fx.GraphModule) -> dict[str | None, fx.Node]:
     return found
 
 
+def shapes_of(network: Network) -> dict[str | None, tuple[int, ...]]:
+    """The shapes of the outputs by name, as far as they are tensors."""
+    found = {name: node.meta.get("shape") for name, node in outputs(network.module).items()}
+    return {name: tuple(shape) for name, shape in found.items() if isinstance(shape, tuple | list)}
+
+
 def loose_end(module: fx.GraphModule) -> str | None:
     """The node that the last cut left as an open output, or None."""
     value: str | None = output_node(module).meta.get("loose")

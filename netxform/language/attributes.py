@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from netxform.language.values import CONSTANTS, compare, plain
+from netxform.language.limit import compare
+from netxform.language.values import CONSTANTS, plain
 from netxform.syntax import ast
 from netxform.syntax.quantity import measure
 

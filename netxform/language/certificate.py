@@ -88,7 +88,7 @@ class Earlier(Detail, frozen=True):
 
 class StatementRecord(_Record, frozen=True):
     """One statement. `chosen`: what was settled on weights or data, in words. `warnings`: what a reader is told. `nothing`: the
-    kinds of claims that would have spoken of nothing, and so were not made.
+    kinds of claims that would have spoken of nothing, and so were not made. `stage`: the stage that it stands in.
     """
 
     index: int
@@ -100,6 +100,7 @@ class StatementRecord(_Record, frozen=True):
     chosen: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     nothing: tuple[str, ...] = ()
+    stage: str | None = None
 
 
 class Totals(_Record, frozen=True):

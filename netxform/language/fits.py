@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from netxform.errors import Label, Span, fail
 from netxform.graph.outputs import outputs
 from netxform.graph.shapes import times
+from netxform.language.methods import Loss
+from netxform.language.targets import targets_fit
 from netxform.language.verb import DataInfo
 
 if TYPE_CHECKING:
+    from torch.fx import Node
+
     from netxform.graph.network import Network
 
 
@@ -33,10 +37,11 @@ def input_fits(network: Network, data: DataInfo, span: Span) -> None:
     )
 
 
-def classes_fit(network: Network, data: DataInfo, output: str | None, span: Span) -> str | None:
-    """The name of the output that is trained, None for the only one.
+def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss, span: Span) -> str | None:
+    """The name of the output that is trained, None for the only one, whose targets fit the loss as far as they are known.
 
-    Raises NetxformError X0317 (another number of classes), X0319 (several outputs and none named, or an unknown one).
+    Raises NetxformError X0317 (another number of classes), X0319 (several outputs and none named, or an unknown one), X0351
+    (targets of another shape or kind).
     """
     known = outputs(network.module)
     if output is None and len(known) == 1:
@@ -48,13 +53,60 @@ def classes_fit(network: Network, data: DataInfo, output: str | None, span: Span
         message = f"the network has no output `{output}`" if output is not None else f"the network has {len(known)} outputs"
         raise fail("X0319", message, span, "which one?", notes=(f"outputs: {names}",), helps=("write `output=NAME`",))
     shape = known[name].meta.get("shape")
-    if isinstance(shape, tuple) and len(shape) == 2 and data.classes is not None and shape[1] != data.classes:
+    if not isinstance(shape, tuple):
+        return name
+    if data.targets is not None:
+        targets_fit(loss, cast("tuple[int, ...]", shape), data.targets, data.name, span)
+        return name
+    if len(shape) == 2 and data.classes is not None and not _room(loss, cast(int, shape[1]), data.classes):
+        one = shape[1] == 1 and data.classes == 2
         raise fail(
             "X0317",
-            f"`{data.name}` has {data.classes} classes, the network has {shape[1]} outputs",
+            f"`{data.name}` has {data.classes} classes, the network has {shape[1]} output{'s' if shape[1] != 1 else ''}",
             span,
             "does not match",
             secondary=(Label(data.span, "the data"),) if data.span.line else (),
-            helps=("attach a head for this data: `cut before HEAD; attach head`",),
+            helps=("one output for two classes: write `loss=bce`",)
+            if one
+            else ("attach a head for this data: `cut before HEAD; attach head`",),
         )
     return name
+
+
+def _room(loss: Loss, width: int, classes: int) -> bool:
+    """Whether class numbers fit so many outputs: one score a class; for other losses a unit vector, or the number itself."""
+    if loss.kind.takes == "classes":
+        return width == classes
+    return classes <= (width if width > 1 else 2 if loss.kind.takes == "units" else classes)
+
+
+_KEEP = frozenset({"view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "Flatten", "Identity", "Dropout", "to"})
+_TWICE = {
+    "classes": ("softmax", "Softmax", "Softmax2d", "sigmoid", "Sigmoid"),
+    "units": ("softmax", "Softmax", "sigmoid", "Sigmoid"),
+}
+_LOG = ("log_softmax", "LogSoftmax")
+
+
+def said_twice(network: Network, output: str | None, loss: Loss) -> tuple[str, ...]:
+    """A warning where the network ends in what the loss applies again, or lacks what the loss counts on."""
+    node = outputs(network.module).get(output)
+    modules = dict(network.module.named_modules())
+
+    def kind(one: Node) -> str:
+        if one.op == "call_module":
+            return type(modules[str(one.target)]).__name__
+        return str(one.target if isinstance(one.target, str) else getattr(one.target, "__name__", ""))
+
+    while node is not None and kind(node) in _KEEP and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+    if node is None or node.op in ("placeholder", "output"):
+        return ()
+    last, name = kind(node), f"{loss.name}"
+    if name == "nll":
+        text = f"`nll` takes log-probabilities, and the network ends in {last}: write `loss=cross_entropy`"
+        return () if last in _LOG else (text,)
+    if last not in _TWICE.get(loss.kind.takes, ()):
+        return ()
+    again = "softmax" if loss.kind.takes == "classes" else "sigmoid"
+    return (f"the network ends in {last}, and `{name}` applies a {again} itself: train on the values before it",)

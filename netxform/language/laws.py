@@ -118,7 +118,9 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of one statement when it is done. `nothing`: kinds of claims that would have spoken of nothing."""
+    """What is known of one statement when it is done. `nothing`: kinds of claims that would have spoken of nothing. `settled`:
+    what training settled on the data, in words.
+    """
 
     index: int
     text: str
@@ -130,6 +132,8 @@ class Entry:
     warnings: tuple[str, ...] = ()
     harms: tuple[Harm, ...] = ()
     nothing: tuple[str, ...] = ()
+    settled: tuple[str, ...] = ()
+    stage: str | None = None
 
     @property
     def held(self) -> bool:

@@ -3,6 +3,8 @@
 selection, clauses ─planned→ Training and what the plan shows of it
 """
 
+# Long: the clauses that every training takes, and what becomes of each.
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -12,9 +14,12 @@ from typing import TYPE_CHECKING, Literal
 from netxform.errors import Diagnostic, Label, Span, did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
 from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
+from netxform.language.choice import named as keyed
 from netxform.language.claims import Claim, Untouched, ZerosHeld
-from netxform.language.methods import LOSSES, OPTIMIZERS, TRANSFORMS, LossName
-from netxform.language.values import Count, Name, Regularizer, Selection
+from netxform.language.methods import OPTIMIZERS, TRANSFORMS, Loss, MetricName, Schedule, Vision, loss
+from netxform.language.regularizer import Regularizer
+from netxform.language.settings import asked_metrics, decayed, installed
+from netxform.language.values import Count, Name, Selection
 from netxform.language.verb import DataInfo, Scope, key, lines, operand, prep
 from netxform.language.work import Group, Penalty, Recording, Soft, Term, Training
 
@@ -37,7 +42,7 @@ class Head:
     """`head NAME loss=mse weight=0.5 target=1`: one output's share of the loss, and its column of the targets."""
 
     name: Name = operand()
-    loss: LossName = key("cross_entropy")
+    loss: Loss = key(loss("cross_entropy"))
     weight: float = key(1.0)
     target: int | None = key(None)
 
@@ -52,6 +57,11 @@ class Lesson(Values):
     length: str
     optimizer: str
     batch: int
+    learns: str | None = field(default=None, metadata=IF_KNOWN | keyed("loss"))
+    schedule: str | None = field(default=None, metadata=IF_KNOWN)
+    metrics: tuple[str, ...] | None = field(default=None, metadata=IF_KNOWN)
+    drawn: str | None = field(default=None, metadata=IF_KNOWN)
+    average: str | None = field(default=None, metadata=IF_KNOWN)
     seed: int = field(metadata=HIDDEN)
     zeros_held: str | None = field(default=None, metadata=IF_KNOWN)
     penalised_values: tuple[str, ...] | None = field(default=None, metadata=IF_KNOWN)
@@ -67,7 +77,7 @@ class Learning:
     regularize: tuple[Regularizer, ...] = prep("regularize", ())
     batch: int = key(32)
     accumulate: int = key(1)
-    schedule: Literal["constant", "cosine", "linear", "onecycle"] = key("constant")
+    schedule: Schedule = key(Schedule("constant"))
     warmup: int = key(0)
     clip: float | None = key(None)
     precision: Literal["float32", "bfloat16", "float16"] = key("float32")
@@ -75,6 +85,11 @@ class Learning:
     label_smoothing: float = key(0.0)
     augment: tuple[Invocation, ...] = key(())
     mixup: float = key(0.0)
+    cutmix: float = key(0.0)
+    draw: Literal["shuffled", "balanced"] = key("shuffled")
+    metrics: tuple[MetricName, ...] = key(())
+    ema: float | None = key(None)
+    layer_decay: float | None = key(None)
     device: str = key("auto")
     output: str | None = key(None)
     seed: int | None = key(None)
@@ -103,6 +118,7 @@ class Learning:
             ("clip", 0.0),
             ("accumulate", 1),
             ("mixup", 0.0),
+            ("cutmix", 0.0),
             ("processes", 1),
         )
         for name, low in lows:
@@ -111,6 +127,14 @@ class Learning:
                 yield Diagnostic("X0406", f"`{name}` is at least {low}, not {value}", span, name)
         if not 0 <= self.label_smoothing < 1:
             yield Diagnostic("X0406", f"`label_smoothing` is in [0, 1), not {self.label_smoothing}", span, "")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            yield Diagnostic("X0406", f"`ema` is in [0, 1), not {self.ema:g}", span, "ema", helps=("write `ema=0.999`",))
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            yield Diagnostic("X0406", f"`layer_decay` is above 0 and at most 1, not {self.layer_decay:g}", span, "layer_decay")
+        if self.mixup and self.cutmix:
+            yield Diagnostic("X0404", "`mixup` and `cutmix` both mix samples: one of them", span, "both")
+        if self.ema is not None and self.strategy == "fsdp":
+            yield Diagnostic("X0404", "an average of weights needs them whole: `strategy=ddp`", span, "with `fsdp`")
         for call in self.augment:
             yield from _augmentation(call)
         if self.strategy == "fsdp" and any(r.of == "parameters" and r.kind != "weight_decay" for r in self.regularize):
@@ -123,6 +147,8 @@ def _augmentation(call: Invocation) -> Iterator[Diagnostic]:
         yield Diagnostic("X0401", f"`{call.name}` is no augmentation", call.span, "unknown", helps=helps)
         return
     known = TRANSFORMS.find(call.name, call.span)
+    if isinstance(known, Vision):
+        return
     amount = call.arguments[0] if call.arguments else known.amount
     wrong = not isinstance(amount, int | float) or not 0 <= amount <= known.most
     if call.keywords or len(call.arguments) > 1 or wrong:
@@ -136,7 +162,7 @@ def planned(
     scope: Scope,
     selection: Selection,
     length: Count,
-    loss: str,
+    loss: Loss,
     heads: tuple[Head, ...] = (),
     soft: Soft | None = None,
 ) -> tuple[Training, Lesson, dict[str, str]]:
@@ -171,6 +197,11 @@ def planned(
     training = modules_in_training(network, scope.modules_of(selection), owners)
     lost = _lost(verb, network, training, selection)
     terms, output = _terms(verb, network, scope, data, loss, heads)
+    used = [t.loss for t in terms] or [loss]
+    metrics = asked_metrics(verb.metrics, scope, used)
+    if verb.label_smoothing and not any(one.kind.smooth for one in used):
+        raise fail("X0404", f"`{used[0].name}` has no labels to be smoothed", scope.span, "with `label_smoothing`")
+    installed(verb, scope.span)
     keep = scope.settings.get("keep")
     seed = scope.seed + scope.index if verb.seed is None else verb.seed
     using = Invocation(verb.using.name, (), {"lr": OPTIMIZERS.find(verb.using.name).lr} | verb.using.keywords, verb.using.span)
@@ -186,7 +217,7 @@ def planned(
         batch=verb.batch,
         seed=seed,
         outputs=() if output is None else (output,),
-        groups=_groups(verb, scope, parameters),
+        groups=_groups(verb, network, scope, parameters, using),
         schedule=verb.schedule,
         warmup=verb.warmup,
         clip=verb.clip,
@@ -199,6 +230,10 @@ def planned(
         penalties=_penalties(verb.regularize, network, scope, set(parameters)),
         augment=verb.augment,
         mixup=verb.mixup,
+        cutmix=verb.cutmix,
+        draw=verb.draw,
+        metrics=metrics,
+        ema=verb.ema,
         accumulate=verb.accumulate,
         compile=verb.compile,
         strategy=verb.strategy,
@@ -219,6 +254,11 @@ def planned(
         length=f"{work.length} {work.unit}",
         optimizer=str(using),
         batch=verb.batch,
+        learns=None if len(terms) or str(loss) == "cross_entropy" else str(loss),
+        schedule=None if verb.schedule.name == "constant" else str(verb.schedule),
+        metrics=metrics or None,
+        drawn="every class equally often" if verb.draw == "balanced" else None,
+        average=f"of the weights, {verb.ema:g} kept a step" if verb.ema is not None else None,
         seed=seed,
         zeros_held=f"in {len(work.held)} tensors" if work.held else None,
         penalised_values=tuple(n for p in work.penalties for n in p.nodes) or None,
@@ -256,15 +296,14 @@ def trained_law(choice: Choice[Values]) -> tuple[Claim, ...]:
 
 
 def _terms(
-    verb: Learning, network: Network, scope: Scope, data: DataInfo, loss: str, heads: tuple[Head, ...]
+    verb: Learning, network: Network, scope: Scope, data: DataInfo, loss: Loss, heads: tuple[Head, ...]
 ) -> tuple[tuple[Term, ...], str | None]:
     """The loss head by head, and the name of the one output where there are no heads."""
     from netxform.graph.outputs import outputs
-    from netxform.language.fits import classes_fit
+    from netxform.language.fits import labels_fit
 
     if not heads:
-        checked = LOSSES.find(loss).classes or verb.output is not None
-        return (), classes_fit(network, data, verb.output, scope.span) if checked else None
+        return (), labels_fit(network, data, verb.output, loss, scope.span)
     known = outputs(network.module)
     out: list[Term] = []
     for head in heads:
@@ -276,14 +315,14 @@ def _terms(
                 "which one?",
                 notes=(f"outputs: {', '.join(str(n) for n in known if n is not None) or 'one without a name'}",),
             )
-        if LOSSES.find(head.loss).classes and head.target is None:
-            classes_fit(network, data, head.name.text, head.name.span)
+        if head.target is None:
+            labels_fit(network, data, head.name.text, head.loss, head.name.span)
         out.append(Term(head.name.text, head.loss, head.target, head.weight))
     return tuple(out), None
 
 
-def _groups(verb: Learning, scope: Scope, trained: tuple[str, ...]) -> tuple[Group, ...]:
-    """Parameters by their settings: `group` lines, and `weight_decay(SELECTION, …)`."""
+def _groups(verb: Learning, network: Network, scope: Scope, trained: tuple[str, ...], using: Invocation) -> tuple[Group, ...]:
+    """Parameters by their settings: `group` lines, `weight_decay(SELECTION, …)`, and a rate that falls from layer to layer."""
     settings: dict[str, dict[str, float]] = {}
     places: dict[tuple[str, str], Span] = {}
 
@@ -312,6 +351,10 @@ def _groups(verb: Learning, scope: Scope, trained: tuple[str, ...]) -> tuple[Gro
     for one in verb.regularize:
         if one.kind == "weight_decay":
             give(one.target, {"weight_decay": one.weight})
+    if verb.layer_decay is not None:
+        for name, share in decayed(network, trained, verb.layer_decay).items():
+            held = settings.setdefault(name, {})
+            held["lr"] = share * held.get("lr", float(using.keywords["lr"]))
     grouped: dict[tuple[tuple[str, float], ...], list[str]] = {}
     for name in trained:
         if name in settings:

@@ -11,8 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 from netxform.graph.layer_spec import AUTO, Invocation, Layer
+from netxform.language.limit import Limit
+from netxform.language.named import Chosen
 from netxform.language.rank import Rank
-from netxform.language.values import CONSTANTS, Count, Layers, Limit, Name, Regularizer, Selection
+from netxform.language.regularizer import Regularizer
+from netxform.language.values import CONSTANTS, Count, Layers, Name, Selection
 from netxform.language.verb import REGISTRY, Slot, Transform, slots_of
 from netxform.syntax import ast
 from netxform.syntax.format import RESERVED, format_node
@@ -110,6 +113,13 @@ def _call(made: Invocation) -> ast.Call:
     return ast.Call(made.name, (*arguments, *(ast.Argument(k, _plain(v)) for k, v in made.keywords.items())))
 
 
+def _chosen(value: Chosen) -> ast.Expr:
+    """The name, with the settings that are not as they would be."""
+    known = type(value).known(value.name)
+    given = tuple(ast.Argument(k, _plain(v)) for k, v in value.settings.items() if v != known[k].default)
+    return ast.Call(value.name, given) if given else ast.Path(value.name)
+
+
 def _plain(value: object) -> ast.Expr:
     """The expression that `values.plain` reads as this value: a word stands bare where it can."""
     match value:
@@ -128,6 +138,8 @@ def _plain(value: object) -> ast.Expr:
             return ast.List(tuple(_plain(v) for v in cast("tuple[object, ...]", value)))
         case Invocation():
             return _call(value)
+        case Chosen():
+            return _chosen(value)
         case _:
             raise TypeError(f"no expression for {type(value).__name__}: a field's type that `sentence` does not know")
 

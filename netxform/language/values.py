@@ -8,16 +8,14 @@ of the classes below. `convert` turns an expression into a value of that type or
 from __future__ import annotations
 
 import math
-import operator
 import types
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from netxform.errors import NOWHERE, Diagnostic, NetxformError, Span, closest, fail
 from netxform.graph.layer_spec import Invocation, Layer
+from netxform.language.named import REQUIRED, Chosen, Registered, Setting
 from netxform.language.rank import Rank
-from netxform.registry import Registry
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 from netxform.syntax.quantity import Measure, measure
@@ -56,22 +54,6 @@ class Layers:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """`params <= 40% of base`, `rel_error <= 2%`, `zeros >= 99%`: name, sign, value; a share of `of`, where given."""
-
-    name: str
-    op: ast.CompareOp
-    value: int | float
-    dimension: str
-    of: str | None = None
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-    def __str__(self) -> str:
-        share = f"{100 * self.value:g}%" if self.dimension == "share" else f"{self.value:g}"
-        return f"{self.name} {self.op} {share}" + (f" of {self.of}" if self.of else "")
-
-
-@dataclass(frozen=True, slots=True)
 class Count:
     """A number of something that has a unit: `5epochs`, `1000steps`."""
 
@@ -79,21 +61,18 @@ class Count:
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
-class Regularizer:
-    """`l1(activations(conv1 | conv2), 1e-4)`, `weight_decay(fc::weight, 1e-3)`: a norm, of what, and its weight."""
+class Own:
+    """The base of types that read an expression by themselves."""
 
-    kind: Literal["l1", "l2", "weight_decay"]
-    of: Literal["parameters", "activations", "outputs"]
-    target: Selection
-    weight: float
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
+    @classmethod
+    def read(cls, expression: ast.Expr) -> Any:
+        """The value. Raises NetxformError where the expression is none."""
+        raise NotImplementedError
 
-
-class Registered(str):
-    """The type of a field that names a thing of a registry; the value is a plain text."""
-
-    registry: ClassVar[Registry[Any]]
+    @classmethod
+    def words(cls) -> str:
+        """The type in words."""
+        raise NotImplementedError
 
 
 def convert(expression: ast.Expr, want: Any) -> Any:
@@ -107,11 +86,15 @@ def convert(expression: ast.Expr, want: Any) -> Any:
     if want is None or want is type(None):
         if isinstance(expression, ast.Path) and expression.text == "none":
             return None
-        raise _wrong(expression, "`none`")
+        raise wrong(expression, "`none`")
     if isinstance(want, type) and issubclass(want, Registered):
-        return _choice(expression, want.registry.names())
+        return choice(expression, want.registry.names())
+    if isinstance(want, type) and issubclass(want, Chosen):
+        return named(expression, want)
+    if isinstance(want, type) and issubclass(want, Own):
+        return want.read(expression)
     if origin is Literal:
-        return _choice(expression, get_args(want))
+        return choice(expression, get_args(want))
     if origin is tuple:
         inner = get_args(want)[0]
         items = expression.items if isinstance(expression, ast.List) else (expression,)
@@ -124,28 +107,28 @@ def _simple(expression: ast.Expr, want: Any) -> Any:
     match want:
         case _ if want is Selection:
             if isinstance(expression, ast.Number | ast.Quantity | ast.String | ast.Relative | ast.Compare):
-                raise _wrong(expression, "a selection of modules")
+                raise wrong(expression, "a selection of modules")
             return Selection(expression, span)
         case _ if want is Name:
             if isinstance(expression, ast.Path):
                 return Name(expression.text, span)
-            raise _wrong(expression, "a name")
+            raise wrong(expression, "a name")
         case _ if want is Invocation:
             return invocation(expression)
         case _ if want is bool:
             if isinstance(expression, ast.Path) and expression.text in ("true", "false"):
                 return expression.text == "true"
-            raise _wrong(expression, "`true` or `false`")
+            raise wrong(expression, "`true` or `false`")
         case _ if want is str:
             if isinstance(expression, ast.String):
                 return expression.value
             if isinstance(expression, ast.Path):
                 return expression.text
-            raise _wrong(expression, "a text")
+            raise wrong(expression, "a text")
         case _ if want is int:
             value = number(expression)
             if value != int(value):
-                raise _wrong(expression, "a whole number")
+                raise wrong(expression, "a whole number")
             return int(value)
         case _ if want is float:
             return float(number(expression))
@@ -154,39 +137,61 @@ def _simple(expression: ast.Expr, want: Any) -> Any:
             return Rank(found, isinstance(found, float) or (isinstance(expression, ast.Quantity) and expression.unit == "%"))
         case _ if want is Count:
             return _count(expression)
-        case _ if want is Limit:
-            return _limit(expression)
-        case _ if want is Regularizer:
-            return _regularizer(expression)
         case _ if want is Measure:
             if isinstance(expression, ast.Number | ast.Quantity):
                 return measure(expression)
-            raise _wrong(expression, "a quantity")
+            raise wrong(expression, "a quantity")
         case _:
             raise TypeError(f"no conversion to {want!r}: a verb's field has a type that `values` does not know")
 
 
-def _regularizer(expression: ast.Expr) -> Regularizer:
-    form = "a norm of values or parameters with its weight, such as `l1(activations(conv1 | conv2), 1e-4)`"
-    if not isinstance(expression, ast.Call) or expression.name not in ("l1", "l2", "weight_decay"):
-        raise _wrong(expression, form)
-    if len(expression.arguments) != 2 or expression.arguments[0].key is not None:
-        raise _wrong(expression, form)
-    inner, weight = expression.arguments[0].value, expression.arguments[1]
-    of: Literal["parameters", "activations", "outputs"] = "parameters"
-    if isinstance(inner, ast.Call) and inner.name in ("activations", "outputs") and len(inner.arguments) == 1:
-        of = "activations" if inner.name == "activations" else "outputs"
-        inner = inner.arguments[0].value
-    if weight.key not in (None, "weight") or (expression.name == "weight_decay" and of != "parameters"):
-        raise _wrong(expression, form)
-    kind: Literal["l1", "l2", "weight_decay"] = (
-        "l1" if expression.name == "l1" else "l2" if expression.name == "l2" else "weight_decay"
-    )
-    value = float(number(weight.value))
-    if value < 0:
-        helps = ("write a small number above 0, such as `1e-4`",)
-        raise fail("X0406", f"the weight of a penalty is at least 0, not {value:g}", weight.value.span, "negative", helps=helps)
-    return Regularizer(kind, of, convert(inner, Selection), value, expression.span)
+def named(expression: ast.Expr, want: type[Chosen]) -> Chosen:
+    """A name with its settings, each of the type that the thing states.
+
+    Raises NetxformError X0401 (unknown name, wrong kind), X0404 (unknown setting), X0406 (out of range), X0408 (one is
+    missing).
+    """
+    call = expression if isinstance(expression, ast.Call) else None
+    name = call.name if call is not None else choice(expression, want.registry.names())
+    if name not in want.registry:
+        name = choice(ast.Path(name, span=expression.span), want.registry.names())
+    known = want.known(name)
+    settings = {n: s.default for n, s in known.items()}
+    for argument in call.arguments if call is not None else ():
+        if argument.key is None:
+            helps = tuple(f"write `{name}({n}=…)`" for n in known)[:1]
+            raise fail("X0401", f"settings of `{name}` are named", argument.value.span, "without a name", helps=helps)
+        if argument.key not in known:
+            helps = tuple(f"did you mean `{n}`?" for n in closest(argument.key, list(known)))
+            helps = helps or (f"settings: {', '.join(known)}" if known else f"write `{name}`",)
+            raise fail("X0404", f"`{name}` has no setting `{argument.key}`", argument.span, "unknown", helps=helps)
+        settings[argument.key] = _set(argument.value, known[argument.key], argument.key)
+    for key, value in settings.items():
+        if value is REQUIRED:
+            form = f"write `{name}({key}={known[key].example or '…'})`"
+            raise fail("X0408", f"`{name}` needs `{key}`", expression.span, "incomplete", helps=(form,))
+    return want(name, settings)
+
+
+def _set(expression: ast.Expr, setting: Setting, key: str) -> Any:
+    if setting.default is None and isinstance(expression, ast.Path) and expression.text == "none":
+        return None
+    if setting.kind == "switch":
+        return convert(expression, bool)
+    if setting.kind == "weights":
+        if isinstance(expression, ast.Path) and expression.text == "balanced":
+            return "balanced"
+        several = isinstance(expression, ast.List)
+        values = tuple(float(number(i)) for i in (expression.items if isinstance(expression, ast.List) else (expression,)))
+        value: Any = values if several else values[0]
+    else:
+        value = convert(expression, int if setting.kind == "whole" else float)
+        values = (value,)
+    for one in values:
+        if not setting.low <= one <= setting.high:
+            top = "" if setting.high == math.inf else f" and at most {setting.high:g}"
+            raise fail("X0406", f"`{key}` is at least {setting.low:g}{top}, not {one:g}", expression.span, key)
+    return value
 
 
 def number(expression: ast.Expr) -> int | float:
@@ -205,9 +210,9 @@ def number(expression: ast.Expr) -> int | float:
             )
         value = found.value
     else:
-        raise _wrong(expression, "a number")
+        raise wrong(expression, "a number")
     if isinstance(value, float) and not math.isfinite(value):
-        raise _wrong(expression, "a finite number")
+        raise wrong(expression, "a finite number")
     return value
 
 
@@ -231,7 +236,7 @@ def plain(expression: ast.Expr) -> Any:
         case ast.Var():
             raise unbound(expression)
         case _:
-            raise _wrong(expression, "a value")
+            raise wrong(expression, "a value")
 
 
 def invocation(expression: ast.Expr) -> Invocation:
@@ -239,7 +244,7 @@ def invocation(expression: ast.Expr) -> Invocation:
     if isinstance(expression, ast.Path):
         return Invocation(expression.text, span=expression.span)
     if not isinstance(expression, ast.Call):
-        raise _wrong(expression, "a name with arguments, such as `adamw(lr=1e-3)`")
+        raise wrong(expression, "a name with arguments, such as `adamw(lr=1e-3)`")
     positional: list[Any] = []
     keywords: dict[str, object] = {}
     for argument in expression.arguments:
@@ -271,22 +276,6 @@ def unbound(expression: ast.Var) -> NetxformError:
     )
 
 
-def compare(op: ast.CompareOp, left: Any, right: Any, span: Span = NOWHERE) -> bool:
-    """`left op right` on plain values. Raises NetxformError X0402 where they cannot be compared."""
-    try:
-        return bool(_OPERATORS[op](left, right))
-    except Exception:  # what is compared may be anything that a module holds: a tensor, a function
-        shown = [str(v) if isinstance(v, bool | int | float | str | tuple) else type(v).__name__ for v in (left, right)]
-        helps = ("compare a number with a number, a text with a text",)
-        message = f"`{shown[0][:60]}` and `{shown[1][:60]}` cannot be compared by `{op}`"
-        raise fail("X0402", message, span, "of different kinds", helps=helps) from None
-
-
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
-}  # fmt: skip
-
-
 def describe(want: Any) -> str:
     """A type in words, for messages and `explain`."""
     origin = get_origin(want)
@@ -294,7 +283,9 @@ def describe(want: Any) -> str:
         return " or ".join(describe(a) for a in get_args(want) if a is not type(None))
     if origin is Literal:
         return "|".join(str(a) for a in get_args(want))
-    if isinstance(want, type) and issubclass(want, Registered):
+    if isinstance(want, type) and issubclass(want, Own):
+        return want.words()
+    if isinstance(want, type) and issubclass(want, Registered | Chosen):
         return "|".join(want.registry.names())
     if origin is tuple:
         return f"a list of {describe(get_args(want)[0])}"
@@ -304,8 +295,6 @@ def describe(want: Any) -> str:
         Invocation: "a name with arguments",
         Layers: "a block of layers",
         Count: "a number of epochs or steps",
-        Regularizer: "a penalty such as `l1(activations(conv1), 1e-4)`",
-        Limit: "a comparison",
         Measure: "a quantity",
         int: "a whole number",
         float: "a number",
@@ -318,7 +307,7 @@ def describe(want: Any) -> str:
 
 def _one_of(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
     literals = [o for o in options if get_origin(o) is Literal]
-    kept = _wrong(expression, "a value")
+    kept = wrong(expression, "a value")
     for option in (*literals, *(o for o in options if o not in literals)):
         try:
             return convert(expression, option)
@@ -330,11 +319,12 @@ def _one_of(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
     if len(real) == 1:
         return convert(expression, real[0])
     if real:
-        raise _wrong(expression, " or ".join(describe(o) for o in real))
+        raise wrong(expression, " or ".join(describe(o) for o in real))
     raise kept
 
 
-def _choice(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
+def choice(expression: ast.Expr, options: tuple[Any, ...]) -> Any:
+    """The word of the expression, one of the options. Raises NetxformError X0401."""
     text = None
     if isinstance(expression, ast.Path):
         text = expression.text
@@ -361,7 +351,7 @@ def _count(expression: ast.Expr) -> Count:
         found = measure(expression)
         if found.dimension in ("epochs", "steps"):
             if found.value < 1 or found.value != int(found.value):
-                raise _wrong(expression, f"a whole number of {found.dimension}, at least 1")
+                raise wrong(expression, f"a whole number of {found.dimension}, at least 1")
             return Count(int(found.value), found.dimension)
         raise fail(
             "X0402",
@@ -378,22 +368,11 @@ def _count(expression: ast.Expr) -> Count:
             "epochs or steps?",
             helps=(f"write `{format_node(expression)}epochs` or `{format_node(expression)}steps`",),
         )
-    raise _wrong(expression, "a number of epochs or steps")
+    raise wrong(expression, "a number of epochs or steps")
 
 
-def _limit(expression: ast.Expr) -> Limit:
-    if not (isinstance(expression, ast.Compare) and isinstance(expression.left, ast.Path)):
-        raise _wrong(expression, "a comparison, such as `params <= 40% of base`")
-    right, of = expression.right, None
-    if isinstance(right, ast.Relative):
-        of, right = right.of.text, right.quantity
-    if not isinstance(right, ast.Number | ast.Quantity):
-        raise _wrong(expression.right, "a number")
-    found = measure(right)
-    return Limit(expression.left.text, expression.op, found.value, found.dimension, of, expression.span)
-
-
-def _wrong(expression: ast.Expr, wanted: str) -> NetxformError:
+def wrong(expression: ast.Expr, wanted: str) -> NetxformError:
+    """The error for an expression of another kind than `wanted`."""
     if isinstance(expression, ast.Var):
         return unbound(expression)
     return fail(

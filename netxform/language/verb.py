@@ -27,6 +27,7 @@ if typing.TYPE_CHECKING:
 
     from netxform.graph.cost import Cost
     from netxform.graph.network import Network
+    from netxform.language.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class DataInfo:
     train: int | None
     shape: tuple[int, ...] | None
     span: Span
+    targets: Targets | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,11 @@ class Scope(Protocol):
     @property
     def current(self) -> Cost:
         """What the network costs before this statement."""
+        ...
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Metrics that an `assert` or a `compare` of the spec speaks of."""
         ...
 
     @property

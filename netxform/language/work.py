@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from netxform.graph.layer_spec import Invocation
+from netxform.language.methods import Loss, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Term:
     """
 
     output: str | None
-    loss: str
+    loss: Loss
     target: int | None = None
     weight: float = 1.0
 
@@ -97,7 +98,8 @@ class Training:
     `batch` is the global batch, over all processes; it is taken in `accumulate` pieces. `clip` bounds the 2-norm of the whole
     gradient. `terms`: the loss head by head; empty for the one loss on the one output. `mixup` is the parameter of the Beta
     distribution. `processes`: how many there must be; None takes what there is. `held`: parameters whose elements that are zero
-    at the start stay zero.
+    at the start stay zero. `metrics`: what is measured beside the metrics that always are. `draw`: every sample once an epoch,
+    or as many, drawn so that classes come equally often. `ema`: the share of the average of the weights that a step keeps.
     """
 
     parameters: tuple[str, ...]
@@ -107,12 +109,12 @@ class Training:
     length: int
     unit: Literal["epochs", "steps"]
     optimizer: Invocation
-    loss: str
+    loss: Loss
     batch: int
     seed: int
     outputs: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
-    schedule: Literal["constant", "cosine", "linear", "onecycle"] = "constant"
+    schedule: Schedule = field(default_factory=lambda: Schedule("constant"))
     warmup: int = 0
     clip: float | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -131,6 +133,15 @@ class Training:
     processes: int | None = None
     soft: Soft | None = None
     held: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    draw: Literal["shuffled", "balanced"] = "shuffled"
+    ema: float | None = None
+    cutmix: float = 0.0
+
+    @property
+    def mixed(self) -> bool:
+        """Whether samples are shown with a partner in them."""
+        return bool(self.mixup or self.cutmix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class Executor:
             found = (self.variant, self.seed, self.carried, step.text, work.record.what, tuple(epochs))
             self.trajectories.append(Trajectory(*found, torch.stack(list(points)), history.rows))
         self.carried = self.variant in AS_WRITTEN  # what trains after this begins with what was learnt here
-        return Trained(trained, history.metrics, history.evidence, history.warnings)
+        return Trained(trained, history.metrics, history.evidence, history.warnings, history.settled)
 
     def remember(self, network: Network, work: Snapshot) -> None:
         """Keep the network; what is done to it later is done to copies."""

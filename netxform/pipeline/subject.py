@@ -28,6 +28,7 @@ from netxform.sources.data import DataSet, check_python_data, describe
 from netxform.sources.models import LoadedModel, check_finite
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
+from netxform.training.targets import targets_of
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def infos_of(spec: Spec, inputs: Inputs) -> dict[str, DataInfo]:
     infos: dict[str, DataInfo] = {}
     for name, value in inputs.data.items():
         data = check_python_data(name, value)
-        infos[name] = DataInfo(name, data.classes, len(data.train), data.shape, NOWHERE)
+        infos[name] = DataInfo(name, data.classes, len(data.train), data.shape, NOWHERE, targets_of(data))
     for name, declared in spec.data.items():
         if name not in infos:
             classes, shape = describe(declared)

@@ -38,9 +38,12 @@ class Batch:
         return len(self.chunk)
 
 
-def order(count: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of `count` samples for one epoch."""
+def order(count: int, seed: int, epoch: int, chances: Tensor | None = None) -> Tensor:
+    """A permutation of `count` samples for one epoch; or as many drawn with `chances` (count), some of them several times."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (2**63))
+    if chances is not None:
+        edges = chances.double().cumsum(0)
+        return torch.searchsorted(edges, torch.rand(count, generator=generator, dtype=torch.float64) * edges[-1])
     return torch.randperm(count, generator=generator)
 
 
@@ -53,15 +56,17 @@ def steps(
     world: int = 1,
     drop_single: bool = False,
     accumulate: int = 1,
+    chances: Tensor | None = None,
 ) -> Iterator[tuple[Batch, ...]]:
     """The steps of one pass, each in `accumulate` pieces (or fewer, where there are not enough rows).
 
-    `shuffle` is (seed, epoch), or None for the order of the data. Each piece is cut into `world` shares, row i to process
+    `shuffle` is (seed, epoch), or None for the order of the data; `chances` see `order`. Each piece is cut into `world`
+    shares, row i to process
     i mod `world`. `drop_single` leaves out a short last batch of one sample, which BatchNorm may not be able to train on;
     whether it is left out does not depend on the number of processes.
     """
     count = len(cast(Any, samples))
-    indices = order(count, *shuffle) if shuffle is not None else torch.arange(count)
+    indices = order(count, *shuffle, chances) if shuffle is not None else torch.arange(count)
     cut = [
         [_share(piece, rank, world) for piece in (chunk.split(-(-len(chunk) // accumulate)) if accumulate > 1 else (chunk,))]
         for chunk in (indices.split(batch) if count else ())
@@ -73,7 +78,7 @@ def steps(
             yield tuple(Batch(x[places], y[places], places, rows, chunk, live) for places, rows, chunk, live in step)
         return
     places_ = [places.tolist() for step in cut for places, *_ in step]
-    loaded = iter(DataLoader(samples, batch_sampler=places_))
+    loaded = iter(DataLoader(samples, batch_sampler=places_, generator=torch.Generator()))  # draws from no other
     for step in cut:
         with _loading(next((p for p, *_ in step), None)):
             pairs = [_pair(next(loaded)) for _ in step]

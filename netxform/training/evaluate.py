@@ -11,7 +11,7 @@ from torch import nn
 from netxform.language.work import Training
 from netxform.training.data import Samples, shares
 from netxform.training.losses import class_rows
-from netxform.training.metrics import Sums, count, empty, rates
+from netxform.training.metrics import Measures
 from netxform.training.objective import Objective, column, full, pick, terms_of
 from netxform.training.process import Processes, total
 from netxform.training.soft import ensemble
@@ -31,7 +31,8 @@ def precision(work: Training, device: torch.device) -> contextlib.AbstractContex
 def evaluate(
     model: nn.Module, samples: Samples, work: Training, device: torch.device, processes: Processes
 ) -> dict[str, float]:
-    """`loss`, and `accuracy` or `mae` and `r2`, in eval mode; with several heads also each by `HEAD_accuracy`.
+    """`loss`, and `accuracy` or `mae` and `r2`, and what is asked for, in eval mode; with several heads each by
+    `HEAD_accuracy`.
 
     `model` gives the output first (see `taps.Student`). Its modes are as before afterwards.
     """
@@ -39,24 +40,25 @@ def evaluate(
     model.eval()
     objective = Objective(work)
     terms = terms_of(work)
-    every: list[Sums] = [{} for _ in terms]
-    sums = {"loss": 0.0, "count": 0.0}
+    every = [Measures(t.loss, work.metrics) for t in terms]
+    sums = {f"{i}.{part}": 0.0 for i in range(len(terms)) for part in ("loss", "mass")}
     for batch in shares(samples, max(work.batch, 256), rank=processes.rank, world=processes.world):
         with precision(work, device):
             output = model(batch.x.to(device))[0]
         if not batch.live:
             continue
         target = batch.y.to(device)
-        sums["loss"] += float(objective.labels(output, target, smoothed=False)) * batch.live
-        sums["count"] += batch.live
+        for i, (loss, mass) in enumerate(objective.measured(output, target)):
+            sums[f"{i}.loss"] += loss
+            sums[f"{i}.mass"] += mass
         for held, term in zip(every, terms, strict=True):
-            for key, value in count(full(pick(output, term.output)), column(target, term.target)).items():
-                held[key] = held.get(key, 0.0) + value
+            held.update(full(pick(output, term.output)), column(target, term.target))
     for part, mode in modes:
         part.training = mode
     sums = total(sums, processes)
-    found = [rates(total(e or empty(terms[i].loss), processes)) for i, e in enumerate(every)]
-    out = {"loss": sums["loss"] / max(sums["count"], 1.0), **found[0]}
+    losses = [t.weight * sums[f"{i}.loss"] / (sums[f"{i}.mass"] or 1.0) for i, t in enumerate(terms)]
+    found = [e.values(processes) for e in every]
+    out = {"loss": sum(losses[1:], losses[0]), **found[0]}
     if len(terms) > 1:
         out |= {f"{t.output}_{k}": v for t, rate in zip(terms, found, strict=True) for k, v in rate.items()}
     return out

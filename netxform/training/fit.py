@@ -14,23 +14,28 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.errors import NetxformError, fail
+from netxform.errors import NOWHERE, NetxformError, fail
 from netxform.graph.network import Network, detached
+from netxform.graph.outputs import shapes_of
 from netxform.language.laws import Evidence
+from netxform.language.methods import measured_as
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
+from netxform.training import average
 from netxform.training.data import Batch, Samples, batch_count, refuse_gaps
 from netxform.training.data import steps as stream
+from netxform.training.device import deterministic, device_of, seeded
 from netxform.training.evaluate import evaluate, precision, taught_well
-from netxform.training.objective import Objective, show, shrink
+from netxform.training.objective import Objective, View, show, shrink
 from netxform.training.optimize import optimizer_of, schedule_of
 from netxform.training.probe import point
 from netxform.training.process import (
@@ -45,39 +50,14 @@ from netxform.training.process import (
     unsynced,
     whole,
 )
+from netxform.training.protocol import Epoch
+from netxform.training.protocol import Progress as Progress
+from netxform.training.protocol import Quiet as Quiet
 from netxform.training.single import left_out, one_value
 from netxform.training.state import Run, keep_still, load, remember, restore, save
 from netxform.training.taps import Student
+from netxform.training.targets import chances, check, settled
 from netxform.training.teachers import Teachers, cache_folder
-
-
-class Progress(Protocol):
-    """What a progress display is told."""
-
-    def start(self, title: str, total: int) -> None:
-        """A run of `total` steps begins."""
-        ...
-
-    def step(self, text: str, advance: int = 1) -> None:
-        """Steps are done; `text` says how it stands."""
-        ...
-
-    def stop(self) -> None:
-        """The run is over."""
-        ...
-
-
-class Quiet:
-    """No display."""
-
-    def start(self, title: str, total: int) -> None:
-        """Nothing."""
-
-    def step(self, text: str, advance: int = 1) -> None:
-        """Nothing."""
-
-    def stop(self) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +65,8 @@ class History:
     """One row an epoch (`epoch`, `train_loss`, `val_loss`, `val_accuracy`, `lr`), and what came out.
 
     `best` is the epoch whose weights were kept (None: the last); `metrics` are measured at the end, on data that was not
-    trained on. `evidence` and `warnings` are about the teachers. `points` is the trajectory, where one was asked
-    for: epoch (0 is before the first step) and point (D).
+    trained on. `evidence` and `warnings` are about the teachers. `settled`: what was settled on the data, in words. `points`
+    is the trajectory, where one was asked for: epoch (0 is before the first step) and point (D).
     """
 
     rows: tuple[dict[str, float], ...]
@@ -97,6 +77,7 @@ class History:
     evidence: tuple[Evidence, ...] = ()
     warnings: tuple[str, ...] = ()
     points: tuple[tuple[int, Tensor], ...] = ()
+    settled: tuple[str, ...] = ()
 
 
 def fit(
@@ -116,8 +97,13 @@ def fit(
     X0804 (loss no longer finite), X0805 (data does not fit the network), X0806 (device), X0822 (damaged checkpoint), X0841
     (another number of processes).
     """
-    progress, processes = progress or Quiet(), join()
+    progress = progress or Quiet()
+    tell = getattr(progress, "epoch", Quiet().epoch)  # who counts steps alone need not listen to it
+    processes = join()
     require(work.processes, processes)
+    shapes = shapes_of(network)
+    check(work, shapes, data, NOWHERE)
+    work, said = settled(work, shapes, data)
     copied = detached(network)
     device = device_of(work.device)
     asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
@@ -130,33 +116,40 @@ def fit(
     warnings: list[str] = []
     if single and len(data.train) % work.batch == 1 and len(data.train) > work.batch > 1:
         warnings.append(left_out(len(data.train), work.batch))
-    with _seeded(), _deterministic():
+    with seeded(), deterministic():
         try:
             if not per_epoch:
                 raise ValueError("there is no sample to train on")
             known = _known(run, asked, data, warnings)
             if checkpoint is not None:
                 load(run, checkpoint)
+            average.begin(run)
             if not run.points:
                 _record(run, probe or data)
             progress.start(title, steps)
             progress.step("resumed", int(run.scheduler.last_epoch))
             iteration = len(run.rows) * per_epoch
+            drawn = chances(data, work)
+            began, before = time.monotonic(), len(run.rows)
             while len(run.rows) < epochs and not (work.patience is not None and run.stale >= work.patience):
-                for pieces in _open_epoch(run, data, single):
+                for pieces in _open_epoch(run, data, single, drawn):
                     iteration += 1
                     progress.step(f"loss {_step(run, pieces, data.train, iteration):.3f}")
+                    average.follow(run, iteration)
                     if iteration >= steps:
                         break
-                _close_epoch(run, data)
-                _record(run, probe or data)
+                with average.shown(run):
+                    _close_epoch(run, data)
+                    _record(run, probe or data)
                 if checkpoint is not None:
                     save(run, checkpoint)
+                tell(_told(run, epochs, before, began))
         except (RuntimeError, ValueError, IndexError) as error:
             raise _misfit(error, data) from error
         finally:
             progress.stop()
     best = None
+    average.put(run, run.average)
     if work.keep is not None and run.best is not None:
         best = run.best[1]
         restore(run, run.best[2])
@@ -173,11 +166,11 @@ def fit(
     evidence = asked.evidence() if asked is not None else ()
     count = int(run.scheduler.last_epoch)
     return copied, History(
-        tuple(run.rows), metrics, best, len(run.rows) < epochs, count, evidence, tuple(warnings), tuple(run.points)
+        tuple(run.rows), metrics, best, len(run.rows) < epochs, count, evidence, tuple(warnings), tuple(run.points), said
     )
 
 
-def _open_epoch(run: Run, data: DataSet, drop_single: bool) -> Iterator[tuple[Batch, ...]]:
+def _open_epoch(run: Run, data: DataSet, drop_single: bool, drawn: Tensor | None) -> Iterator[tuple[Batch, ...]]:
     """The batches of the next epoch; random numbers and modes as they are at its start."""
     work = run.work
     run.epoch = len(run.rows) + 1
@@ -192,6 +185,7 @@ def _open_epoch(run: Run, data: DataSet, drop_single: bool) -> Iterator[tuple[Ba
         world=run.processes.world,
         drop_single=drop_single,
         accumulate=work.accumulate,
+        chances=drawn,
     )
 
 
@@ -201,11 +195,17 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
     rows, live = sum(p.total for p in pieces), sum(p.live for p in pieces)
     run.optimizer.zero_grad(set_to_none=True)
     value = 0.0
+    parted = run.objective.weighed and (world > 1 or len(pieces) > 1)
+    ahead = [_view(run, p, samples, iteration, i) for i, p in enumerate(pieces)] if parted and work.mixed else None
+    shares = _shares(run, pieces, [p.y for p in pieces], rows) if parted else None
+    others = _shares(run, pieces, [v.other for v in ahead], rows) if ahead is not None else None
     for i, piece in enumerate(pieces):
-        view = show(piece, work, samples, run.device, (run.epoch, iteration * work.accumulate + i))
+        view = _view(run, piece, samples, iteration, i) if ahead is None else ahead[i]
         with _nothing if world == 1 else _together(run, piece, i + 1 == len(pieces)):
             with precision(work, run.device) if work.precision != "float32" else _nothing:
-                loss = run.objective(run.model(view.x), view, piece)
+                loss = run.objective(
+                    run.model(view.x), view, piece, shares[i] if shares else None, others[i] if others else None
+                )
             # the mean over the global batch, when DDP has averaged over the processes
             weight = piece.live * world / rows
             run.scaler.scale(loss if weight == 1.0 else weight * loss).backward()
@@ -229,13 +229,27 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     keep_still(run)
-    if work.schedule == "constant" and run.scheduler.last_epoch >= work.warmup:
+    if work.schedule.name == "constant" and run.scheduler.last_epoch >= work.warmup:
         run.scheduler.last_epoch += 1  # the rate stays: computing it again in every step costs more than a small network does
     else:
         run.scheduler.step()
     run.sums["loss"] += value * live
     run.sums["count"] += live
     return value
+
+
+def _view(run: Run, piece: Batch, samples: Samples, iteration: int, number: int) -> View:
+    return show(piece, run.work, samples, run.device, (run.epoch, iteration * run.work.accumulate + number))
+
+
+def _shares(run: Run, pieces: tuple[Batch, ...], targets: Sequence[Tensor | None], rows: int) -> list[list[float]]:
+    """For each piece and head, by what its mean is multiplied beside the share of its rows, where rows weigh differently."""
+    masses = [run.objective.masses(t[: p.live]) if t is not None else [0.0] for p, t in zip(pieces, targets, strict=True)]
+    whole = total({str(i): sum(m) for i, m in enumerate(zip(*masses, strict=True))}, run.processes)
+    return [
+        [m * rows / ((whole[str(i)] or 1.0) * max(p.live, 1)) for i, m in enumerate(of)]
+        for p, of in zip(pieces, masses, strict=True)
+    ]
 
 
 _nothing = contextlib.nullcontext()
@@ -257,6 +271,13 @@ def _close_epoch(run: Run, data: DataSet) -> None:
         row |= {f"val_{k}": v for k, v in found.items()}
     run.rows.append(row)
     remember(run, row)
+
+
+def _told(run: Run, epochs: int, before: int, began: float) -> Epoch:
+    done = len(run.rows)
+    left = (time.monotonic() - began) / (done - before) * max(0, epochs - done)
+    by = measured_as(run.work.keep or "val_loss")
+    return Epoch(done, epochs, run.rows[-1], by, run.best[1] if run.best is not None else None, left)
 
 
 def _record(run: Run, probe: DataSet) -> None:
@@ -349,20 +370,6 @@ def _give_back(run: Run, before: Network, copied: Network) -> None:
     module.to(next((t.device for t in (*before.module.parameters(), *before.module.buffers())), torch.device("cpu")))
 
 
-def device_of(name: str) -> torch.device:
-    """`auto` is the accelerator, if there is one, else the CPU. Raises NetxformError X0806."""
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found if found is not None and found.type == "cuda" else torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-        return device
-    except (RuntimeError, AssertionError) as error:
-        message = str(error).split("\n")[0]
-        raise fail("X0806", f"device `{name}` cannot be used: {message}", helps=("write `device=cpu`",)) from None
-
-
 def _modes(module: fx.GraphModule, work: Training) -> None:
     """`train()` mode for the modules that are trained, and for nothing else; frozen norms stay frozen."""
     module.eval()
@@ -370,27 +377,6 @@ def _modes(module: fx.GraphModule, work: Training) -> None:
         part = module.get_submodule(name)
         if not type(part).__name__.startswith("Frozen"):
             part.training = True
-
-
-@contextlib.contextmanager
-def _seeded() -> Generator[None]:
-    """Leave the caller's random state as it was."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        yield
-
-
-@contextlib.contextmanager
-def _deterministic() -> Generator[None]:
-    """Same bytes out on the same machine. New memory need not be filled for that: nothing here reads what it did not write."""
-    filler: Any = torch.utils.deterministic
-    before, filling = torch.are_deterministic_algorithms_enabled(), filler.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    filler.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        filler.fill_uninitialized_memory = filling
 
 
 def _misfit(error: Exception, data: DataSet) -> Exception:

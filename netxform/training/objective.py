@@ -5,6 +5,7 @@ Training ─Objective→ (output, target, …) → scalar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from netxform.errors import fail
 from netxform.language.work import Penalty, Term, Training
-from netxform.training.augment import augment, partners
+from netxform.training.augment import augmented, cut, is_map, partners
 from netxform.training.data import Batch, Samples, fetch
-from netxform.training.losses import PADDING, class_rows, loss_of
+from netxform.training.losses import PADDING, class_rows, loss_of, mass_of
 from netxform.training.soft import ensemble, feature_loss, soft_loss
 from netxform.training.teachers import Teachers
 
@@ -33,15 +34,23 @@ class View:
 def show(batch: Batch, work: Training, samples: Samples, device: torch.device, step: tuple[int, int]) -> View:
     """The batch on its device, augmented and mixed under (seed, epoch, step) alone."""
     x, y = batch.x.to(device, non_blocking=True), batch.y.to(device, non_blocking=True)
-    if not work.augment and not work.mixup:
+    if not work.augment and not work.mixup and not work.cutmix:
         return View(x, y)
     generator = torch.Generator().manual_seed((work.seed * 15_485_863 + step[0] * 32_452_843 + step[1]) % (2**63))
     share, other = 1.0, None
-    if work.mixup:
-        share, places = partners(batch, work.mixup, generator)
+    if work.mixup or work.cutmix:
+        share, places = partners(batch, work.mixup or work.cutmix, generator)
         more, other = (t.to(device) for t in fetch(samples, places))
-        x = share * x + (1 - share) * more
-    return View(augment(x, work.augment, batch, generator), y, share, other)
+        if work.mixup:
+            x = share * x + (1 - share) * more
+        else:
+            x, share, (rows, columns) = cut(x, more, work.cutmix, generator)
+            if is_map(x, y):  # each pixel has the target of the image that it is from
+                y = y.clone()
+                y[..., rows, columns] = other[..., rows, columns]
+                share, other = 1.0, None
+    x, found = augmented(x, (y,) if other is None else (y, other), work.augment, batch, generator)
+    return View(x, found[0], share, found[1] if other is not None else None)
 
 
 def pick(output: Any, name: str | None) -> Tensor:
@@ -77,24 +86,46 @@ class Objective:
         self.terms = [(t, loss_of(t.loss, work.label_smoothing)) for t in terms_of(work)]
         self.plain = [(t, loss_of(t.loss)) for t in terms_of(work)]
         self.values = [p for p in work.penalties for _ in p.nodes]
+        self.weighed = any(t.loss.kind.mass is not None for t, _ in self.terms)
 
-    def labels(self, output: Any, target: Tensor, smoothed: bool = True) -> Tensor:
-        """The weighted sum of the heads' losses."""
-        losses = [
-            t.weight * loss(full(pick(output, t.output)), column(target, t.target))
-            for t, loss in (self.terms if smoothed else self.plain)
-        ]
+    def labels(self, output: Any, target: Tensor, shares: Sequence[float] | None = None) -> Tensor:
+        """The weighted sum of the heads' losses, each times its share where it is a part of a larger batch."""
+        losses = [t.weight * loss(full(pick(output, t.output)), column(target, t.target)) for t, loss in self.terms]
+        if shares is not None:
+            losses = [s * value for s, value in zip(shares, losses, strict=True)]
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def __call__(self, given: tuple[Any, tuple[Tensor, ...], tuple[Tensor, ...]], view: View, batch: Batch) -> Tensor:
-        """The whole loss, but for penalties on parameters (see `shrink`). `given` is what the student gives."""
+    def measured(self, output: Any, target: Tensor) -> list[tuple[float, float]]:
+        """For each head the sum of its loss over the rows, without smoothing, and what it is divided by for their mean."""
+        found: list[tuple[float, float]] = []
+        for term, loss in self.plain:
+            wanted = column(target, term.target)
+            mass = mass_of(term.loss, wanted)
+            found.append((float(loss(full(pick(output, term.output)), wanted)) * mass, mass))
+        return found
+
+    def masses(self, target: Tensor) -> list[float]:
+        """For each head, what its sum over these rows is divided by."""
+        return [mass_of(t.loss, column(target, t.target)) for t, _ in self.terms]
+
+    def __call__(
+        self,
+        given: tuple[Any, tuple[Tensor, ...], tuple[Tensor, ...]],
+        view: View,
+        batch: Batch,
+        shares: Sequence[float] | None = None,
+        others: Sequence[float] | None = None,
+    ) -> Tensor:
+        """The whole loss, but for penalties on parameters (see `shrink`). `given` is what the student gives; `shares` and, for
+        the targets of the partners, `others`: of each head, see `labels`.
+        """
         output, matched, values = given
         soft = self.work.soft
         total: Tensor | None = None
         if soft is None or soft.hard > 0:
-            total = self.labels(output, view.y)
+            total = self.labels(output, view.y, shares)
             if view.other is not None:
-                total = view.share * total + (1 - view.share) * self.labels(output, view.other)
+                total = view.share * total + (1 - view.share) * self.labels(output, view.other, others)
             total = total if soft is None else soft.hard * total
         if soft is not None and self.teachers is not None and (soft.hard < 1 or soft.matches):
             from_teachers = self._taught(output, matched, view, batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from netxform.errors import fail
-from netxform.language.methods import OPTIMIZERS
+from netxform.language.methods import OPTIMIZERS, SCHEDULES
 from netxform.language.work import Training
 from netxform.registry import called
 
@@ -34,18 +33,12 @@ def schedule_of(work: Training, optimizer: torch.optim.Optimizer, total: int) ->
     """The learning rate's share of itself, step by step: `total` steps, the first `warmup` of them rising."""
     warmup = work.warmup
 
+    of = called(SCHEDULES.find(work.schedule.name).share)
+
     def share(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
         done = min(1.0, (step - warmup) / max(1, total - warmup))
-        match work.schedule:
-            case "constant":
-                return 1.0
-            case "cosine":
-                return 0.5 * (1 + math.cos(math.pi * done))
-            case "linear":
-                return 1 - done
-            case "onecycle":
-                return done / 0.3 if done < 0.3 else 0.5 * (1 + math.cos(math.pi * (done - 0.3) / 0.7))
+        return of(done, **work.schedule.settings)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share)

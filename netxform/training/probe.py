@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from netxform.language.methods import LOSSES
 from netxform.language.trajectory import sketch
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
@@ -33,7 +32,7 @@ def point(module: nn.Module, work: Training, data: DataSet, weights: Mapping[str
     found: list[Tensor] = []
     for x, _ in batches(probe, 256):
         value = full(pick(module(x.to(device))[0], term.output)).float()
-        found.append((value.softmax(1) if LOSSES.find(term.loss).classes else value).cpu())
+        found.append((value.softmax(1) if term.loss.kind.takes == "classes" else value).cpu())
     for owner, mode in modes:
         owner.training = mode
     return torch.cat(found).flatten()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.errors import fail
-from netxform.language.methods import less_is_better
+from netxform.language.methods import less_is_better, measured_as
 from netxform.language.work import Training
 from netxform.training import checkpoint as states
 from netxform.training.objective import Objective
@@ -42,6 +42,7 @@ class Run:
     best: tuple[float, int, dict[str, Tensor]] | None = None
     stale: int = 0
     points: list[tuple[int, Tensor]] = field(default_factory=list["tuple[int, Tensor]"])
+    average: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # of the weights, where one is asked for
 
     def __post_init__(self) -> None:
         """Note the buffers of modules that are not trained."""
@@ -71,7 +72,7 @@ def keep_still(run: Run) -> None:
 
 def remember(run: Run, row: dict[str, float]) -> None:
     """Keep the state of the best epoch, and count the epochs since."""
-    metric = (run.work.keep or "val_loss").replace("top1", "accuracy")
+    metric = measured_as(run.work.keep or "val_loss")
     if metric not in row:
         metric = "train_loss"
     value = row[metric] if less_is_better(metric) else -row[metric]
@@ -97,9 +98,14 @@ def save(run: Run, place: Path) -> None:
     held = run.optimizer.state_dict()
     for number, entries in held["state"].items():
         tensors |= {f"optimizer.{number}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)}
+    for number, group in enumerate(held["param_groups"]):  # some count their steps there
+        tensors |= {f"group.{number}.{k}": v for k, v in group.items() if isinstance(v, Tensor)}
     tensors |= {f"point.{epoch}": p for epoch, p in run.points}
+    tensors |= {f"average.{n}": t for n, t in run.average.items()}
     facts = {
         "rates": [g["lr"] for g in held["param_groups"]],
+        "groups": [{k: v for k, v in g.items() if _plain(v)} for g in held["param_groups"]],
+        "plain": {str(n): {k: v for k, v in e.items() if _plain(v)} for n, e in held["state"].items()},
         "steps": run.scheduler.last_epoch,
         "scaler": run.scaler.state_dict(),
         "rows": run.rows,
@@ -119,7 +125,7 @@ def load(run: Run, place: Path) -> None:
     if found is None:
         return
     tensors, facts = found
-    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}, "point": {}}
+    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}, "group": {}, "point": {}, "average": {}}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         parts[kind][rest] = tensor
@@ -128,19 +134,29 @@ def load(run: Run, place: Path) -> None:
             "X0822", "the state of the interrupted run is of another network", helps=("leave `--resume` out to start anew",)
         )
     restore(run, parts["now"])
-    state: dict[int, dict[str, Any]] = {}
+    run.average = parts["average"]
+    state: dict[int, dict[str, Any]] = {int(n): dict(entries) for n, entries in facts["plain"].items()}
     for name, tensor in parts["optimizer"].items():
         number, _, key = name.partition(".")
         state.setdefault(int(number), {})[key] = tensor
     groups = run.optimizer.state_dict()["param_groups"]
-    for group, rate in zip(groups, facts["rates"], strict=True):
+    for group, rate, more in zip(groups, facts["rates"], facts["groups"], strict=True):
+        group |= more
         group["lr"] = rate
+    for name, tensor in parts["group"].items():
+        number, _, key = name.partition(".")
+        groups[int(number)][key] = tensor
     run.optimizer.load_state_dict({"state": state, "param_groups": groups})
     run.scheduler.last_epoch = facts["steps"]
     run.scaler.load_state_dict(facts["scaler"])
     run.points = sorted((int(epoch), p) for epoch, p in parts["point"].items())
     run.rows, run.stale = facts["rows"], facts["stale"]
     run.best = None if facts["best"] is None else (facts["best"][0], facts["best"][1], parts["best"])
+
+
+def _plain(value: object) -> bool:
+    """Whether JSON holds the value as it is: what some optimizers count beside their tensors."""
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 _STATISTICS = (

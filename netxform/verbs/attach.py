@@ -138,6 +138,8 @@ class Attach:
         if self.classes is not None:
             return self.classes
         info = scope.data(self.on.text if self.on else None, scope.span)
+        if info.targets is not None and info.targets.width is not None:
+            return info.targets.width
         if info.classes is None:
             raise fail(
                 "X0309",

@@ -13,6 +13,7 @@ from netxform.language.choice import IF_KNOWN, Choice
 from netxform.language.claims import Claim
 from netxform.language.laws import Contract
 from netxform.language.learning import Learning, Lesson, planned, trained_law
+from netxform.language.methods import loss
 from netxform.language.values import Count, Name, Selection
 from netxform.language.verb import Control, ModelInfo, Scope, key, lines, operand, prep, verb
 from netxform.language.work import Match, Soft
@@ -129,7 +130,7 @@ class Distill(Learning):
         )
         selection = self.selection or _EVERYTHING
         labels = "mse" if self.loss == "mse" else "cross_entropy"
-        work, lesson, origins = planned(self, network, scope, selection, self.length, labels, soft=soft)
+        work, lesson, origins = planned(self, network, scope, selection, self.length, loss(labels), soft=soft)
         if self.loss == "dist" and (self.processes or 1) > 1:
             raise fail("X0342", "`dist` relates the samples of a batch to each other, and each process sees a part", scope.span)
         self._outputs_fit(network, infos, work.outputs[0] if work.outputs else None, work.data)
@@ -142,7 +143,7 @@ class Distill(Learning):
         if count > 1 and not self.mix:
             origins["mix"] = "equal shares"
         taught = Taught(
-            **{f.name: getattr(lesson, f.name) for f in fields(lesson)},
+            **{f.name: getattr(lesson, f.name) for f in fields(lesson) if f.name != "learns"},
             teachers=tuple(f"{n} ({i.description})" for n, i in infos.items()),
             loss=self.loss,
             temperature=self.temperature,

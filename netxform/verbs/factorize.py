@@ -13,8 +13,9 @@ from netxform.graph.layer_spec import Layer
 from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
 from netxform.language.claims import Claim, LayerBound, LayerErrors, OutputError
 from netxform.language.laws import Contract
+from netxform.language.limit import Limit
 from netxform.language.rank import Rank
-from netxform.language.values import Limit, Name, Selection
+from netxform.language.values import Name, Selection
 from netxform.language.verb import Material, Scope, key, operand, prep, verb
 from netxform.syntax.quantity import short
 

@@ -12,7 +12,8 @@ from netxform.graph.layer_spec import Invocation
 from netxform.language.choice import AS_TEXT, HIDDEN, IF_KNOWN, Choice, Part, Values, named
 from netxform.language.claims import Claim, LossChange, MaskedTwin, Sparse, Untouched
 from netxform.language.laws import Contract
-from netxform.language.values import Limit, Name, Selection, compare
+from netxform.language.limit import Limit, compare
+from netxform.language.values import Name, Selection
 from netxform.language.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
 from netxform.language.work import Training
 from netxform.pruning.needs import SCORES, untrained

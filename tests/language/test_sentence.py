@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from netxform.compiler.bind import Bound, bind
 from netxform.compiler.check import EachItem, check_source
 from netxform.errors import Findings, NetxformError
+from netxform.language.limit import Limit
 from netxform.language.sentence import sentence
-from netxform.language.values import Limit
 from netxform.language.verb import REGISTRY
 from netxform.sources.trust import Trust
 from netxform.syntax import ast

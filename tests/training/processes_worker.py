@@ -18,6 +18,11 @@ CASES: dict[str, tuple[bool, bool, str]] = {
     "accumulated": (True, True, "accumulate=3"),
     "mixed and augmented": (False, False, "mixup=0.5 augment=[shift(1), noise(0.1), flip, erase, scale]"),
     "penalised and clipped": (True, False, "clip=0.1 regularize [l1(activations(**), 1e-2), l2(**, 1e-2)]"),
+    "weighed, drawn, cut and averaged": (
+        True,
+        False,
+        "loss=cross_entropy(weight=[1, 2, 5]) draw=balanced metrics=[f1, auroc] ema=0.9 cutmix=0.5 augment=RandomVerticalFlip",
+    ),
     "distilled": (True, True, "teacher"),
     "sharded": (True, True, "strategy=fsdp"),
 }

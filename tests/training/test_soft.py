@@ -135,6 +135,7 @@ class _Teacher:
 
 def _distilled(name: str, z: torch.Tensor, v: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     from netxform.graph.layer_spec import Invocation
+    from netxform.language.methods import loss
     from netxform.language.work import Soft, Training
     from netxform.training.data import Batch
     from netxform.training.objective import Objective, View
@@ -142,7 +143,18 @@ def _distilled(name: str, z: torch.Tensor, v: torch.Tensor, y: torch.Tensor) -> 
     n = torch.arange(len(z))
     soft = Soft(("t",), (1.0,), "arithmetic", 3.0, 0.0, name)
     work = Training(
-        ("w",), (), (), "d", 1, "epochs", Invocation("SGD", (), {}), "cross_entropy", len(z), 0, soft=soft, outputs=("output",)
+        ("w",),
+        (),
+        (),
+        "d",
+        1,
+        "epochs",
+        Invocation("SGD", (), {}),
+        loss("cross_entropy"),
+        len(z),
+        0,
+        soft=soft,
+        outputs=("output",),
     )
     made = Objective(work, _Teacher(v))  # pyright: ignore[reportArgumentType]
     return made((z, (), ()), View(z.detach(), y), Batch(z.detach(), y, n, n, n, len(z)))

@@ -35,29 +35,12 @@ def from_tensors(
     is_class = not y.dtype.is_floating_point
     if is_class:
         y = y.to(torch.int64)
-        _counted(y, name)
     labels = y.numpy() if is_class and y.dim() == 1 else np.zeros(len(y), dtype=np.int64)
     parts = split(labels, val, test, seed)
     made = [TensorDataset(x[torch.from_numpy(p)], y[torch.from_numpy(p)]) for p in parts]
     count = classes if classes is not None else int(y.max()) + 1 if is_class and len(y) else None
     digest = hashlib.sha256(x.contiguous().numpy().tobytes() + y.contiguous().numpy().tobytes()).hexdigest()
     return DataSet(name, made[0], made[1], made[2], count, tuple(x.shape[1:]), digest)
-
-
-def _counted(y: Tensor, name: str) -> None:
-    """Raises NetxformError X0406 for class numbers below 0. In sequences, −100 is a place that does not count."""
-    from netxform.sources.text import IGNORED
-
-    counted = y[y != IGNORED] if y.dim() > 1 else y
-    if not len(counted):
-        helps = ("give the places that count a class number from 0",)
-        raise fail("X0406", f"data `{name}`: every target is {IGNORED}, which is not counted", helps=helps)
-    low = int(counted.min())
-    if low < 0:
-        at = int((counted == low).nonzero()[0, 0])
-        where = f" (sample {at})" if y.dim() == 1 else ""
-        helps = ("number the classes from 0; leave samples without a class out",)
-        raise fail("X0406", f"data `{name}`: class numbers begin with 0, and y holds {low}{where}", helps=helps)
 
 
 def finite(values: Tensor, what: str, span: Span = NOWHERE, masks: bool = False) -> None:
