@@ -186,10 +186,11 @@ def step_capture(s: Subject) -> tuple[str, float]:
 def at(s: Subject, *cases: tuple[Any, ...]) -> tuple[str, float]:
     """The graph against the model, in eval mode, on several inputs; a guard that refuses one of them is told."""
     module = s.network.module.eval()
+    model = copy.deepcopy(s.model).eval()  # what it keeps of these inputs is no part of the next step
     worst, guarded, tried = 0.0, "", 0
     for inputs in cases:
         try:
-            wanted = model_run(s.model.eval(), inputs)
+            wanted = model_run(model, inputs)
         except NotAsked:
             continue
         tried += 1

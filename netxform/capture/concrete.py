@@ -173,6 +173,12 @@ class Recorder(TorchFunctionMode):
                 return self._sizes(args[0], result)
             dim = args[1] if len(args) > 1 else kwargs["dim"]
             return self._size(args[0], int(dim), result)
+        if name == "stride" and id(args[0]) not in self.names:
+            base, given = self._of(args[0]), args[1:] or tuple(kwargs.values())
+            if given:
+                return TracedInt(result, lambda: self.add(self.graph.call_method("stride", (base, *given))))
+            steps = [lambda d=d: self.add(self.graph.call_method("stride", (base, d))) for d in range(len(result))]
+            return tuple(TracedInt(n, step) for n, step in zip(result, steps, strict=True))
         if name in ("numel", "nelement") and id(args[0]) not in self.names:
             base = self._of(args[0])
             return TracedInt(result, lambda: self.add(self.graph.call_method("numel", (base,))))
