@@ -66,7 +66,7 @@ hinge_embedding_loss huber_loss kl_div l1_loss margin_ranking_loss mse_loss nll_
 soft_margin_loss triplet_margin_loss
 """.split()
 ASKED = """
-is_complex is_floating_point is_nonzero is_signed is_same_size numel sym_float sym_max sym_min sym_not sym_sqrt sym_sum sym_ite
+is_complex is_floating_point is_grad_enabled is_nonzero is_signed is_same_size numel sym_float sym_max sym_min sym_not sym_sqrt sym_sum sym_ite
 """.split()
 MADE = """
 zeros ones full arange empty tensor linspace logspace eye full_like zeros_like ones_like empty_like rand randn randint randperm

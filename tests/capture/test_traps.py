@@ -157,3 +157,59 @@ def test_where_the_branches_differ_the_guard_stays() -> None:
     padded[0, 3:] = 0
     with pytest.raises(RuntimeError, match="would not here"):
         network.module(ids, padded)
+
+
+class Turned(nn.Module):
+    """A layer on values that lie the other way round: torch multiplies them in another manner where weights learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 18)
+
+    def forward(self, x):
+        if x.max().item() > 1e6:
+            x = x * 0
+        return self.fc(x.transpose(1, 2))
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_graph_is_compared_with_weights_that_learn_as_the_models_do(learns: bool) -> None:
+    torch.manual_seed(0)
+    model = Turned().double().requires_grad_(learns).eval()
+    for length in (12, 33, 64):
+        x = torch.randn(2, 16, length, dtype=torch.float64)
+        found = capture(model, x)
+        assert all(p.requires_grad is learns for p in found.module.parameters())
+        with torch.no_grad():
+            assert torch.equal(found.module(x), model(x))
+            assert torch.equal(found.module(x[:1]), model(x[:1]))
+
+
+class Windows(nn.Module):
+    """Overlapping windows by `as_strided`, with strides that the code reads in the manner asked for."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.how = how
+
+    def forward(self, x):
+        h = self.fc(x).transpose(0, 1)  # what lies where depends on the batch
+        n, b, d = h.size()
+        if self.how == "all":
+            first, second, third = h.stride()
+        elif self.how == "list":
+            first, second, third = list(h.stride())
+        else:
+            first, second, third = (h.stride(i) for i in range(3)) if self.how == "each" else (h.stride(dim=i) for i in range(3))
+        return h.contiguous().as_strided((n - 1, b, 2 * d), (b * d, third * d, 1)) + h.as_strided((1,), (first,)) * second
+
+
+@pytest.mark.parametrize("how", ["all", "list", "each", "keyword"])
+def test_strides_follow_the_sizes(how: str) -> None:
+    model = Windows(how).eval()
+    found = capture(model, torch.randn(2, 6, 4))
+    for batch, length in ((1, 6), (3, 6), (5, 6), (2, 9)):
+        x = torch.randn(batch, length, 4)
+        with torch.no_grad():
+            assert torch.equal(found.module(x), model(x))
