@@ -377,7 +377,7 @@ def judged(error: BaseException) -> dict[str, Any]:
     if isinstance(error, NetxformError):
         first = error.diagnostics[0]
         why = f"{first.code} {first.message}" + ("; " + "; ".join(first.notes) if first.notes else "")
-        cell = "refused+" if any(d.helps for d in error.diagnostics) else "refused"
+        cell = "crash" if first.code == "X0004" else "refused+" if any(d.helps for d in error.diagnostics) else "refused"
         return {"cell": cell, "why": " ".join(why.split())[:400], "at": place}
     if any(g in text for g in GUARDS):
         return {"cell": "guarded", "why": text[:300]}

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
+from netxform.errors import fail
 from netxform.graph.meta import MetaRun, grouped_shape
 from netxform.graph.network import Network, refresh, weightless_parts
 from netxform.graph.tensors import held
@@ -134,14 +135,25 @@ class _Casts(MetaRun):
 
 
 def casts_needed(network: Network, dtype: torch.dtype) -> list[CastAt]:
-    """Where operands must be cast so that the network, whose tensors have two precisions, runs; found on a twin."""
+    """Where operands must be cast so that the network, whose tensors have two precisions, runs; found on a twin.
+
+    Raises NetxformError X0801 where it runs in no way, such as behind a decision on precisions.
+    """
     from netxform.graph.meta import evaluating
     from netxform.graph.network import example
 
     module = weightless_parts(network)
     run = _Casts(network.module.graph, module, dtype)
     with torch.no_grad(), torch.device("meta"), evaluating(module):
-        run.run(*example(network))
+        try:
+            run.run(*example(network))
+        except RuntimeError as error:
+            name = str(dtype).removeprefix("torch.")
+            raise fail(
+                "X0801",
+                f"the network in {name} does not run: {str(error).strip().splitlines()[0]}",
+                helps=(f"hand in the model in {name} itself, as `model.to(torch.{name})` makes it", "or `cast int8`"),
+            ) from error
     return run.found
 
 
