@@ -316,6 +316,7 @@ def _check(before: Network, after: Network, sizes: Mapping[Atom, int]) -> None:
                     f"the code does not follow this change: at `{node.name}` in `{node.meta.get('scope', '')}` the shape is "
                     f"{shape}, and the types say {wanted}",
                     notes=(f"node: {node.format_node()}",),
+                    helps=("name other layers: `netxform ls --axes` shows which widths are read together",),
                 )
     new = types_of(after)
     found = _numbers(new.stated)

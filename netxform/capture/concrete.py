@@ -261,9 +261,12 @@ class Recorder(TorchFunctionMode):
             self.require(self.add(self.graph.call_method(name, (source,))), result)
         else:
             read = self.add(self.graph.call_function(getattr, (source, "dtype")))
-            for function, others in comparisons:
-                for other in others:
-                    self.require(self.add(self.graph.call_function(function, (read, other))), function(result, other))
+            for function, others in comparisons:  # one of several, or none of them
+                join = operator.or_ if function is operator.eq else operator.and_
+                each = [self.add(self.graph.call_function(function, (read, other))) for other in others]
+                if each:
+                    whole = functools.reduce(lambda a, b: self.add(self.graph.call_function(join, (a, b))), each)
+                    self.require(whole, functools.reduce(join, [function(result, other) for other in others]))
             if not comparisons:
                 self.require(read, result)
 

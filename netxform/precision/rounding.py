@@ -20,6 +20,7 @@ from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from netxform.errors import fail
+from netxform.graph.guards import is_guard
 from netxform.graph.meta import MetaRun, grouped_shape
 from netxform.graph.network import Network, refresh, weightless_parts
 from netxform.graph.tensors import held
@@ -203,11 +204,23 @@ def _widened(value: Any) -> Any:
     return map_aggregate(value, lambda v: torch.float64 if any(v is n for n in narrow) else v)
 
 
+def _on_dtype(value: Any) -> bool:
+    """Whether a condition is about the precision of a tensor."""
+    if not isinstance(value, fx.Node) or value.op != "call_function":
+        return False
+    if value.target is getattr:
+        return value.args[1] == "dtype"
+    return getattr(value.target, "__module__", "") == "_operator" and any(_on_dtype(a) for a in value.all_input_nodes)
+
+
 def in_double(network: Network) -> Network:
     """A copy of the network in float64, with what its graph casts to, or makes in, another precision in float64 too."""
     inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
     module = copy.deepcopy(network.module).double()
-    for node in module.graph.nodes:
+    for node in list(module.graph.nodes):
+        if is_guard(node) and _on_dtype(node.args[0]):  # the twin computes what the network does, in its branch
+            module.graph.erase_node(node)
+            continue
         node.args, node.kwargs = _widened(node.args), _widened(node.kwargs)
         if node.op == "call_method" and node.target in ("float", "half", "bfloat16"):
             node.target = "double"

@@ -61,7 +61,7 @@ class Asks(nn.Module):
                 return h
 
 
-GUARDED = {"double": 1, "halves": 2, "kept": 1, "is": 1, "floats": 1, "accelerator": 2}
+GUARDED = {"double": 1, "halves": 1, "kept": 1, "is": 1, "floats": 1, "accelerator": 2}
 
 
 @pytest.mark.parametrize("how", [*GUARDED, "weight", "taken over", "kind"])

@@ -105,3 +105,48 @@ def test_a_precision_that_is_taken_over_decides_nothing() -> None:
     assert [g for g in capture(Asks(), *given).guards if g.what == "return h if kind == torch.float32 else h * 2"] or [
         g for g in capture(Asks(), *given).guards if "dtype" in g.what
     ]
+
+
+class Chooses(nn.Module):
+    """A branch on the precision of a value, in the manner asked for, after a branch on a value: the recorder captures it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.l, self.o = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.l(x)
+        if x.max().item() > 1e6:
+            h = h * 0
+        usual = [torch.float16, torch.float32, torch.float64, torch.bfloat16]
+        match self.how:
+            case "in":
+                h = torch.tanh(h) if h.dtype in usual else h
+            case "not in":
+                h = torch.tanh(h) if h.dtype not in (torch.int8, torch.uint8) else h
+            case "halves":
+                h = h if h.dtype in (torch.float16, torch.bfloat16) else torch.tanh(h)
+            case _:
+                h = torch.tanh(h) if h.dtype == torch.float32 else h
+        return self.o(h)
+
+
+@pytest.mark.parametrize("how", ["in", "not in", "halves", "float32"])
+def test_claims_are_measured_in_float64_where_code_decides_by_the_precision(how: str) -> None:
+    model, x = Chooses(how).eval(), torch.rand(3, 8)
+    network = capture(model, x)
+    assert sum("dtype" in g.what for g in network.guards) == 1
+    for spec in ("widen l x2", "prune l by magnitude amount=50%", "factorize o using svd rank=2", "deepen l"):
+        found = nx.apply(spec, model=model, example_inputs=(x,)).model.eval()
+        if spec.startswith(("widen", "deepen")):
+            assert torch.allclose(found(x), model(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["in", "not in"])
+def test_one_of_several_precisions_is_as_good_as_another(how: str) -> None:
+    model, x = Chooses(how).eval(), torch.rand(3, 8)
+    found = nx.apply("cast float16", model=model, example_inputs=(x,)).model.eval()
+    assert torch.allclose(found(x), model(x), atol=1e-2)
+    network = capture(model, x)
+    assert torch.allclose(network.module.double()(x.double()), model.double()(x.double()))
