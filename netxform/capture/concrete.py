@@ -24,6 +24,7 @@ from netxform.capture.traced_ints import ACTIVE, RANGE, TracedInt, TracedRange
 from netxform.errors import fail
 from netxform.graph.guards import number, require
 
+LEN = len
 _METHODS = (types.MethodDescriptorType, types.WrapperDescriptorType)
 
 
@@ -82,9 +83,10 @@ class Recorder(TorchFunctionMode):
         try:
             with torch.enable_grad(), self:
                 builtins.range = TracedRange  # type: ignore[misc,assignment]
+                builtins.len = self._length  # what `__len__` answers becomes a plain int on the way
                 result = self.model(*inputs)
         finally:
-            builtins.range = RANGE  # type: ignore[misc]
+            builtins.range, builtins.len = RANGE, LEN  # type: ignore[misc]
             ACTIVE.pop()
             nn.Module.__call__ = original  # type: ignore[method-assign]
         outputs = self._encode(plain(result))
@@ -274,6 +276,11 @@ class Recorder(TorchFunctionMode):
         if id(tensor) in self.names:
             return sizes
         return torch.Size([self._size(tensor, i, n) for i, n in enumerate(sizes)])
+
+    def _length(self, value: Any, /) -> int:
+        """`len` while a pass is recorded: that of a tensor is its first size."""
+        count = LEN(value)
+        return self._size(value, 0, count) if isinstance(value, Tensor) and not self.depth else count
 
     def _size(self, tensor: Tensor, dim: int, value: int) -> int:
         if id(tensor) in self.names:

@@ -217,6 +217,10 @@ def in_double(network: Network) -> Network:
     """A copy of the network in float64, with what its graph casts to, or makes in, another precision in float64 too."""
     inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
     module = copy.deepcopy(network.module).double()
+    for part in module.modules():  # a module that is kept whole may hold tensors which it has not registered
+        for name, value in vars(part).items():
+            if _is_float(value):
+                vars(part)[name] = value.double()
     for node in list(module.graph.nodes):
         if is_guard(node) and _on_dtype(node.args[0]):  # the twin computes what the network does, in its branch
             module.graph.erase_node(node)

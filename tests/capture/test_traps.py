@@ -213,3 +213,68 @@ def test_strides_follow_the_sizes(how: str) -> None:
         x = torch.randn(batch, length, 4)
         with torch.no_grad():
             assert torch.equal(found.module(x), model(x))
+
+
+class Lengths(nn.Module):
+    """Sizes by `len`, in the manner asked for."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 6)
+        self.how = how
+
+    def forward(self, x):
+        h = self.fc(x)
+        rows = len(h) if self.how == "len" else h.__len__()
+        half = h.reshape(rows, 2, 3, -1)
+        if half.sum().item() > 1e9:
+            half = half * 0
+        return half.transpose(1, 2).reshape(rows * 2, -1) * len([x, h]) * len(self.fc.weight)
+
+
+@pytest.mark.parametrize("how", ["len", "__len__"])
+def test_the_length_of_a_tensor_follows_the_batch(how: str) -> None:
+    model = Lengths(how).eval()
+    found = capture(model, torch.randn(2, 4))
+    assert found.front_end == "recorder"
+    for batch in (1, 3, 5):
+        x = torch.randn(batch, 4)
+        with torch.no_grad():
+            assert torch.equal(found.module(x), model(x))
+    assert len.__name__ == "len"
+    assert type(len).__name__ == "builtin_function_or_method"
+
+
+class Given(nn.Module):
+    """A part that gives a view of its parameter, as class tokens are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.o = Token(), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.o(torch.cat([self.token(x.shape[:1]), x], 1))
+
+
+class Token(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4))
+
+    def forward(self, sizes):
+        if not sizes:
+            raise ValueError
+        return self.weight.expand(int(sizes[0]), 1, -1)
+
+
+def test_a_part_that_is_kept_whole_and_gives_its_parameter_is_counted() -> None:
+    from netxform.graph.cost import cost
+    from netxform.graph.network import twin
+
+    model = Given().eval()
+    network = capture(model, torch.randn(2, 3, 4))
+    assert [i.path for i in network.islands] == ["token"]
+    for one in (network, twin(network)):
+        flags = [p.requires_grad for p in one.module.parameters()]
+        assert cost(one).macs == 4 * 4 * 2
+        assert [p.requires_grad for p in one.module.parameters()] == flags == [True] * 3
