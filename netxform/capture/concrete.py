@@ -202,7 +202,7 @@ class Recorder(TorchFunctionMode):
             node = self.graph.call_function(func, encoded_args, encoded_kwargs)
         self.add(node)
         if name in _LISTS and isinstance(result, tuple | list):
-            count = self.add(self.graph.call_function(len, (node,)))
+            count = self.add(self.graph.call_function(LEN, (node,)))
             self.require(count, len(cast("list[Any]", result))).meta["sizes"] = True
         self._register(result, node)
         return result

@@ -226,7 +226,8 @@ class Lengths(nn.Module):
     def forward(self, x):
         h = self.fc(x)
         rows = len(h) if self.how == "len" else h.__len__()
-        half = h.reshape(rows, 2, 3, -1)
+        first, *rest = h.chunk(2, 1)
+        half = torch.cat([first, *rest], 1).reshape(rows, 2, 3, -1)
         if half.sum().item() > 1e9:
             half = half * 0
         return half.transpose(1, 2).reshape(rows * 2, -1) * len([x, h]) * len(self.fc.weight)
@@ -237,6 +238,7 @@ def test_the_length_of_a_tensor_follows_the_batch(how: str) -> None:
     model = Lengths(how).eval()
     found = capture(model, torch.randn(2, 4))
     assert found.front_end == "recorder"
+    to_json(found)
     for batch in (1, 3, 5):
         x = torch.randn(batch, 4)
         with torch.no_grad():
