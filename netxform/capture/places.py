@@ -153,7 +153,7 @@ def _covers(node: ast.expr, place: tuple[Any, ...]) -> bool:
 
 
 def _tensor_of(node: ast.expr, place: tuple[Any, ...]) -> bool:
-    """Whether the expression makes a tensor of the kind that is read at this place: `x.to(y.dtype)`, `zeros(3, dtype=y.dtype)`."""
+    """Whether it makes a tensor of the kind that is read here: `x.to(y.dtype)`, `zeros(3, dtype=y.dtype)`."""
     if not isinstance(node, ast.Call):
         return False
     named = any(k.arg in ("dtype", "device") and _covers(k.value, place) for k in node.keywords)

@@ -50,11 +50,23 @@ def _(edit: Narrow, network: Network, tensors: Mapping[str, torch.Tensor], check
 
 
 # functions that turn a number into one of their tensor's precision, and fail where it does not fit
-_FILLS = {"masked_fill", "masked_fill_", "fill", "fill_", "full", "full_like", "new_full", "where", "index_fill", "pad", "clamp"}
+_FILLS = {
+    "masked_fill",
+    "masked_fill_",
+    "fill",
+    "fill_",
+    "full",
+    "full_like",
+    "new_full",
+    "where",
+    "index_fill",
+    "pad",
+    "clamp",
+}
 
 
 def _fit_numbers(module: fx.GraphModule, dtype: torch.dtype) -> None:
-    """Numbers that fill a narrow tensor end where its precision ends: a mask's least number of float32 becomes that of `dtype`."""
+    """Numbers that fill a narrow tensor end where its precision ends, as a mask's least number."""
     most = torch.finfo(dtype).max
 
     def fit(value: Any) -> Any:

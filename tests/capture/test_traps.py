@@ -201,7 +201,7 @@ class Windows(nn.Module):
         elif self.how == "list":
             first, second, third = list(h.stride())
         else:
-            first, second, third = (h.stride(i) for i in range(3)) if self.how == "each" else (h.stride(dim=i) for i in range(3))
+            first, second, third = (h.stride(i) if self.how == "each" else h.stride(dim=i) for i in range(3))
         return h.contiguous().as_strided((n - 1, b, 2 * d), (b * d, third * d, 1)) + h.as_strided((1,), (first,)) * second
 
 
