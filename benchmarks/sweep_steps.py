@@ -186,10 +186,11 @@ def step_capture(s: Subject) -> tuple[str, float]:
 def at(s: Subject, *cases: tuple[Any, ...]) -> tuple[str, float]:
     """The graph against the model, in eval mode, on several inputs; a guard that refuses one of them is told."""
     module = s.network.module.eval()
+    model = copy.deepcopy(s.model).eval()  # what it keeps of these inputs is no part of the next step
     worst, guarded, tried = 0.0, "", 0
     for inputs in cases:
         try:
-            wanted = model_run(s.model.eval(), inputs)
+            wanted = model_run(model, inputs)
         except NotAsked:
             continue
         tried += 1
@@ -227,19 +228,24 @@ def step_mask(s: Subject) -> tuple[str, float]:
 
 
 def step_train(s: Subject) -> tuple[str, float]:
-    """`train()` under one random state: the outputs, and the buffers afterwards."""
+    """`train()` under one random state: the outputs, and the buffers afterwards. What the network says that it loses is told."""
     from netxform.graph.network import detached
 
     model = copy.deepcopy(s.model).train()
     graph = detached(s.network).module.train()
     inputs = s.inputs(4)
     wanted = model_run(model, inputs)
-    figure = gap(wanted, run(graph, inputs))
-    settle(figure, ROUNDING, "outputs ")
-    mine, theirs = dict(graph.named_buffers()), dict(model.named_buffers())
-    for name, buffer in theirs.items():
-        if name in mine:
-            settle(gap(buffer, mine[name]), ROUNDING, f"buffer {name} ")
+    try:
+        figure = gap(wanted, run(graph, inputs))
+        settle(figure, ROUNDING, "outputs ")
+        mine, theirs = dict(graph.named_buffers()), dict(model.named_buffers())
+        for name, buffer in theirs.items():
+            if name in mine:
+                settle(gap(buffer, mine[name]), ROUNDING, f"buffer {name} ")
+    except Wrong as error:
+        if not s.network.lost:
+            raise
+        return f"refused+: X0345 {error}; {s.network.lost[0]}", 0.0
     return "ok", figure
 
 
@@ -371,7 +377,7 @@ def judged(error: BaseException) -> dict[str, Any]:
     if isinstance(error, NetxformError):
         first = error.diagnostics[0]
         why = f"{first.code} {first.message}" + ("; " + "; ".join(first.notes) if first.notes else "")
-        cell = "refused+" if any(d.helps for d in error.diagnostics) else "refused"
+        cell = "crash" if first.code == "X0004" else "refused+" if any(d.helps for d in error.diagnostics) else "refused"
         return {"cell": cell, "why": " ".join(why.split())[:400], "at": place}
     if any(g in text for g in GUARDS):
         return {"cell": "guarded", "why": text[:300]}

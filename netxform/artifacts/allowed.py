@@ -34,9 +34,9 @@ norm nonzero nonzero_static argwhere prod quantile renorm searchsorted sort std 
 unique_consecutive var var_mean trapezoid trapz cumulative_trapezoid
 """.split()
 SHAPE = """
-adjoint atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to cat chunk clone column_stack concat
-concatenate constant_pad_nd detach diag diag_embed diagflat diagonal diagonal_scatter dsplit dstack expand_copy flatten flip
-fliplr flipud gather hsplit hstack index_add index_copy index_fill index_put index_reduce index_select masked_fill
+adjoint as_strided atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to cat chunk clone column_stack
+concat concatenate constant_pad_nd detach diag diag_embed diagflat diagonal diagonal_scatter dsplit dstack expand_copy flatten
+flip fliplr flipud gather hsplit hstack index_add index_copy index_fill index_put index_reduce index_select masked_fill
 masked_scatter masked_select meshgrid moveaxis movedim narrow narrow_copy permute put ravel repeat_interleave reshape roll
 rot90 scatter scatter_add scatter_reduce select select_scatter slice_scatter split split_with_sizes squeeze stack swapaxes
 swapdims t take take_along_dim tensor_split tile transpose tril triu unbind unflatten unsqueeze view_copy vsplit vstack
@@ -155,7 +155,7 @@ def functions() -> dict[str, Callable[..., Any]]:
                 if last in (FUNCTIONS_OF_TORCH if owner in _SPACES else _WHOLE_SPACES.get(owner, "").split()):
                     found[name] = function
     found |= {f"operator.{n}": getattr(operator, n) for n in OPERATORS}
-    found |= {f"torch.{n}": getattr(torch, n) for n in (*MADE, "mm")}
+    found |= {f"torch.{n}": getattr(torch, n) for n in (*MADE, "mm", "is_grad_enabled")}
     more = ("hardswish", "hardsigmoid", "grouped_mm", "upsample", "upsample_nearest", "upsample_bilinear")
     found |= {f"torch.nn.functional.{n}": getattr(nn.functional, n) for n in more if hasattr(nn.functional, n)}
     found |= {f"netxform.{n}": function for n, function in FUNCTIONS.items()}

@@ -298,7 +298,9 @@ def _check(before: Network, after: Network, sizes: Mapping[Atom, int]) -> None:
         notes = diagnostics[0].notes if diagnostics else ()
         narrow = [n for n, m in after.module.named_modules() if isinstance(m, nn.LSTM) and m.proj_size >= m.hidden_size]
         helps = (
-            (f"the state of `{narrow[0]}` is projected, and must stay wider than what it is projected to",) if narrow else ()
+            f"the state of `{narrow[0]}` is projected, and must stay wider than what it is projected to"
+            if narrow
+            else "name other layers: `netxform ls --axes` shows which widths are read together",
         )
         raise fail(
             "X0321", f"the code does not follow this change: {text}", notes=(*notes, *_code(error)), helps=helps
@@ -314,6 +316,7 @@ def _check(before: Network, after: Network, sizes: Mapping[Atom, int]) -> None:
                     f"the code does not follow this change: at `{node.name}` in `{node.meta.get('scope', '')}` the shape is "
                     f"{shape}, and the types say {wanted}",
                     notes=(f"node: {node.format_node()}",),
+                    helps=("name other layers: `netxform ls --axes` shows which widths are read together",),
                 )
     new = types_of(after)
     found = _numbers(new.stated)

@@ -279,11 +279,14 @@ def _recorded(
 
     def recorded(training: int, gradients: bool = False) -> tuple[nn.Module, fx.Graph, dict[str, Tensor]]:
         copied = _flagged(_prepared(structure(model, own)), training, reads)  # the code runs: it may write
-        for parameter in copied.parameters():
+        learned = [p for p in copied.parameters() if p.requires_grad]
+        for parameter in learned:
             parameter.requires_grad_(False)  # gradients are on, so that code which turns them off is seen
         before = Attributes(copied)
         with grad_mode(gradients, run.gradients):
             graph, constants = Recorder(copied, f"_{'training_' * training}{'grad_' * gradients}constant").record(*inputs)
+        for parameter in learned:
+            parameter.requires_grad_()  # torch picks kernels by it
         run.state |= before.changed()
         hold_still(graph, copied, run.floats)
         if run.gradients and not gradients:

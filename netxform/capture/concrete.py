@@ -24,6 +24,7 @@ from netxform.capture.traced_ints import ACTIVE, RANGE, TracedInt, TracedRange
 from netxform.errors import fail
 from netxform.graph.guards import number, require
 
+LEN = len
 _METHODS = (types.MethodDescriptorType, types.WrapperDescriptorType)
 
 
@@ -82,9 +83,10 @@ class Recorder(TorchFunctionMode):
         try:
             with torch.enable_grad(), self:
                 builtins.range = TracedRange  # type: ignore[misc,assignment]
+                builtins.len = self._length  # what `__len__` answers becomes a plain int on the way
                 result = self.model(*inputs)
         finally:
-            builtins.range = RANGE  # type: ignore[misc]
+            builtins.range, builtins.len = RANGE, LEN  # type: ignore[misc]
             ACTIVE.pop()
             nn.Module.__call__ = original  # type: ignore[method-assign]
         outputs = self._encode(plain(result))
@@ -173,6 +175,12 @@ class Recorder(TorchFunctionMode):
                 return self._sizes(args[0], result)
             dim = args[1] if len(args) > 1 else kwargs["dim"]
             return self._size(args[0], int(dim), result)
+        if name == "stride" and id(args[0]) not in self.names:
+            base, given = self._of(args[0]), args[1:] or tuple(kwargs.values())
+            if given:
+                return TracedInt(result, lambda: self.add(self.graph.call_method("stride", (base, *given))))
+            steps = [lambda d=d: self.add(self.graph.call_method("stride", (base, d))) for d in range(len(result))]
+            return tuple(TracedInt(n, step) for n, step in zip(result, steps, strict=True))
         if name in ("numel", "nelement") and id(args[0]) not in self.names:
             base = self._of(args[0])
             return TracedInt(result, lambda: self.add(self.graph.call_method("numel", (base,))))
@@ -194,7 +202,7 @@ class Recorder(TorchFunctionMode):
             node = self.graph.call_function(func, encoded_args, encoded_kwargs)
         self.add(node)
         if name in _LISTS and isinstance(result, tuple | list):
-            count = self.add(self.graph.call_function(len, (node,)))
+            count = self.add(self.graph.call_function(LEN, (node,)))
             self.require(count, len(cast("list[Any]", result))).meta["sizes"] = True
         self._register(result, node)
         return result
@@ -255,9 +263,12 @@ class Recorder(TorchFunctionMode):
             self.require(self.add(self.graph.call_method(name, (source,))), result)
         else:
             read = self.add(self.graph.call_function(getattr, (source, "dtype")))
-            for function, others in comparisons:
-                for other in others:
-                    self.require(self.add(self.graph.call_function(function, (read, other))), function(result, other))
+            for function, others in comparisons:  # one of several, or none of them
+                join = operator.or_ if function is operator.eq else operator.and_
+                each = [self.add(self.graph.call_function(function, (read, other))) for other in others]
+                if each:
+                    whole = functools.reduce(lambda a, b: self.add(self.graph.call_function(join, (a, b))), each)
+                    self.require(whole, functools.reduce(join, [function(result, other) for other in others]))
             if not comparisons:
                 self.require(read, result)
 
@@ -265,6 +276,11 @@ class Recorder(TorchFunctionMode):
         if id(tensor) in self.names:
             return sizes
         return torch.Size([self._size(tensor, i, n) for i, n in enumerate(sizes)])
+
+    def _length(self, value: Any, /) -> int:
+        """`len` while a pass is recorded: that of a tensor is its first size."""
+        count = LEN(value)
+        return self._size(value, 0, count) if isinstance(value, Tensor) and not self.depth else count
 
     def _size(self, tensor: Tensor, dim: int, value: int) -> int:
         if id(tensor) in self.names:

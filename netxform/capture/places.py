@@ -121,7 +121,12 @@ def asked() -> list[tuple[Callable[[Any, Any], Any], tuple[Any, ...]]] | None:
     decides = False
     code = next((n for n in ast.walk(tree) if _defines(n, frame)), tree)
     for node in ast.walk(code):
-        if isinstance(node, ast.Assign) and _covers(node.value, place) and not isinstance(node.value, ast.Compare | ast.IfExp):
+        if (
+            isinstance(node, ast.Assign)
+            and _covers(node.value, place)
+            and not isinstance(node.value, ast.Compare | ast.IfExp)
+            and not _tensor_of(node.value, place)
+        ):
             names |= {t.id for t in node.targets if isinstance(t, ast.Name)}
     for node in ast.walk(code):
         if isinstance(node, ast.Compare) and (_covers(node, place) or _speaks(node, names)):
@@ -145,6 +150,20 @@ def _covers(node: ast.expr, place: tuple[Any, ...]) -> bool:
         node.end_lineno or 0,
         node.end_col_offset or 0,
     )
+
+
+def _tensor_of(node: ast.expr, place: tuple[Any, ...]) -> bool:
+    """Whether it makes a tensor of the kind that is read here: `x.to(y.dtype)`, `zeros(3, dtype=y.dtype)`."""
+    if not isinstance(node, ast.Call):
+        return False
+    named = any(k.arg in ("dtype", "device") and _covers(k.value, place) for k in node.keywords)
+    converts = isinstance(node.func, ast.Attribute) and node.func.attr in ("to", "type", "new_tensor")
+    return named or (converts and any(_covers(a, place) for a in node.args)) or _inner(node, place)
+
+
+def _inner(node: ast.Call, place: tuple[Any, ...]) -> bool:
+    """The same where more is done to that tensor: `x.to(y.dtype).flatten()`."""
+    return isinstance(node.func, ast.Attribute) and _tensor_of(node.func.value, place)
 
 
 def _speaks(node: ast.Compare, names: set[str]) -> bool:

@@ -36,6 +36,13 @@ def cost(network: Network) -> Cost:
     batch = next((i.shape[0] for i in network.inputs if i.shape), 1)
     counter: Any = FlopCounterMode(display=False)
     parts = weightless_parts(network)
-    with torch.no_grad(), torch.device("meta"), evaluating(parts), counter:
-        MetaRun(parts, graph=module.graph).run(*example(network))
+    learned = [p for p in parts.parameters() if p.requires_grad]
+    try:
+        for parameter in learned:
+            parameter.requires_grad_(False)  # the counter takes a part that gives a view of its parameter for one that learns
+        with torch.no_grad(), torch.device("meta"), evaluating(parts), counter:
+            MetaRun(parts, graph=module.graph).run(*example(network))
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_()
     return Cost(params, counter.get_total_flops() // 2 // max(batch, 1), held)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import fx
+from torch.fx.node import map_aggregate
 
 from netxform.graph.edits import Operation
 from netxform.graph.network import Network, refresh
@@ -39,12 +40,43 @@ def _(edit: Narrow, network: Network, tensors: Mapping[str, torch.Tensor], check
         _cast_operand(module, nodes[place.node], nodes[place.operand], place.dtype)
     module.recompile()
     refresh(network)
+    _fit_numbers(module, dtype)
     end = output_node(module)
     for operand in end.all_input_nodes:
         was = kinds.get(operand)
         if was is not None and was.is_floating_point and operand.meta.get("dtype") != was:
             _cast_operand(module, end, operand, was)
     return network
+
+
+# functions that turn a number into one of their tensor's precision, and fail where it does not fit
+_FILLS = {
+    "masked_fill",
+    "masked_fill_",
+    "fill",
+    "fill_",
+    "full",
+    "full_like",
+    "new_full",
+    "where",
+    "index_fill",
+    "pad",
+    "clamp",
+}
+
+
+def _fit_numbers(module: fx.GraphModule, dtype: torch.dtype) -> None:
+    """Numbers that fill a narrow tensor end where its precision ends, as a mask's least number."""
+    most = torch.finfo(dtype).max
+
+    def fit(value: Any) -> Any:
+        large = type(value) in (int, float) and most < abs(value) < float("inf")
+        return (most if value > 0 else -most) if large else value
+
+    for node in module.graph.nodes:
+        if node.meta.get("dtype") == dtype and getattr(node.target, "__name__", node.target) in _FILLS:
+            node.args, node.kwargs = map_aggregate(node.args, fit), map_aggregate(dict(node.kwargs), fit)
+    module.recompile()
 
 
 def _cast_operand(module: fx.GraphModule, node: fx.Node, operand: fx.Node, dtype: torch.dtype) -> None:

@@ -19,6 +19,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
+from netxform.errors import fail
+from netxform.graph.guards import is_guard
 from netxform.graph.meta import MetaRun, grouped_shape
 from netxform.graph.network import Network, refresh, weightless_parts
 from netxform.graph.tensors import held
@@ -134,14 +136,25 @@ class _Casts(MetaRun):
 
 
 def casts_needed(network: Network, dtype: torch.dtype) -> list[CastAt]:
-    """Where operands must be cast so that the network, whose tensors have two precisions, runs; found on a twin."""
+    """Where operands must be cast so that the network, whose tensors have two precisions, runs; found on a twin.
+
+    Raises NetxformError X0801 where it runs in no way, such as behind a decision on precisions.
+    """
     from netxform.graph.meta import evaluating
     from netxform.graph.network import example
 
     module = weightless_parts(network)
     run = _Casts(network.module.graph, module, dtype)
     with torch.no_grad(), torch.device("meta"), evaluating(module):
-        run.run(*example(network))
+        try:
+            run.run(*example(network))
+        except RuntimeError as error:
+            name = str(dtype).removeprefix("torch.")
+            raise fail(
+                "X0801",
+                f"the network in {name} does not run: {str(error).strip().splitlines()[0]}",
+                helps=(f"hand in the model in {name} itself, as `model.to(torch.{name})` makes it", "or `cast int8`"),
+            ) from error
     return run.found
 
 
@@ -191,11 +204,27 @@ def _widened(value: Any) -> Any:
     return map_aggregate(value, lambda v: torch.float64 if any(v is n for n in narrow) else v)
 
 
+def _on_dtype(value: Any) -> bool:
+    """Whether a condition is about the precision of a tensor."""
+    if not isinstance(value, fx.Node) or value.op != "call_function":
+        return False
+    if value.target is getattr:
+        return value.args[1] == "dtype"
+    return getattr(value.target, "__module__", "") == "_operator" and any(_on_dtype(a) for a in value.all_input_nodes)
+
+
 def in_double(network: Network) -> Network:
     """A copy of the network in float64, with what its graph casts to, or makes in, another precision in float64 too."""
     inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
     module = copy.deepcopy(network.module).double()
-    for node in module.graph.nodes:
+    for part in module.modules():  # a module that is kept whole may hold tensors which it has not registered
+        for name, value in vars(part).items():
+            if _is_float(value):
+                vars(part)[name] = value.double()
+    for node in list(module.graph.nodes):
+        if is_guard(node) and _on_dtype(node.args[0]):  # the twin computes what the network does, in its branch
+            module.graph.erase_node(node)
+            continue
         node.args, node.kwargs = _widened(node.args), _widened(node.kwargs)
         if node.op == "call_method" and node.target in ("float", "half", "bfloat16"):
             node.target = "double"

@@ -173,7 +173,7 @@ class Cast:
             found = predict(network, after, names, dtype, samples(network, v.seed), v.seed)
         except RuntimeError as error:
             raise fail("X0801", f"the network in {self.dtype} does not run: {str(error).splitlines()[0]}") from error
-        if self.dtype == "float16" and found.largest > 65504:
+        if self.dtype == "float16" and found.largest >= 65520:  # below, it rounds to 65504
             raise self._overflow("a value on the way would become infinite", [found.where], found.where, found.largest)
         values = replace(
             v,

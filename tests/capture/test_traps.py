@@ -61,7 +61,7 @@ class Asks(nn.Module):
                 return h
 
 
-GUARDED = {"double": 1, "halves": 2, "kept": 1, "is": 1, "floats": 1, "accelerator": 2}
+GUARDED = {"double": 1, "halves": 1, "kept": 1, "is": 1, "floats": 1, "accelerator": 2}
 
 
 @pytest.mark.parametrize("how", [*GUARDED, "weight", "taken over", "kind"])
@@ -157,3 +157,126 @@ def test_where_the_branches_differ_the_guard_stays() -> None:
     padded[0, 3:] = 0
     with pytest.raises(RuntimeError, match="would not here"):
         network.module(ids, padded)
+
+
+class Turned(nn.Module):
+    """A layer on values that lie the other way round: torch multiplies them in another manner where weights learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 18)
+
+    def forward(self, x):
+        if x.max().item() > 1e6:
+            x = x * 0
+        return self.fc(x.transpose(1, 2))
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_graph_is_compared_with_weights_that_learn_as_the_models_do(learns: bool) -> None:
+    torch.manual_seed(0)
+    model = Turned().double().requires_grad_(learns).eval()
+    for length in (12, 33, 64):
+        x = torch.randn(2, 16, length, dtype=torch.float64)
+        found = capture(model, x)
+        assert all(p.requires_grad is learns for p in found.module.parameters())
+        with torch.no_grad():
+            assert torch.equal(found.module(x), model(x))
+            assert torch.equal(found.module(x[:1]), model(x[:1]))
+
+
+class Windows(nn.Module):
+    """Overlapping windows by `as_strided`, with strides that the code reads in the manner asked for."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.how = how
+
+    def forward(self, x):
+        h = self.fc(x).transpose(0, 1)  # what lies where depends on the batch
+        n, b, d = h.size()
+        if self.how == "all":
+            first, second, third = h.stride()
+        elif self.how == "list":
+            first, second, third = list(h.stride())
+        else:
+            first, second, third = (h.stride(i) if self.how == "each" else h.stride(dim=i) for i in range(3))
+        return h.contiguous().as_strided((n - 1, b, 2 * d), (b * d, third * d, 1)) + h.as_strided((1,), (first,)) * second
+
+
+@pytest.mark.parametrize("how", ["all", "list", "each", "keyword"])
+def test_strides_follow_the_sizes(how: str) -> None:
+    model = Windows(how).eval()
+    found = capture(model, torch.randn(2, 6, 4))
+    for batch, length in ((1, 6), (3, 6), (5, 6), (2, 9)):
+        x = torch.randn(batch, length, 4)
+        with torch.no_grad():
+            assert torch.equal(found.module(x), model(x))
+
+
+class Lengths(nn.Module):
+    """Sizes by `len`, in the manner asked for."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 6)
+        self.how = how
+
+    def forward(self, x):
+        h = self.fc(x)
+        rows = len(h) if self.how == "len" else h.__len__()
+        first, *rest = h.chunk(2, 1)
+        half = torch.cat([first, *rest], 1).reshape(rows, 2, 3, -1)
+        if half.sum().item() > 1e9:
+            half = half * 0
+        return half.transpose(1, 2).reshape(rows * 2, -1) * len([x, h]) * len(self.fc.weight)
+
+
+@pytest.mark.parametrize("how", ["len", "__len__"])
+def test_the_length_of_a_tensor_follows_the_batch(how: str) -> None:
+    model = Lengths(how).eval()
+    found = capture(model, torch.randn(2, 4))
+    assert found.front_end == "recorder"
+    to_json(found)
+    for batch in (1, 3, 5):
+        x = torch.randn(batch, 4)
+        with torch.no_grad():
+            assert torch.equal(found.module(x), model(x))
+    assert len.__name__ == "len"
+    assert type(len).__name__ == "builtin_function_or_method"
+
+
+class Given(nn.Module):
+    """A part that gives a view of its parameter, as class tokens are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.o = Token(), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.o(torch.cat([self.token(x.shape[:1]), x], 1))
+
+
+class Token(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4))
+
+    def forward(self, sizes):
+        if not sizes:
+            raise ValueError
+        return self.weight.expand(int(sizes[0]), 1, -1)
+
+
+def test_a_part_that_is_kept_whole_and_gives_its_parameter_is_counted() -> None:
+    from netxform.graph.cost import cost
+    from netxform.graph.network import twin
+
+    model = Given().eval()
+    network = capture(model, torch.randn(2, 3, 4))
+    assert [i.path for i in network.islands] == ["token"]
+    for one in (network, twin(network)):
+        flags = [p.requires_grad for p in one.module.parameters()]
+        assert cost(one).macs == 4 * 4 * 2
+        assert [p.requires_grad for p in one.module.parameters()] == flags == [True] * 3
