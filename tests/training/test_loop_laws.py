@@ -17,6 +17,8 @@ from torch.utils.data import TensorDataset
 
 import netxform as nx
 from netxform.graph.layer_spec import Invocation
+from netxform.language.methods import Schedule
+from netxform.language.methods import loss as named_loss
 from netxform.language.work import Soft, Training
 from netxform.sources.data import DataSet
 from netxform.training.augment import augment
@@ -35,7 +37,11 @@ def work(**more: Any) -> Training:
         "data": "d", "length": 4, "unit": "epochs", "optimizer": Invocation("adamw", (), {"lr": 0.02}),
         "loss": "cross_entropy", "batch": 16, "seed": 3, "device": "cpu",
     }  # fmt: skip
-    return Training(**(given | more))
+    made = given | more
+    made["loss"] = named_loss(str(made["loss"]))
+    if "schedule" in made:
+        made["schedule"] = Schedule(made["schedule"], {n: s.default for n, s in Schedule.known(made["schedule"]).items()})
+    return Training(**made)
 
 
 def net() -> nn.Sequential:

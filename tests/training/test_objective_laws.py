@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from netxform.graph.layer_spec import Invocation
+from netxform.language.methods import loss as named_loss
 from netxform.language.work import Penalty, Soft, Term, Training
 from netxform.training.data import Batch, steps
 from netxform.training.losses import loss_of
@@ -24,6 +25,7 @@ seeds = st.integers(0, 2**20)
 
 def work(**more: Any) -> Training:
     given = {"loss": "cross_entropy", "batch": 8, "seed": 0, "outputs": ("output",)} | more
+    given["loss"] = named_loss(str(given["loss"]))
     return Training(("w",), (), (), "d", 1, "epochs", Invocation("SGD", (), {}), **given)
 
 
@@ -105,7 +107,8 @@ def test_smoothed_labels_lie_between_the_label_and_chance(seed: int, s: float) -
     plain, chance = -log[np.arange(7), y.numpy()].mean(), -log.mean(1).mean()
     made = Objective(work(label_smoothing=s))
     assert float(made.labels(z, y)) == pytest.approx((1 - s) * plain + s * chance, rel=1e-10)
-    assert float(made.labels(z, y, smoothed=False)) == pytest.approx(plain, rel=1e-10)
+    ((total, mass),) = made.measured(z, y)
+    assert total / mass == pytest.approx(plain, rel=1e-10)
     b = (drawn(seed + 1, 7, 5) > 0).double()
     p = 1 / (1 + np.exp(-z.numpy()))
     soft = (1 - s) * b.numpy() + s * 0.5
@@ -118,7 +121,7 @@ def test_smoothed_labels_lie_between_the_label_and_chance(seed: int, s: float) -
 def test_heads_are_summed_by_their_weights(seed: int, first: float, second: float) -> None:
     z, u = drawn(seed, 6, 3), drawn(seed + 1, 6)
     y = torch.stack([(torch.arange(6) % 3).double(), drawn(seed + 2, 6)], 1)
-    made = Objective(work(terms=(Term("a", "mse", 1, first), Term("b", "mae", 0, second))))
+    made = Objective(work(terms=(Term("a", named_loss("mse"), 1, first), Term("b", named_loss("mae"), 0, second))))
     found = made.labels({"a": u, "b": z[:, 0]}, y)
     wanted = first * ((u - y[:, 1]) ** 2).mean() + second * (z[:, 0] - y[:, 0]).abs().mean()
     assert float(found) == pytest.approx(float(wanted), rel=1e-10)

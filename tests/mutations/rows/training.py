@@ -57,8 +57,8 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "mixup's share of the labels swapped", "training/objective.py",
-        "total = view.share * total + (1 - view.share) * self.labels(output, view.other)",
-        "total = (1 - view.share) * total + view.share * self.labels(output, view.other)",
+        "total = view.share * total + (1 - view.share) * self.labels(output, view.other, others)",
+        "total = (1 - view.share) * total + view.share * self.labels(output, view.other, others)",
         "labels are mixed as the inputs are", (f"{OBJECTIVE}::test_labels_are_mixed_as_the_inputs_are",),
     ),
     Defect(
@@ -74,14 +74,14 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "smoothing is forgotten", "training/losses.py",
-        "F.cross_entropy(scores, wanted, label_smoothing=smoothing, ignore_index=PADDING)",
-        "F.cross_entropy(scores, wanted, ignore_index=PADDING)",
+        "F.cross_entropy(scores, wanted, weights, label_smoothing=smooth, ignore_index=PADDING)",
+        "F.cross_entropy(scores, wanted, weights, ignore_index=PADDING)",
         "smoothed labels are between chance and the label",
         (f"{OBJECTIVE}::test_smoothed_labels_lie_between_the_label_and_chance",),
     ),
     Defect(
         "smoothed where it is measured", "training/objective.py",
-        "for t, loss in (self.terms if smoothed else self.plain)", "for t, loss in self.terms",
+        "for term, loss in self.plain:", "for term, loss in self.terms:",
         "what is measured is not smoothed", (f"{OBJECTIVE}::test_smoothed_labels_lie_between_the_label_and_chance",),
     ),
     Defect(
@@ -124,14 +124,13 @@ DEFECTS: tuple[Defect, ...] = (
         "r2 is that of scikit-learn", (f"{LOOP}::test_metrics_over_batches_are_those_of_scikit_learn",),
     ),
     Defect(
-        "metrics of the last batch", "training/evaluate.py",
-        "held[key] = held.get(key, 0.0) + value", "held[key] = value",
+        "metrics of the last batch", "training/metrics.py",
+        "self.sums[key] = self.sums.get(key, 0.0) + value", "self.sums[key] = value",
         "metrics are over all samples", (f"{LOOP}::test_metrics_over_batches_are_those_of_scikit_learn",),
     ),
     Defect(
         "the loss is a mean of batches", "training/evaluate.py",
-        "smoothed=False)) * batch.live\n        sums[\"count\"] += batch.live",
-        "smoothed=False))\n        sums[\"count\"] += 1",
+        'sums[f"{i}.mass"] += mass', 'sums[f"{i}.mass"] += 1',
         "the loss is a mean over samples", (f"{LOOP}::test_metrics_over_batches_are_those_of_scikit_learn",),
     ),
     Defect(
@@ -187,9 +186,9 @@ DEFECTS: tuple[Defect, ...] = (
         "the rate rises over the warmup", (f"{LOOP}::test_schedules_are_their_closed_forms",),
     ),
     Defect(
-        "a cosine that rises", "training/optimize.py",
-        'case "cosine":\n                return 0.5 * (1 + math.cos(math.pi * done))',
-        'case "cosine":\n                return 0.5 * (1 - math.cos(math.pi * done))',
+        "a cosine that rises", "training/schedules.py",
+        "return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * done))",
+        "return end + (1 - end) * 0.5 * (1 - math.cos(math.pi * done))",
         "the rate follows its schedule", (f"{LOOP}::test_schedules_are_their_closed_forms",),
     ),
     Defect(
