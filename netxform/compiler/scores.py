@@ -117,9 +117,14 @@ def _measured(network: Network, part: Part, what: str, loss: Any) -> float | str
     if "balanced" in settings.values():
         return "the loss is weighed by counts of the training samples, which are not in the folder"
     kind = LOSSES.find(name) if loss is not None else None
-    metric = None if what == "loss" else METRICS.find(what) if what in METRICS else None
-    if what != "loss" and not isinstance(metric, Metric):
-        return "no installed package knows this metric" if metric is None else "it is measured by torchmetrics, while training"
+    metric: Metric | None = None
+    if what != "loss":
+        if what not in METRICS:
+            return "no installed package knows this metric"
+        known = METRICS.find(what)
+        if not isinstance(known, Metric):
+            return "it is measured by torchmetrics, while training"
+        metric = known
     total: dict[str, float] = {}
     with evaluating(network.module):
         for x, y in zip(part.x.split(_BATCH), part.y.split(_BATCH), strict=True):

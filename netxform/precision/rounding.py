@@ -209,7 +209,7 @@ def _on_dtype(value: Any) -> bool:
     if not isinstance(value, fx.Node) or value.op != "call_function":
         return False
     if value.target is getattr:
-        return value.args[1] == "dtype"
+        return bool(value.args[1] == "dtype")
     return getattr(value.target, "__module__", "") == "_operator" and any(_on_dtype(a) for a in value.all_input_nodes)
 
 
