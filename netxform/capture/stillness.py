@@ -44,6 +44,7 @@ def grad_mode(on: bool, reads: Reads) -> Generator[None]:
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _SWITCH = os.path.join(_TORCH, "autograd", "grad_mode.py")
 _NUMBERS = {"size", "dim", "numel", "nelement", "item", "tolist", "stride", "is_floating_point", "ndimension", "new_tensor"}
+_TENSORS = ("data", "T", "mT", "H", "mH", "real", "imag")
 _PLAIN = (require, number, len)
 
 
@@ -69,7 +70,7 @@ def _step(node: fx.Node, still: bool, model: nn.Module, carries: set[fx.Node], s
     learned = node.op == "call_module" and any(True for _ in model.get_submodule(str(node.target)).parameters())
     if not inputs and not learned:
         return
-    if node.target in _NUMBERS or node.target in _PLAIN or (node.target is getattr and node.args[1] != "data"):
+    if node.target in _NUMBERS or node.target in _PLAIN or (node.target is getattr and node.args[1] not in _TENSORS):
         return
     if node.target in ("detach", torch.detach):
         return

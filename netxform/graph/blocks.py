@@ -31,7 +31,7 @@ def passed_by(module: fx.GraphModule, path: str) -> tuple[list[fx.Node], fx.Node
     inside = [n for n in module.graph.nodes if _runs_in(n, path)]
     known = set(inside)
     read = dict.fromkeys(s for n in inside for s in n.all_input_nodes if s not in known)
-    entries = [n for n in module.graph.nodes if path in n.meta.get("entries", ())] or list(read)
+    entries = list(read) if len(read) == 1 else [n for n in module.graph.nodes if path in n.meta.get("entries", ())]
     exits = [n for n in module.graph.nodes if path in n.meta.get("exits", ())]
     if len(entries) != 1 or len(exits) != 1 or exits[0] not in known or entries[0] in known:
         raise ValueError(f"it reads {len(read)} values and has {len(exits)} outputs")

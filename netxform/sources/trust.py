@@ -64,7 +64,14 @@ def room_for(path: Path, most: int, span: Span = NOWHERE) -> int:
     """The size of a plain file, in bytes. Raises NetxformError X0905 (a pipe, a device), X0906 (more than `most` bytes)."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise fail("X0905", f"`{path.name}` is no plain file", span, "a pipe, a device or a socket", notes=(_PLAIN,))
+        raise fail(
+            "X0905",
+            f"`{path.name}` is no plain file",
+            span,
+            "a pipe, a device or a socket",
+            notes=(_PLAIN,),
+            helps=("copy what it gives into a file first",),
+        )
     if found.st_size > most:
         raise too_large(f"`{path.name}`", found.st_size, most, span)
     return found.st_size
@@ -81,7 +88,14 @@ def no_links(folder: Path, span: Span = NOWHERE) -> None:
                 where = path.relative_to(folder)
                 raise fail("X0901", f"`{folder.name}/{where}` is a link that leads out of the folder", span, "not followed")
             if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise fail("X0905", f"`{folder.name}/{name}` is no plain file", span, "a pipe or a device", notes=(_PLAIN,))
+                raise fail(
+                    "X0905",
+                    f"`{folder.name}/{name}` is no plain file",
+                    span,
+                    "a pipe or a device",
+                    notes=(_PLAIN,),
+                    helps=("copy what it gives into a file first",),
+                )
 
 
 def write_path(text: str, folder: Path, span: Span = NOWHERE) -> Path:

@@ -38,7 +38,7 @@ def fingerprint(module: nn.Module) -> str:
     own = getattr(module, "fingerprint", None)
     if callable(own):
         return str(own())
-    text = module.code if isinstance(module, fx.GraphModule) else str(module)
+    text = module.graph if isinstance(module, fx.GraphModule) else str(module)
     out = hashlib.sha256(f"{text}\n{[repr(m) for m in module.modules()][1:]}".encode())
     for name, tensor in sorted(tensors(module).items()):
         out.update(f"{name} {tensor_hash(tensor)}\n".encode())
