@@ -65,6 +65,7 @@ def test_the_public_names() -> None:
         "load",
         "parse",
         "plan",
+        "sign",
         "spec",
         "verify",
     ]
