@@ -21,14 +21,14 @@ class SameSize(Claim):
 
 
 class SizeDetail(Detail, frozen=True):
-    """How many parameters there are."""
+    """How many parameters there were."""
 
     parameters: int
 
 
 def _evidence(before: int, after: int) -> Evidence:
     moved = float(abs(after - before))
-    return Evidence("as many parameters", 0.0, moved, moved == 0, detail=SizeDetail(after))
+    return Evidence("as many parameters", 0.0, moved, moved == 0, detail=SizeDetail(before))
 
 
 def _again(detail: SizeDetail, record: ClaimRecord, kept: Kept) -> Evidence:
