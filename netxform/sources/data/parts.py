@@ -35,6 +35,9 @@ def from_tensors(
     is_class = not y.dtype.is_floating_point
     if is_class:
         y = y.to(torch.int64)
+        if len(y) and bool((y < 0).all()):
+            message = f"data `{name}`: every target is below 0, and none is counted"
+            raise fail("X0406", message, helps=("number the classes from 0; -100 marks what does not count",))
     labels = y.numpy() if is_class and y.dim() == 1 else np.zeros(len(y), dtype=np.int64)
     parts = split(labels, val, test, seed)
     made = [TensorDataset(x[torch.from_numpy(p)], y[torch.from_numpy(p)]) for p in parts]
