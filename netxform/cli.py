@@ -19,7 +19,6 @@ from typing import Any
 from netxform import limits
 from netxform.door import unexpected
 from netxform.errors import NetxformError, did_you_mean, fail
-from netxform.graph.limits import room
 from netxform.registry import Registry
 from netxform.sources.files import MOST_TEXT, decoded, read_text, too_long, writable, write_text
 from netxform.sources.formats import FORMATS, suffix_of
@@ -240,7 +239,7 @@ def _size(text: str) -> int:
     try:
         if text.isdigit():
             raise ValueError("no unit")
-        return room(text)
+        return limits.room(text)
     except (NetxformError, ValueError):
         raise argparse.ArgumentTypeError(f"a size such as `8GiB` is needed, not `{text[:40]}`") from None
 

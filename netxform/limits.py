@@ -1,15 +1,20 @@
-"""How much memory may be used: the machine's, or what `--max-memory` says. Asked before anything large is made. No torch."""
+"""How much memory may be used: the machine's, or what `--max-memory` says, and sizes as people write them.
+
+Asked before anything large is made. No torch.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Generator
 from contextvars import ContextVar
 from pathlib import Path
 
 from netxform.errors import NOWHERE, Span, fail
 
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 _ALLOWED: ContextVar[int | None] = ContextVar("allowed", default=None)
 
 
@@ -63,3 +68,19 @@ def words(size: int) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
         value /= 1024
     raise AssertionError("the loop returns")
+
+
+def room(text: str) -> int:
+    """`16GB`, `512MiB`, `1000000` → bytes. Raises NetxformError X0403."""
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?i?)b?", text.strip().lower())
+    if found is None or found.group(2) not in _UNITS or float(found.group(1)) == 0:
+        raise fail("X0403", f"`{text}` is no size of memory", helps=("write a number and a unit: `--max-memory 16GB`",))
+    return int(float(found.group(1)) * _UNITS[found.group(2)])
+
+
+def sized(count: int) -> str:
+    """Bytes for people: `1.5 GB`."""
+    for name, unit in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} bytes"

@@ -16,10 +16,10 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from netxform.errors import fail
-from netxform.graph.limits import memory, sized
 from netxform.graph.meta import MetaRun, evaluating
 from netxform.graph.network import Network, example, weightless_parts
 from netxform.graph.shape_cache import Kernels
+from netxform.limits import allowed, sized
 
 _SIZE = 64  # bits of a size, and of a number read from a tensor
 _MOST = 1024  # bits of a whole number, and length of a list of sizes, that a graph may compute
@@ -193,6 +193,6 @@ def check_bytes(network: Network, inputs: Iterable[Tensor] | None = None, most: 
     bare = weightless_parts(network)
     with Kernels(), torch.no_grad(), torch.device("meta"), evaluating(bare):
         run = _Weighed(bare, garbage_collect_values=True, graph=network.module.graph)
-        run.most = memory() if most is None else most
+        run.most = allowed() if most is None else most
         run.extra_traceback = False
         run.run(*given)

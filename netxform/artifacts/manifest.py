@@ -17,8 +17,8 @@ from typing import Any
 
 from netxform.compiler.claims.registry import detail_of
 from netxform.errors import NetxformError, closest, fail
-from netxform.graph.limits import memory
 from netxform.language.certificate import Certificate, load
+from netxform.limits import allowed
 from netxform.sources.trust import TEXT, room_for, write_path
 from netxform.syntax import ast
 from netxform.syntax.format import format as format_text
@@ -68,7 +68,7 @@ def sealed(folder: Path, most: int | None = None) -> Sealed:
     right to read it), X0822 (a file too many, missing, renamed, changed; a link, a folder, a pipe; JSON that is not what
     netxform writes), X0827 (another version), X0906 (too large).
     """
-    most = memory() if most is None else most
+    most = allowed() if most is None else most
     try:
         entries = _entries(folder)
     except PermissionError as error:

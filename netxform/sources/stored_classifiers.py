@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from netxform.errors import Span, fail
-from netxform.graph.limits import memory
+from netxform.limits import allowed
 from netxform.sources.trust import too_large
 
 # how skops makes objects: containers, numbers, objects of a class; no functions, methods, partial calls, reductions
@@ -63,7 +63,7 @@ def read(path: Path, span: Span, most: int | None = None) -> Any:
     """
     import skops.io
 
-    limit = memory() if most is None else most
+    limit = allowed() if most is None else most
     try:
         kinds = _kinds(path, limit, span)
         strange = sorted(name for maker, name in kinds if not _allowed(maker, name))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from netxform.errors import NOWHERE, NetxformError, Span, closest, fail
-from netxform.graph.limits import memory, sized
+from netxform.limits import allowed, sized
 
 TEXT = 256 << 20
 """The largest text or table that is read whole, in bytes."""
@@ -30,7 +30,7 @@ class Trust:
     @property
     def room(self) -> int:
         """The most bytes that one file or tensor may take."""
-        return memory() if self.memory is None else self.memory
+        return allowed() if self.memory is None else self.memory
 
 
 def read_path(text: str, trust: Trust, span: Span = NOWHERE, most: int | None = None) -> Path:
