@@ -24,7 +24,6 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from netxform.errors import fail
-from netxform.graph.frozen import FROZEN
 from netxform.graph.network import Network
 from netxform.graph.tensors import held, put
 
@@ -59,13 +58,14 @@ def graft(model: nn.Module, before: Network, after: Network, inputs: tuple[Tenso
     _put_tensors(made, after)
     taken = _take_out(made, gone)
     wanted = {training: _results(after.module, inputs, training) for training in (False, True)}
+    sizes = _sizes(before, after)
     why = ""
-    for changes in _attempts(made, _sizes(before, after)):
+    for changes in _attempts(made, sizes):
         was = [(holder, name, holder.__dict__[name]) for holder, name, _ in changes]
         _set(changes)
         found = _difference(made, wanted, inputs)
         if found is None:
-            _configure(made, taken, _sizes(before, after).get("", Sizes()))
+            _configure(made, taken, sizes.get("", Sizes()))
             return made.train(model.training)
         why = why or found
         _set(was)
@@ -107,8 +107,7 @@ def _put_layers(made: nn.Module, before: Network, after: Network) -> tuple[str, 
         owner, _, last = path.rpartition(".")
         target: Any = made.get_submodule(owner)
         mine = modules[path]
-        same = type(part) in (type(mine), FROZEN.get(type(mine)))
-        if same and _alike(mine, part) and type(part) is type(mine):
+        if type(part) is type(mine) and _alike(mine, part):
             continue
         part.train(mine.training)
         if isinstance(target, nn.Sequential | nn.ModuleList) and last.isdigit():

@@ -18,7 +18,6 @@ from netxform.syntax import ast
 from netxform.syntax.format import format_node
 
 _verbs.load()
-_LAYER = ("write `NAME = LAYER(…)` in it",)
 _TRAIN = ("write `train …` in it",)
 _LEAVE = ("leave it out; `netxform explain VERB` shows the form",)
 

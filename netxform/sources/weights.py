@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,16 +163,13 @@ def check_finite(module: nn.Module, span: Span = NOWHERE) -> None:
             if not bool(sound.all()):
                 bad.append(name)
     if bad:
+        from netxform.sources.state_dicts import few
+
         raise fail(
             "X0811",
             f"{len(bad)} tensor(s) of the model hold NaN or infinite values",
             span,
             "not finite",
-            notes=(_few(bad),),
+            notes=(few(bad, 6),),
             helps=("mend the checkpoint: nothing that is measured on it would mean anything",),
         )
-
-
-def _few(names: Iterable[str], most: int = 6) -> str:
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f" … ({len(listed)} in all)" if len(listed) > most else "")
