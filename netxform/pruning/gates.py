@@ -24,8 +24,9 @@ from netxform.axes.reindex import Axis, axes_of
 from netxform.axes.roles import along
 from netxform.axes.rules.context import Typed
 from netxform.axes.types import Contraction
+from netxform.graph.copies import lent, structure
 from netxform.graph.layers import Attention
-from netxform.graph.network import Network, clone
+from netxform.graph.network import Network
 from netxform.pruning.inner import PRODUCT, OpenAttention, axis_of, opened
 from netxform.pruning.masked_ops import Instead, across
 
@@ -212,7 +213,7 @@ class Gated:
     """
 
     def __init__(self, network: Network, chosen: Sequence[Gate], instead: Mapping[str, Instead] | None = None) -> None:
-        copied = clone(network).module
+        copied = structure(network.module, lent)
         _without_gradients(copied)
         self.act: Act = lambda gate, value: value
         by_name = {n.name: n for n in copied.graph.nodes}
