@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.axes.algebra import Atom, Dim, atoms, size
+from netxform.axes.algebra import Atom, Dim, atoms, repeated, size
 from netxform.axes.infer import types_of
 from netxform.axes.reindex import Axis, axes_of
 from netxform.axes.roles import along
@@ -102,8 +102,8 @@ def gates(network: Network) -> Gates:
     for axis in axes_of(network):
         if axis.locked is None and axis.atom not in missing and not any(axis.atom in g.atoms for g, _ in found.values()):
             missing[axis.atom] = "nothing reads it"
-    several = [a for a in (x.atom for x in axes_of(network)) if any(_twice(g.dim, a) for g, _ in found.values())]
-    missing |= {a: "it occurs twice in one dimension" for a in several}
+    several = set[Atom]().union(*(repeated(d) for d in dict.fromkeys(g.dim for g, _ in found.values())))
+    missing |= {x.atom: "it occurs twice in one dimension" for x in axes_of(network) if x.atom in several}
     made = tuple(Gate(g.operand, g.axis, g.dim, g.atoms, tuple(readers), g.layer, g.still) for g, readers in found.values())
     return Gates(made, missing)
 
@@ -191,14 +191,6 @@ def dependent(graph: fx.Graph) -> set[fx.Node]:
         if node.op == "placeholder" or any(n in out for n in node.all_input_nodes):
             out.add(node)
     return out
-
-
-def _twice(dim: Dim, atom: Atom) -> bool:
-    from netxform.axes.algebra import Sum, normal
-
-    factors = normal(dim)
-    inside = [any(a is atom for a in atoms((f,))) for f in factors]
-    return sum(inside) > 1 or any(isinstance(f, Sum) and any(_twice(p, atom) for p in f.parts) for f in factors)
 
 
 # --- running with gates ----------------------------------------------------------------------------------------------
