@@ -161,6 +161,6 @@ def same_function(claim: SameFunction, case: Case) -> Measured:
             name, own.bound, own.measured, own.held, case.count, case.seed, own.dtype, FunctionDetail(0.0, own.detail)
         )
         return Measured(said, reference=stored.reference, nodes=stored.nodes, found=after)
-    exact = relative(results(perform(copied, case.edit), case.inputs), wanted)
+    exact = relative(results(perform(copied, case.edit, again=True), case.inputs), wanted)
     said = Evidence(name, EXACT, exact, exact <= EXACT, case.count, case.seed, "float64", FunctionDetail())
     return Measured(said, nodes=ends(case.after), beside=(stored,), found=after)
