@@ -22,7 +22,7 @@ from netxform.graph.outputs import outputs
 from netxform.graph.tensors import held
 from netxform.language.laws import Detail, Evidence, Real
 from netxform.language.verb import Material
-from netxform.precision.rounding import HALF, in_double, unit_roundoff
+from netxform.precision.rounding import HALF, SampleBySample, in_double, unit_roundoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def results(network: Network, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The floating-point outputs on the inputs, in eval mode and in the network's own precision."""
     module = network.module
     given = [t.to(i.dtype) for t, i in zip(inputs, network.inputs, strict=True)]
-    with torch.no_grad(), evaluating(module):
+    with torch.no_grad(), evaluating(module), SampleBySample():
         found = tensors_in(module(*given))
     return tuple(t for t in found if t.is_floating_point())
 

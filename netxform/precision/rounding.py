@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from netxform.errors import fail
@@ -231,6 +232,20 @@ def in_double(network: Network) -> Network:
             node.kwargs = {**node.kwargs, "dtype": torch.float64}
     module.recompile()
     return refresh(knowing(network, replace(network, module=module, inputs=inputs)))
+
+
+class SampleBySample(TorchFunctionMode):
+    """Convolutions in float64 take one sample at a time: PyTorch lays every patch of all of them side by side, which for the
+    first layers of VGG-16 and eight samples is 1.8 GB. The numbers are the same, bit for bit.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """The convolution of each sample by itself; every other function as it is."""
+        if func is torch.conv2d and args and args[0].dtype == torch.float64 and args[0].dim() == 4 and len(args[0]) > 1:
+            return torch.cat([func(x, *args[1:], **(kwargs or {})) for x in args[0].split(1)])
+        return func(*args, **(kwargs or {}))
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from netxform.axes.types import Contraction
 from netxform.graph.copies import lent, structure
 from netxform.graph.layers import Attention
 from netxform.graph.network import Network
+from netxform.precision.rounding import SampleBySample
 from netxform.pruning.inner import PRODUCT, OpenAttention, axis_of, opened
 from netxform.pruning.masked_ops import Instead, across
 
@@ -293,7 +294,7 @@ def masked(
         other = torch.zeros((), dtype=value.dtype) if held is None else along_axis(held.to(value), gate.axis, value.dim())
         return torch.where(mask, other, value)
 
-    with torch.no_grad():
+    with torch.no_grad(), SampleBySample():
         return Gated(network, list(gone), across(network, removed)[0])(inputs, act)
 
 

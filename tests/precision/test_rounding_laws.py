@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from netxform.precision.int8 import EXCESS, half_steps, worst_step
-from netxform.precision.rounding import HALF, rounding, unit_roundoff
+from netxform.precision.rounding import HALF, SampleBySample, rounding, unit_roundoff
 
 LEAST = 2.0**-24  # the smallest number of float16
 NORMAL = 2.0**-14
@@ -79,3 +80,21 @@ def test_int8_moves_by_half_a_step_at_most(rows: int, columns: int, seed: int) -
     off = given[1].clone()
     off[0, 0] = q[0, 0] + (2 if q[0, 0] < 126 else -2)
     assert worst_step(given[0], off, given[2]) > 1 + EXCESS
+
+
+@pytest.mark.parametrize("options", [{}, {"padding": 1, "stride": 2}, {"groups": 4}, {"dilation": 2, "bias": False}], ids=str)
+def test_convolutions_sample_by_sample_have_the_same_bits(options) -> None:
+    layer, x = torch.nn.Conv2d(4, 8, 3, **options).double(), torch.randn(3, 4, 9, 7, dtype=torch.float64)
+    largest: list[int] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            largest.extend([len(args[0])] if func is torch.conv2d else [])
+            return func(*args, **(kwargs or {}))
+
+    with torch.no_grad():
+        wanted = layer(x)
+        with Watch(), SampleBySample():
+            found = layer(x)
+    assert torch.equal(found, wanted)
+    assert largest == [1, 1, 1]
