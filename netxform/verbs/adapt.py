@@ -42,29 +42,30 @@ class Adapted(Values):
 class Adapt:
     """Put an adapter at each selected layer, and let nothing else be trained.
 
-    - `with lora rank=8`: beside each Linear, convolution and Embedding stand two small layers without bias: `A`, down to `rank`
-      numbers, and `B`, up again, zero at first. What comes out is the layer's result plus `alpha / rank` times theirs (`alpha` is
-      the rank, unless it is given). `dropout=0.1` drops values before `A` while training; `scale=sqrt` divides by the root of
-      the rank instead (rank-stabilised). `dora=true` trains the lengths of the weights apart from their directions.
+    - `with lora rank=8`: beside each Linear, convolution and Embedding stand two small layers without bias: `A`, down to
+      `rank` numbers, and `B`, up again, zero at first. What comes out is the layer's result plus `alpha / rank` times theirs
+      (`alpha` is the rank, unless it is given). `dropout=0.1` drops values before `A` while training; `scale=sqrt` divides
+      by the root of the rank instead (rank-stabilised). `dora=true` trains the lengths of the weights apart from their
+      directions.
     - `with ia3`: a factor for every output of each Linear and convolution, or with `side=input` for every input; one at first.
-    - `with bottleneck width=16`: behind each selected part, whatever it is, a layer down to `width`, an activation (`act=gelu`) and
-      a layer up again, zero at first, whose result is added.
+    - `with bottleneck width=16`: behind each selected part, whatever it is, a layer down to `width`, an activation
+      (`act=gelu`) and a layer up again, zero at first, whose result is added.
 
     Everything that was there stands still, BatchNorm too; `unfreeze head` lets a head move again, and what is attached later
     moves anyway. The adapter of `fc1` is called `fc1_lora`, `fc1_ia3` or `fc1_adapter`; `merge` folds the first two into the
-    layer. `netxform export BUNDLE FOLDER --to peft` writes those apart, as PEFT reads them, and `init ** from peft("FOLDER")` reads
-    such a folder.
+    layer. `netxform export BUNDLE FOLDER --to peft` writes those apart, as PEFT reads them, and
+    `init ** from peft("FOLDER")` reads such a folder.
 
     Example: model net = zoo.smallcnn(); adapt layer4 | fc1 with lora rank=2
 
-    Contract: exact. The outputs are bit-equal, for the new part gives zero, or is one; after any training the tensors and buffers
-    that were there have the same bits.
+    Contract: exact. The outputs are bit-equal, for the new part gives zero, or is one; after any training the tensors and
+    buffers that were there have the same bits.
     Refused: a selection without a layer that can have one (X0845): tied or quantized weights, grouped convolutions, layers
     whose weights another layer reads, parts that do not give one tensor.
     Papers: Hu et al., "LoRA: low-rank adaptation of large language models", ICLR 2022; Kalajdzievski, "A rank stabilization
-    scaling factor for fine-tuning with LoRA", 2023; Liu et al., "DoRA: weight-decomposed low-rank adaptation", ICML 2024; Liu et
-    al., "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context learning", NeurIPS 2022; Houlsby et al.,
-    "Parameter-efficient transfer learning for NLP", ICML 2019.
+    scaling factor for fine-tuning with LoRA", 2023; Liu et al., "DoRA: weight-decomposed low-rank adaptation", ICML 2024; Liu
+    et al., "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context learning", NeurIPS 2022; Houlsby et
+    al., "Parameter-efficient transfer learning for NLP", ICML 2019.
     """
 
     selection: Selection = operand()

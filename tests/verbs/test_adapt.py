@@ -179,8 +179,10 @@ def test_a_folder_that_is_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyP
             nx.apply('adapt out with lora rank=2; init ** from peft("a")', model=Varied(), example_inputs=inputs())
         return str(caught.value)
 
-    assert "use_dora" in attempt({"use_dora": True}, good)
-    assert "peft_type" in attempt({"peft_type": "IA3"}, good)
+    assert "belong together" in attempt({"use_dora": True}, good)
+    assert "no factor" in attempt({"peft_type": "IA3"}, good)
+    assert "peft_type" in attempt({"peft_type": "LOHA"}, good)
+    assert "fan_in_fan_out" in attempt({"fan_in_fan_out": True}, good)
     assert "no factor" in attempt({}, good | {"base_model.model.out.modules_to_save.weight": torch.zeros(2)})
     assert "belong together" in attempt({}, {n: t[:1] for n, t in good.items()})
     assert "X0808" in attempt({"lora_alpha": "x"}, good)
