@@ -64,7 +64,8 @@ def to_json(network: Network) -> dict[str, Any]:
         "format": FORMAT,
         "name": type(module).__name__,
         "inputs": [
-            {"name": i.name, "shape": list(i.shape), "dtype": _named(i.dtype, i.name)} | ({"adapted": True} if i.adapted else {})
+            {"name": i.name, "shape": list(i.shape), "dtype": _named(i.dtype, i.name)}
+            | ({"adapted": True} if i.adapted else {})
             for i in network.inputs
         ],
         "modules": modules,

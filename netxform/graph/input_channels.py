@@ -2,9 +2,9 @@
 
     f'(x') = f(M x')        M (old, new): which old channel reads which new one
 
-Where every reader is a convolution or a Linear, and what lies between treats all channels alike, W' = W M along its channels. Where
-a normalisation with numbers of its own for each channel, or code that no rule covers, stands between, a fixed layer computes M x'
-first, in front of all that reads the input. Both are exact in real arithmetic.
+Where every reader is a convolution or a Linear, and what lies between treats all channels alike, W' = W M along its channels.
+Where a normalisation with numbers of its own for each channel, or code that no rule covers, stands between, a fixed layer
+computes M x' first, in front of all that reads the input. Both are exact in real arithmetic.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.graph.edits import Operation
+from netxform.graph.guards import is_guard
 from netxform.graph.network import Input, Network, Probes
 from netxform.graph.surgery import perform_operation
 from netxform.graph.tensors import alike, exchange, held
@@ -35,15 +36,17 @@ _LINEAR = (operator.mul, operator.truediv, torch.mul, torch.div)
 
 
 def matrix(old: int, new: int, how: How) -> tuple[tuple[float, ...], ...]:
-    """M (old, new). Fewer channels: `sum` and `repeat` let channel c read the new c mod new (one grey channel is read by all, the
-    kernels add up), `mean` lets each read the mean of them, `zero` lets those that are gone read nothing. More: old channels read
-    their own, and a new one is read by none (`zero`), by all (`sum`, `mean`: by all in equal shares), or by j mod old (`repeat`).
+    """M (old, new).
+
+    Fewer channels: with `sum` and `repeat` the old channel c reads the new c mod new (one grey channel is read by all: kernels
+    add up); with `mean` so in shares of 1/old; with `zero` those that are gone read nothing. More: old channels read their own,
+    and a new one is read by none (`zero`), by all (`sum`; `mean`: in shares of 1/old), or by the old j mod old (`repeat`).
     """
     if new < old:
         reads = {
             "sum": lambda c, j: float(c % new == j),
             "repeat": lambda c, j: float(c % new == j),
-            "mean": lambda c, j: 1.0 / old,
+            "mean": lambda c, j: float(c % new == j) / old,
             "zero": lambda c, j: float(c == j),
         }[how]
     else:
@@ -67,8 +70,9 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Channels(Operation):
-    """Give the input `name` the channels that M (old, new) has, along its dimension `dim`; `tensors` take it up along theirs, or
-    with none, a fixed layer in front does.
+    """Give the input `name` the channels that M (old, new) has, along its dimension `dim`.
+
+    `tensors` take M up along theirs; with none, a fixed layer in front does.
     """
 
     name: str
@@ -97,7 +101,7 @@ def reading(network: Network, name: str, M: tuple[tuple[float, ...], ...], dim: 
             readers.setdefault(found, set()).add(node)
         elif found is not None:
             return Reading(dim, (), found)
-        elif _alike(node, modules, given, picks):
+        elif _alike(node, modules, given, axis, picks):
             values[node] = axis
         elif not _asks(node, axis):
             return Reading(dim, (), f"`{_place(node)}` reads them in a way of its own")
@@ -136,9 +140,12 @@ def _weight(node: fx.Node, modules: Mapping[str, nn.Module], value: fx.Node, axi
     return None
 
 
-def _alike(node: fx.Node, modules: Mapping[str, nn.Module], given: list[fx.Node], picks: bool) -> bool:
+def _alike(node: fx.Node, modules: Mapping[str, nn.Module], given: list[fx.Node], axis: int, picks: bool) -> bool:
     """Whether the node does the same with every channel, so that M may be applied behind it as well as before."""
     if len(node.all_input_nodes) != 1 or given[0] is not (node.args[0] if node.args else None):
+        return False
+    shape: Any = node.meta.get("shape")
+    if not isinstance(shape, tuple) or len(shape) != len(given[0].meta["shape"]) or shape[axis] != given[0].meta["shape"][axis]:
         return False
     if node.op == "call_module":
         part = modules[str(node.target)]
@@ -150,16 +157,43 @@ def _alike(node: fx.Node, modules: Mapping[str, nn.Module], given: list[fx.Node]
 
 
 def _asks(node: fx.Node, axis: int) -> bool:
-    """Whether the node asks for sizes of other dimensions alone, or for what does not depend on them."""
+    """Whether the node asks for sizes of other dimensions alone, or for what does not depend on them, or compares the number of
+    channels of the input with the one that the model was made for: from here on the network itself says which it takes.
+    """
     if node.op == "call_method" and node.target == "size" and len(node.args) == 2:
-        return node.args[1] != axis
+        return node.args[1] != axis or _judged(node)
     if node.op == "call_method" and node.target in ("dim",):
         return True
     if node.op == "call_function" and node.target is getattr and node.args[1] in ("dtype", "device", "ndim"):
         return True
     if node.op == "call_function" and node.target is getattr and node.args[1] == "shape":
-        return all(u.target is operator.getitem and isinstance(u.args[1], int) and u.args[1] != axis for u in node.users)
+        return all(
+            u.target is operator.getitem and isinstance(u.args[1], int) and (u.args[1] != axis or _judged(u))
+            for u in node.users
+        )
     return False
+
+
+def _judged(node: fx.Node) -> bool:
+    """Whether the number is compared for a guard alone, and was read off an input."""
+    source = node
+    while source.op != "placeholder" and source.args and isinstance(source.args[0], fx.Node):
+        if source is not node and not (source.target is getattr and source.args[1] == "shape"):
+            return False
+        source = source.args[0]
+    compared = (operator.ne, operator.eq)
+    guards = [u for n in node.users for u in ([n] if is_guard(n) else n.users)]
+    return all(is_guard(n) or n.target in compared for n in node.users) and all(is_guard(g) for g in guards)
+
+
+def _settle_guards(start: fx.Node, dim: int) -> None:
+    """What compares the number of channels compares the old one: the network takes no other than it says."""
+    found = [u for u in start.users if u.op == "call_method" and u.target == "size" and u.args[1:] == (dim,)]
+    shapes = [u for u in start.users if u.target is getattr and u.args[1] == "shape"]
+    found += [u for n in shapes for u in n.users if u.target is operator.getitem and u.args[1] == dim]
+    for node in found:
+        for user in list(node.users):
+            user.args = tuple(start.meta["shape"][dim] if a is node else a for a in user.args)
 
 
 def _users(network: Network, tensor: str) -> set[fx.Node]:
@@ -174,7 +208,12 @@ def _users(network: Network, tensor: str) -> set[fx.Node]:
 def through(M: tuple[tuple[float, ...], ...], x: Tensor, dim: int) -> Tensor:
     """M x': every old channel as it reads the new ones. X' (N, …, new, …) → (N, …, old, …)."""
     exact = torch.tensor(M, dtype=torch.float64, device=x.device)
-    return torch.tensordot(x.double(), exact, dims=([dim], [1])).movedim(-1, dim).to(x.dtype)
+    return _plain(torch.tensordot(x.double(), exact, dims=([dim], [1])).movedim(-1, dim)).to(x.dtype)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """The same numbers one behind the other in memory: where a dimension is of one, `contiguous` keeps another order."""
+    return x.contiguous().flatten().reshape(x.shape)
 
 
 def like(M: tuple[tuple[float, ...], ...], x: Tensor, dim: int) -> Tensor:
@@ -182,8 +221,8 @@ def like(M: tuple[tuple[float, ...], ...], x: Tensor, dim: int) -> Tensor:
     new, old = len(M[0]), len(M)
     index = torch.tensor([j % old for j in range(new)], device=x.device)
     if new == 1 and old > 1:
-        return x.mean(dim, keepdim=True)
-    return x.index_select(dim, index)
+        return _plain(x.mean(dim, keepdim=True))
+    return _plain(x.index_select(dim, index))
 
 
 def renewed(network: Network, name: str, shape: tuple[int, ...], change: Any) -> Network:
@@ -209,7 +248,8 @@ def _channels(edit: Channels, network: Network, tensors: Mapping[str, Tensor], c
             weight = every[name]
             exact = torch.tensor(edit.M, dtype=torch.float64, device=weight.device)
             changed = torch.tensordot(weight.detach().double(), exact, dims=([axis], [0])).movedim(-1, axis)
-            exchange(module, {id(weight): alike(weight, changed.to(weight.dtype).contiguous())})
+            exchange(module, {id(weight): alike(weight, _plain(changed).to(weight.dtype))})
+        _settle_guards(next(n for n in module.graph.nodes if n.op == "placeholder" and n.name == edit.name), edit.dim)
         for part in module.modules():
             own: Any = part
             if isinstance(part, _CONVOLUTIONS) and part.weight.dim() > 1:
@@ -228,7 +268,7 @@ def _in_front(module: fx.GraphModule, edit: Channels, old: Input) -> None:
     part = kind(new, len(edit.M), *(() if kind is nn.Linear else (1,)), bias=False, device=like_.device, dtype=old.dtype)
     if not like_.is_meta:
         with torch.no_grad():
-            part.weight.copy_(torch.tensor(edit.M).reshape(part.weight.shape))
+            part.weight.copy_(torch.tensor(edit.M, dtype=torch.float64).reshape(part.weight.shape))
     part.weight.requires_grad_(False)
     name = next(n for n in (FRONT, *(f"{FRONT}_{i}" for i in range(2, 99))) if not hasattr(module, n))
     module.add_module(name, part.train(module.training))
@@ -244,8 +284,8 @@ def _in_front(module: fx.GraphModule, edit: Channels, old: Input) -> None:
 
 
 def channels_of(network: Network, one: Input) -> int | None:
-    """The dimension of the input that holds channels: behind the batch, or, where that is the long one and the last is short, the
-    last. None where that is open.
+    """The dimension of the input that holds channels: the one behind the batch, or the last where that is the short one. None
+    where it is open.
     """
     rank = len(one.shape)
     if rank == 2:
