@@ -10,7 +10,7 @@ from netxform.errors import Diagnostic, NetxformError, Span, fail
 from netxform.graph.edits import Beside, Edit, Insert, Operation, Rescale, Trainable
 from netxform.graph.layer_spec import Invocation, Layer
 from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
-from netxform.language.claims import Claim, FrozenInTraining, SameOutputs, SameThrough
+from netxform.language.claims import Claim, FrozenInTraining, Resized, SameOutputs, SameThrough, Untouched
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
 from netxform.language.verb import Control, Role, Scope, Transform, key, operand, prep, verb
@@ -88,6 +88,7 @@ class Adapt:
     form: Literal["lora", "ia3", "bottleneck"] | None = prep("with")
     channels: int | None = key(None)
     how: Literal["sum", "mean", "repeat", "zero"] | None = key(None)
+    size: tuple[int, ...] | None = key(None)
     rank: int | None = key(None)
     alpha: float | None = key(None)
     scale: Literal["rank", "sqrt"] = key("rank")
@@ -100,10 +101,18 @@ class Adapt:
     contract: ClassVar[Contract] = Contract.EXACT
     role: ClassVar[Role] = Role.OTHER
 
+    def __post_init__(self) -> None:
+        """Of another size nothing is promised but that the change is measured."""
+        if self.size is not None:
+            object.__setattr__(self, "contract", Contract.BOUNDED)
+
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """The settings of the form, and numbers that make sense."""
-        if (self.form is None) == (self.channels is None):
-            helps = ("write `with lora rank=8`, `with ia3` or `with bottleneck width=16`; or `adapt input channels=1`",)
+        if sum(w is not None for w in (self.form, self.channels, self.size)) != 1:
+            helps = (
+                "write `with lora rank=8`, `with ia3` or `with bottleneck width=16`",
+                "or `adapt input channels=1`, or `size=384`",
+            )
             yield Diagnostic("X0408", "`adapt` needs one thing to do", span, "with what?", helps=helps)
             return
         if self.channels is not None and not 1 <= self.channels <= _MOST:
@@ -111,6 +120,9 @@ class Adapt:
         if self.how is not None and self.channels is None:
             helps = ("leave it out",)
             yield Diagnostic("X0407", "`how` belongs to `channels`", span, "without `channels=`", helps=helps)
+        if self.size is not None and not (1 <= len(self.size) <= 3 and all(1 <= n <= _MOST for n in self.size)):
+            helps = ("write `size=384`, or `size=[height, width]`",)
+            yield Diagnostic("X0406", f"`size` is one to three numbers from 1 to {_MOST:,}", span, "size", helps=helps)
         yield from _foreign(self, span)
         if self.form is None:
             return
@@ -133,7 +145,36 @@ class Adapt:
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Adapted] | Choice[Renewed]:
         """Which layers, and what is put at each; or which input, and what takes it up."""
-        return self._input(network) if self.form is None else self._layers(network, scope)
+        if self.form is not None:
+            return self._layers(network, scope)
+        return self._input(network) if self.channels is not None else self._sized(network)
+
+    def _sized(self, network: Network) -> Choice[Renewed]:
+        """The input, and what follows its size."""
+        from netxform.axes.input_size import sized
+
+        one, span = _named(network, self.selection), self.selection.span
+        count = len(one.shape) - 2
+        if count < 1 or self.size is None or (len(self.size) not in (1, count)):
+            shown = " x ".join(map(str, one.shape))
+            raise _no_image(
+                self.selection, one.name, f"it is {shown}, which has {max(count, 0)} sizes beside samples and channels"
+            )
+        wanted = self.size * count if len(self.size) == 1 else self.size
+        old = " x ".join(map(str, one.shape[2:]))
+        if wanted == one.shape[2:]:
+            values = Renewed(one.name, f"{old} as before", "nothing to do: every tensor keeps its bits", None)
+            return Choice(values, (one.name,), warnings=(f"`{one.name}` is {old} already",))
+        operation = sized(network, one.name, (*one.shape[:2], *wanted), span)
+        tables = tuple(t.tensor for t in operation.tables)
+        where = (
+            f"interpolated: {', '.join(map(str, operation.tables))}"
+            if tables
+            else "every layer takes any size: no tensor changes"
+        )
+        claims = (Resized(one.name, one.shape[2:], wanted), Untouched(tables))
+        values = Renewed(one.name, f"{old} → {' x '.join(map(str, wanted))}", where, operation, claims)
+        return Choice(values, (one.name,))
 
     def _input(self, network: Network) -> Choice[Renewed]:
         """The input, and how its channels are read from here on."""

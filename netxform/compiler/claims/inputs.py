@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from netxform.compiler.claims.exact import FunctionDetail, as_stored, function_again
 from netxform.compiler.claims.registry import measures
-from netxform.compiler.evidence import EXACT, Case, Measured, Tolerance, doubled, ends, relative, results
+from netxform.compiler.evidence import EXACT, Case, Kept, Measured, Tolerance, again_at, doubled, ends, relative, results
 from netxform.graph.input_channels import through
 from netxform.graph.network import Network
 from netxform.graph.probes import samples
 from netxform.graph.surgery import perform
-from netxform.language.claims import SameThrough
-from netxform.language.laws import Evidence
+from netxform.language.certificate import ClaimRecord
+from netxform.language.claims import Resized, SameThrough
+from netxform.language.laws import Detail, Evidence
+
+
+class ResizedDetail(Detail, frozen=True):
+    """The sizes of the image, and the outputs that were compared: those whose shape is the same at both."""
+
+    sizes: tuple[str, str]
+    outputs: int = 0
+
+    def found(self, measured: float, bound: float) -> str:
+        """The change, and that nothing bounds it."""
+        return f"{measured:.3g} of the largest output, on images of {self.sizes[0]} stretched to {self.sizes[1]}"
+
+
+def _again(detail: ResizedDetail, record: ClaimRecord, kept: Kept) -> Evidence:
+    """The outputs now against those at the old size."""
+    now = again_at(kept, record.nodes)
+    pairs = [(a, b) for a, b in zip(now, kept.reference, strict=True) if a.shape == b.shape]
+    gap = relative(tuple(a for a, _ in pairs), tuple(b for _, b in pairs)) if pairs else math.inf
+    found = ResizedDetail(detail.sizes, len(pairs))
+    return Evidence(record.claim, math.inf, gap, math.isfinite(gap), kept.count, record.seed, record.dtype, found)
+
+
+@measures(Resized, ResizedDetail, again=_again, probed=True)
+def resized(claim: Resized, case: Case) -> Measured:
+    """The outputs for the stretched probes against those for the probes as they were."""
+    given = samples(case.after, case.seed)
+    before, after = results(case.before, case.inputs), results(case.after, given)
+    pairs = [(a, b) for a, b in zip(after, before, strict=True) if a.shape == b.shape]
+    gap = relative(tuple(a for a, _ in pairs), tuple(b for _, b in pairs)) if pairs else 0.0
+    sizes = (" x ".join(map(str, claim.old)), " x ".join(map(str, claim.new)))
+    detail = ResizedDetail(sizes, len(pairs))
+    text = "change of the outputs from the old size to the new one"
+    dtype = str(after[0].dtype).removeprefix("torch.") if after else "float32"
+    said = Evidence(text, math.inf, gap, math.isfinite(gap), case.count, case.seed, dtype, detail)
+    return Measured(said, reference=before, nodes=ends(case.after), nothing=not pairs, found=after)
 
 
 def as_before(claim: SameThrough, network: Network, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,0 +1,376 @@
+"""Another image size: what depends on positions follows, read off the axis types.
+
+    Network, input, size ─sized→ Resize (an operation), or the place that cannot follow
+
+The network is run on the meta device on an input of the new size. Every axis of positions then has its new size. A tensor of
+the network along such an axis is a table of positions, and is interpolated there (cubic, antialiased; Keys, 1981): where it is
+`1 × [1 | (14 · 14)] × c`, the class token is kept and the grid of 14 x 14 is resized. Masks of shifted windows follow a
+formula: they are made again where the old ones are what the formula gives. Code that decides otherwise at the new size, and
+layers with a weight for every position, cannot follow.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from netxform.axes.algebra import Atom, Dim, Sum, atoms, normal, size, size_under
+from netxform.axes.infer import types_of
+from netxform.axes.reindex import write_argument
+from netxform.axes.rules.context import Typed
+from netxform.axes.types import Types
+from netxform.errors import NetxformError, Span, fail
+from netxform.graph.dataflow import dependent
+from netxform.graph.edits import Operation
+from netxform.graph.guards import is_guard
+from netxform.graph.input_channels import renewed
+from netxform.graph.meta import MetaRun, evaluating
+from netxform.graph.network import Network, clone, example, twin
+from netxform.graph.surgery import perform_operation
+from netxform.graph.tensors import alike, exchange, held
+
+_ROUNDS = 8
+Place = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a dimension: what is not changed has no `old`; else the sizes of its factors, before and after."""
+
+    length: int
+    old: tuple[int, ...] = ()
+    new: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A tensor with positions along dimensions: for each dimension its segments. `kind`: how its numbers follow."""
+
+    tensor: str
+    axes: tuple[tuple[Segment, ...], ...]
+    kind: str = "table"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape after the change."""
+        return tuple(sum(_product(s.new) if s.old else s.length for s in axis) for axis in self.axes)
+
+    def __str__(self) -> str:
+        """In words."""
+        grids = [s for axis in self.axes for s in axis if s.old]
+        text = ", ".join(f"{_times(s.old)} → {_times(s.new)}" for s in dict.fromkeys(grids))
+        return f"{self.tensor} ({text})" if self.kind == "table" else f"{self.tensor} (made again)"
+
+
+@dataclass(frozen=True, slots=True)
+class Resize(Operation):
+    """Give the input `name` the shape; tables and masks follow, and so do numbers in the code: (node, place, value)."""
+
+    name: str
+    shape: tuple[int, ...]
+    tables: tuple[Table, ...] = ()
+    numbers: tuple[tuple[str, Place, Any], ...] = field(default=())
+
+
+def sized(network: Network, name: str, shape: tuple[int, ...], span: Span) -> Resize:
+    """What must change for an input of that shape. Raises NetxformError X0850 with the place that cannot follow."""
+    shadow = twin(network)
+    made, stuck, compared = Resize(name, shape), dict[str, None](), dict[tuple[str, Place], Any]()
+    for _ in range(_ROUNDS):
+        seen = _seen(shadow, made)
+        compared |= seen.compared
+        if seen.error is not None:
+            stuck[seen.error[0].name] = None
+        numbers = compared | _numbers(types_of(network), seen.sizes, stuck)
+        found = Resize(name, shape, _tables(network, seen.sizes, span), tuple((n, p, v) for (n, p), v in numbers.items()))
+        if found == made:
+            if seen.error is not None:
+                raise _stuck(network, seen, shape, span)
+            _divides(network, name, shape, bool(made.tables), span)
+            return made
+        made = found
+    raise fail("X0850", "what depends on the size does not come to an end", span, "not to be followed", helps=(_AGAIN,))
+
+
+class _Seen(MetaRun):
+    """The network run at the new size: the new sizes of axes, what the code compares, and where it stops."""
+
+    def __init__(self, module: fx.GraphModule, types: Types) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.extra_traceback = False
+        self.types = types
+        self.moved = dependent(module.graph)
+        self.found: dict[Atom, set[int]] = {}
+        self.compared: dict[tuple[str, Place], Any] = {}
+        self.error: tuple[fx.Node, str] | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The value; a guard on a size that was compared with the old one is noted."""
+        if is_guard(n):
+            value, wanted = self.fetch_args_kwargs_from_env(n)[0][:2]
+            if not isinstance(value, Tensor) and value != wanted and not self._equality(n, value):
+                where = str(n.args[2]).partition(": ")
+                raise ValueError(f"the model's code decides otherwise at this size: `{where[2]}` ({where[0]})")
+            return None
+        value = super().run_node(n)
+        if n not in self.moved:
+            return value
+        if isinstance(value, Tensor):
+            self._note(self.types.values.get(n.name), value)
+        elif isinstance(value, list | tuple) and isinstance(held_ := self.types.values.get(n.name), list | tuple):
+            for typed, one in zip(held_, value, strict=False):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+                if isinstance(one, Tensor):
+                    self._note(typed, one)
+        return value
+
+    def _note(self, typed: Any, value: Tensor) -> None:
+        if not isinstance(typed, Typed) or len(typed.dims) != value.dim():
+            return
+        for dim, n in zip(typed.dims, value.shape, strict=True):
+            factors = normal(dim)
+            if len(factors) == 1 and isinstance(factors[0], Atom):
+                self.found.setdefault(factors[0], set()).add(int(n))
+
+    @property
+    def sizes(self) -> dict[Atom, int]:
+        """The axes that have another size now, wherever they occur: an axis that is a window too keeps its size there."""
+        return {a: min(n) for a, n in self.found.items() if len(n) == 1 and n != {a.size}}
+
+    def _equality(self, n: fx.Node, value: Any) -> bool:
+        """Whether the model asks that the size be the one that it was made for; noted as the number that it is from here on."""
+        source = n.args[0]
+        if not isinstance(source, fx.Node):
+            return False
+        if source.target in (operator.eq, operator.ne) and n.args[1] is (source.target is operator.eq):
+            numbers = [self.env[a] if isinstance(a, fx.Node) else a for a in source.args]
+            for i in (1, 0):
+                if not isinstance(source.args[i], fx.Node) and isinstance(numbers[1 - i], int):
+                    self.compared[source.name, (0, i)] = numbers[1 - i]
+                    return True
+            return False
+        if isinstance(value, int) and not isinstance(value, bool):
+            self.compared[n.name, (0, 1)] = value
+            return True
+        return False
+
+
+def _seen(shadow: Network, made: Resize) -> _Seen:
+    """Run what is changed so far, as far as it goes."""
+    types = types_of(shadow)
+    changed = perform_operation(made, clone(shadow), {}, False)
+    run = _Seen(changed.module, types)
+    given = example(changed)
+    node: list[fx.Node] = []
+
+    class Watched(_Seen):
+        def run_node(self, n: fx.Node) -> Any:
+            node[:] = [n]
+            return super().run_node(n)
+
+    run.__class__ = Watched
+    with torch.no_grad(), torch.device("meta"), evaluating(changed.module):
+        try:
+            run.run(*given)
+        except Exception as error:  # the model's own code, on a size that it was not made for
+            run.error = node[0], (str(error).strip().split("\n") or [type(error).__name__])[0]
+    return run
+
+
+def _numbers(types: Types, sizes: Mapping[Atom, int], stuck: Mapping[str, None]) -> dict[tuple[str, Place], Any]:
+    """Numbers in the code that state sizes which are others now, where the code stops at them."""
+    found: dict[tuple[str, Place], Any] = {}
+    for stated in types.stated:
+        if stated.node in stuck and stated.path is not None and stated.layer is None and not stated.computed:
+            value = sum(size_under(d, sizes) for d in stated.dims)
+            if value != stated.value:
+                found[stated.node, stated.path] = value
+    return found
+
+
+def _tables(network: Network, sizes: Mapping[Atom, int], span: Span) -> tuple[Table, ...]:
+    """The tensors along axes of positions, as they must become."""
+    out: list[Table] = []
+    every = held(network.module)
+    for name, dims in types_of(network).tensors.items():
+        if not any(a in sizes for d in dims for a in atoms(d)):
+            continue
+        axes = tuple(_segments(d, sizes, name, span) for d in dims)
+        tensor, last = every[name], name.rpartition(".")[2]
+        kind = "table"
+        if not isinstance(tensor, nn.Parameter):
+            kind = "mask" if "mask" in last and tensor.dim() == 3 else "table"
+        if not tensor.is_floating_point() or (kind == "table" and "mask" in last):
+            text = f"`{name}` holds {str(tensor.dtype).removeprefix('torch.')} numbers for every position"
+            raise fail("X0850", text, span, "not to be interpolated", helps=(_AGAIN,))
+        if _read_by_layer(network, name):
+            raise _dense(name.rpartition(".")[0], span)
+        out.append(Table(name, axes, kind))
+    return tuple(out)
+
+
+_AGAIN = 'make the model at the new size: `model net = … input="1x3x384x384"`, with the option that its library has for that'
+
+
+def _read_by_layer(network: Network, name: str) -> bool:
+    """Whether the tensor is the matrix of a Linear: a weight for every position is no table."""
+    owner, _, last = name.rpartition(".")
+    return last == "weight" and isinstance(network.module.get_submodule(owner), nn.Linear)
+
+
+def _segments(dim: Dim, sizes: Mapping[Atom, int], name: str, span: Span) -> tuple[Segment, ...]:
+    factors = normal(dim)
+    parts = [p for f in factors for p in f.parts] if len(factors) == 1 and isinstance(factors[0], Sum) else [factors]
+    out: list[Segment] = []
+    for part in parts:
+        whole = normal(part)
+        if not any(a in sizes for a in atoms(whole)):
+            out.append(Segment(size(whole)))
+            continue
+        if not all(isinstance(f, Atom) for f in whole):
+            text = f"positions of `{name}` do not lie on one grid"
+            raise fail("X0850", text, span, "not to be interpolated", helps=(_AGAIN,))
+        old = tuple(a.size for a in atoms(whole))
+        out.append(Segment(_product(old), old, tuple(sizes.get(a, a.size) for a in atoms(whole))))
+    return tuple(out)
+
+
+def _divides(network: Network, name: str, shape: tuple[int, ...], tables: bool, span: Span) -> None:
+    """Patches must cover the image where positions are counted in patches. Raises NetxformError X0850."""
+    modules = dict(network.module.named_modules(remove_duplicate=False))
+    for node in network.module.graph.nodes:
+        part: Any = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) or not tables:
+            continue
+        source: Any = node.args[0]
+        if source.op == "placeholder" and source.name == name and part.kernel_size == part.stride:
+            off = [n for n, k in zip(shape[2:], part.stride, strict=True) if n % k]
+            if off:
+                near = ", ".join(
+                    str(n) for n in (off[0] // part.stride[0] * part.stride[0], -(-off[0] // part.stride[0]) * part.stride[0])
+                )
+                text = f"{off[0]} is no multiple of the patches of {part.stride[0]} that `{node.target}` reads"
+                raise fail("X0850", text, span, "does not divide", helps=(f"the nearest sizes: {near}",))
+        return
+
+
+def _dense(path: str, span: Span) -> NetxformError:
+    return fail(
+        "X0850",
+        f"`{path}` has a weight for every position, behind a flattening",
+        span,
+        "cannot take another size",
+        helps=(f"`cut before {path}` and `attach head`: a head that pools takes any size",),
+    )
+
+
+def _stuck(network: Network, seen: _Seen, shape: tuple[int, ...], span: Span) -> NetxformError:
+    assert seen.error is not None
+    node, text = seen.error
+    if node.op == "call_module" and isinstance(network.module.get_submodule(str(node.target)), nn.Linear):
+        return _dense(str(node.target), span)
+    where = str(node.target) if node.op == "call_module" else node.meta.get("scope") or "the network"
+    return fail(
+        "X0850",
+        f"an input of {_times(shape)} does not pass `{where}`: {text}",
+        span,
+        f"stops at `{node.name}`",
+        notes=(f"node: {node.format_node()[:200]}",),
+        helps=(_AGAIN,),
+    )
+
+
+def _product(sizes: tuple[int, ...]) -> int:
+    total = 1
+    for n in sizes:
+        total *= n
+    return total
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def stretched(x: Tensor, axis: int, new: int) -> Tensor:
+    """The values along one axis at `new` places: cubic (a = -0.5), antialiased where they become fewer. As many are the same."""
+    if x.shape[axis] == new:
+        return x
+    rows = x.movedim(axis, -1)
+    flat = rows.reshape(1, -1, rows.shape[-1], 1)
+    made = F.interpolate(flat, size=(new, 1), mode="bicubic", align_corners=False, antialias=True)
+    return made.reshape(*rows.shape[:-1], new).movedim(-1, axis)
+
+
+def interpolated(x: Tensor, table: Table) -> Tensor:
+    """The tensor with every grid of positions resized, in float64, rounded once."""
+    out = x.detach().double()
+    for axis, segments in enumerate(table.axes):
+        if not any(s.old for s in segments):
+            continue
+        pieces: list[Tensor] = []
+        for piece, segment in zip(out.split([s.length for s in segments], axis), segments, strict=True):
+            if segment.old:
+                piece = piece.unflatten(axis, segment.old)
+                for i, n in enumerate(segment.new):
+                    piece = stretched(piece, axis + i, n)
+                piece = piece.flatten(axis, axis + len(segment.new) - 1)
+            pieces.append(piece)
+        out = torch.cat(pieces, axis)
+    return out.contiguous().to(x.dtype)
+
+
+def window_mask(grid: tuple[int, ...], window: tuple[int, ...], low: float) -> Tensor:
+    """Which positions of a window may not see each other when windows are shifted by half (Liu et al., Swin, 2021): zeros and
+    `low`, of shape (windows, positions, positions).
+    """
+    height, width = (g * w for g, w in zip(grid, window, strict=True))
+    regions = torch.zeros(height, width)
+    for axis, (n, w) in enumerate(zip((height, width), window, strict=True)):
+        row = torch.zeros(n)
+        row[n - w :] = 1
+        row[n - w // 2 :] = 2
+        regions = regions + (row[:, None] * 3 if axis == 0 else row[None, :])
+    parts = regions.reshape(grid[0], window[0], grid[1], window[1]).transpose(1, 2).reshape(grid[0] * grid[1], -1)
+    return torch.where(parts[:, None, :] != parts[:, :, None], low, 0.0)
+
+
+def _masked_again(x: Tensor, table: Table) -> Tensor:
+    """The mask for the new number of windows. Raises NetxformError X0850 where the old one is not what the formula gives."""
+    grid, side = table.axes[0][0], round(x.shape[1] ** 0.5)
+    if x.is_meta:
+        return x.new_empty(table.shape)
+    low = float(x.min())
+    if len(grid.old) != 2 or side * side != x.shape[1] or not torch.equal(x, window_mask(grid.old, (side, side), low).to(x)):
+        text = f"`{table.tensor}` is no mask of windows that are shifted by half"
+        raise fail("X0850", text, helps=(_AGAIN,))
+    return window_mask(grid.new, (side, side), low).to(x)
+
+
+@perform_operation.register
+def _resize(edit: Resize, network: Network, tensors: Mapping[str, Tensor], checked: bool) -> Network:
+    module = network.module
+    every = held(module)
+    for table in edit.tables:
+        old = every[table.tensor]
+        new = _masked_again(old, table) if table.kind == "mask" else interpolated(old, table)
+        exchange(module, {id(old): alike(old, new)})
+    nodes = {n.name: n for n in module.graph.nodes}
+    for name, place, value in edit.numbers:
+        write_argument(nodes[name], place, value)
+    spatial = edit.shape[2:]
+    return renewed(network, edit.name, edit.shape, lambda t: _image(t, spatial))
+
+
+def _image(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """An example image at another size."""
+    for i, n in enumerate(size):
+        x = stretched(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, 2 + i, n).to(x.dtype)
+    return x.contiguous()
