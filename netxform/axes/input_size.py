@@ -2,30 +2,31 @@
 
     Network, input, size ─sized→ Resize (an operation), or the place that cannot follow
 
-The network is run on the meta device on an input of the new size. Every axis of positions then has its new size. A tensor of
-the network along such an axis is a table of positions, and is interpolated there (cubic, antialiased; Keys, 1981): where it is
-`1 × [1 | (14 · 14)] × c`, the class token is kept and the grid of 14 x 14 is resized. Masks of shifted windows follow a
-formula: they are made again where the old ones are what the formula gives. Code that decides otherwise at the new size, and
-layers with a weight for every position, cannot follow.
+The network is run on the meta device on an input of the new size. Every axis of positions then has its new size, and tensors
+along such an axis follow (`position_tables.py`). Code that decides otherwise at the new size, and layers with a weight for
+every position, cannot follow.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from netxform.axes.algebra import Atom, Dim, Sum, atoms, normal, size, size_under
 from netxform.axes.infer import types_of
+from netxform.axes.position_tables import AGAIN, Segment, Table, followed, image
 from netxform.axes.reindex import write_argument
 from netxform.axes.rules.context import Typed
 from netxform.axes.types import Types
 from netxform.errors import NetxformError, Span, fail
+from netxform.graph.building import times
 from netxform.graph.dataflow import dependent
 from netxform.graph.edits import Operation
 from netxform.graph.guards import is_guard
@@ -37,35 +38,6 @@ from netxform.graph.tensors import alike, exchange, held
 
 _ROUNDS = 8
 Place = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of a dimension: what is not changed has no `old`; else the sizes of its factors, before and after."""
-
-    length: int
-    old: tuple[int, ...] = ()
-    new: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A tensor with positions along dimensions: for each dimension its segments. `kind`: how its numbers follow."""
-
-    tensor: str
-    axes: tuple[tuple[Segment, ...], ...]
-    kind: str = "table"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape after the change."""
-        return tuple(sum(_product(s.new) if s.old else s.length for s in axis) for axis in self.axes)
-
-    def __str__(self) -> str:
-        """In words."""
-        grids = [s for axis in self.axes for s in axis if s.old]
-        text = ", ".join(f"{_times(s.old)} → {_times(s.new)}" for s in dict.fromkeys(grids))
-        return f"{self.tensor} ({text})" if self.kind == "table" else f"{self.tensor} (made again)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +60,17 @@ def sized(network: Network, name: str, shape: tuple[int, ...], span: Span) -> Re
         if seen.error is not None:
             stuck[seen.error[0].name] = None
         numbers = compared | _numbers(types_of(network), seen.sizes, stuck)
-        found = Resize(name, shape, _tables(network, seen.sizes, span), tuple((n, p, v) for (n, p), v in numbers.items()))
+        relative, more = _relative(network, seen)
+        numbers |= more
+        tables = (*_tables(network, seen.sizes, span), *relative)
+        found = Resize(name, shape, tables, tuple((n, p, v) for (n, p), v in numbers.items()))
         if found == made:
             if seen.error is not None:
                 raise _stuck(network, seen, shape, span)
             _divides(network, name, shape, bool(made.tables), span)
             return made
         made = found
-    raise fail("X0850", "what depends on the size does not come to an end", span, "not to be followed", helps=(_AGAIN,))
+    raise fail("X0850", "what depends on the size does not come to an end", span, "not to be followed", helps=(AGAIN,))
 
 
 class _Seen(MetaRun):
@@ -141,6 +116,16 @@ class _Seen(MetaRun):
     def sizes(self) -> dict[Atom, int]:
         """The axes that have another size now, wherever they occur: an axis that is a window too keeps its size there."""
         return {a: min(n) for a, n in self.found.items() if len(n) == 1 and n != {a.size}}
+
+    def grids(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Neighbouring axes of positions of one value, before and after."""
+        sizes, out = self.sizes, dict[tuple[tuple[int, ...], tuple[int, ...]], None]()
+        for typed in self.types.values.values():
+            factors = [normal(d) for d in typed.dims] if isinstance(typed, Typed) else []
+            for a, b in pairwise(f[0] if len(f) == 1 else None for f in factors):
+                if isinstance(a, Atom) and isinstance(b, Atom) and (a in sizes or b in sizes):
+                    out[(a.size, b.size), (sizes.get(a, a.size), sizes.get(b, b.size))] = None
+        return list(out)
 
     def _equality(self, n: fx.Node, value: Any) -> bool:
         """Whether the model asks that the size be the one that it was made for; noted as the number that it is from here on."""
@@ -207,14 +192,40 @@ def _tables(network: Network, sizes: Mapping[Atom, int], span: Span) -> tuple[Ta
             kind = "mask" if "mask" in last and tensor.dim() == 3 else "table"
         if not tensor.is_floating_point() or (kind == "table" and "mask" in last):
             text = f"`{name}` holds {str(tensor.dtype).removeprefix('torch.')} numbers for every position"
-            raise fail("X0850", text, span, "not to be interpolated", helps=(_AGAIN,))
+            raise fail("X0850", text, span, "not to be interpolated", helps=(AGAIN,))
         if _read_by_layer(network, name):
             raise _dense(name.rpartition(".")[0], span)
         out.append(Table(name, axes, kind))
     return tuple(out)
 
 
-_AGAIN = 'make the model at the new size: `model net = … input="1x3x384x384"`, with the option that its library has for that'
+def _relative(network: Network, seen: _Seen) -> tuple[tuple[Table, ...], dict[tuple[str, Place], Any]]:
+    """Biases by relative position over the whole grid (Bao et al., BEiT, 2022): the table has a row for every offset, the index
+    says which two positions have which. Windows smaller than the image keep theirs.
+    """
+    tables, numbers = list[Table](), dict[tuple[str, Place], Any]()
+    buffers = dict(network.module.named_buffers())
+    for name, index in buffers.items():
+        path = name.rpartition(".")[0]
+        bias: Any = getattr(network.module.get_submodule(path), "relative_position_bias_table", None)
+        if not name.endswith(".relative_position_index") or bias is None or index.dim() != 2:
+            continue
+        for old, new in seen.grids():
+            own = index.shape[0] - math.prod(old)
+            offsets = tuple(2 * n - 1 for n in old), tuple(2 * n - 1 for n in new)
+            if own not in (0, 1) or bias.shape[0] != math.prod(offsets[0]) + 3 * own or old == new:
+                continue
+            side = (*((Segment(1),) if own else ()), Segment(math.prod(old), old, new))
+            extra = (Segment(3),) if own else ()
+            rows = (Segment(math.prod(offsets[0]), *offsets), *extra)
+            tables += [Table(name, (side, side), "index")]
+            tables += [Table(f"{path}.relative_position_bias_table", (rows, (Segment(bias.shape[1]),)))]
+            for node in network.module.graph.nodes:
+                if str(node.meta.get("scope", "")).startswith(path) and node.target in ("view", "reshape"):
+                    places = [i for i, a in enumerate(node.args) if a == index.shape[0] and type(a) is int]
+                    numbers |= {(node.name, (0, i)): own + math.prod(new) for i in places}
+            break
+    return tuple(tables), numbers
 
 
 def _read_by_layer(network: Network, name: str) -> bool:
@@ -234,9 +245,9 @@ def _segments(dim: Dim, sizes: Mapping[Atom, int], name: str, span: Span) -> tup
             continue
         if not all(isinstance(f, Atom) for f in whole):
             text = f"positions of `{name}` do not lie on one grid"
-            raise fail("X0850", text, span, "not to be interpolated", helps=(_AGAIN,))
+            raise fail("X0850", text, span, "not to be interpolated", helps=(AGAIN,))
         old = tuple(a.size for a in atoms(whole))
-        out.append(Segment(_product(old), old, tuple(sizes.get(a, a.size) for a in atoms(whole))))
+        out.append(Segment(math.prod(old), old, tuple(sizes.get(a, a.size) for a in atoms(whole))))
     return tuple(out)
 
 
@@ -277,81 +288,12 @@ def _stuck(network: Network, seen: _Seen, shape: tuple[int, ...], span: Span) ->
     where = str(node.target) if node.op == "call_module" else node.meta.get("scope") or "the network"
     return fail(
         "X0850",
-        f"an input of {_times(shape)} does not pass `{where}`: {text}",
+        f"an input of {times(shape)} does not pass `{where}`: {text}",
         span,
         f"stops at `{node.name}`",
         notes=(f"node: {node.format_node()[:200]}",),
-        helps=(_AGAIN,),
+        helps=(AGAIN,),
     )
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    total = 1
-    for n in sizes:
-        total *= n
-    return total
-
-
-def _times(sizes: tuple[int, ...]) -> str:
-    return " x ".join(map(str, sizes))
-
-
-# --- numbers -----------------------------------------------------------------------------------------------------------
-
-
-def stretched(x: Tensor, axis: int, new: int) -> Tensor:
-    """The values along one axis at `new` places: cubic (a = -0.5), antialiased where they become fewer. As many are the same."""
-    if x.shape[axis] == new:
-        return x
-    rows = x.movedim(axis, -1)
-    flat = rows.reshape(1, -1, rows.shape[-1], 1)
-    made = F.interpolate(flat, size=(new, 1), mode="bicubic", align_corners=False, antialias=True)
-    return made.reshape(*rows.shape[:-1], new).movedim(-1, axis)
-
-
-def interpolated(x: Tensor, table: Table) -> Tensor:
-    """The tensor with every grid of positions resized, in float64, rounded once."""
-    out = x.detach().double()
-    for axis, segments in enumerate(table.axes):
-        if not any(s.old for s in segments):
-            continue
-        pieces: list[Tensor] = []
-        for piece, segment in zip(out.split([s.length for s in segments], axis), segments, strict=True):
-            if segment.old:
-                piece = piece.unflatten(axis, segment.old)
-                for i, n in enumerate(segment.new):
-                    piece = stretched(piece, axis + i, n)
-                piece = piece.flatten(axis, axis + len(segment.new) - 1)
-            pieces.append(piece)
-        out = torch.cat(pieces, axis)
-    return out.contiguous().to(x.dtype)
-
-
-def window_mask(grid: tuple[int, ...], window: tuple[int, ...], low: float) -> Tensor:
-    """Which positions of a window may not see each other when windows are shifted by half (Liu et al., Swin, 2021): zeros and
-    `low`, of shape (windows, positions, positions).
-    """
-    height, width = (g * w for g, w in zip(grid, window, strict=True))
-    regions = torch.zeros(height, width)
-    for axis, (n, w) in enumerate(zip((height, width), window, strict=True)):
-        row = torch.zeros(n)
-        row[n - w :] = 1
-        row[n - w // 2 :] = 2
-        regions = regions + (row[:, None] * 3 if axis == 0 else row[None, :])
-    parts = regions.reshape(grid[0], window[0], grid[1], window[1]).transpose(1, 2).reshape(grid[0] * grid[1], -1)
-    return torch.where(parts[:, None, :] != parts[:, :, None], low, 0.0)
-
-
-def _masked_again(x: Tensor, table: Table) -> Tensor:
-    """The mask for the new number of windows. Raises NetxformError X0850 where the old one is not what the formula gives."""
-    grid, side = table.axes[0][0], round(x.shape[1] ** 0.5)
-    if x.is_meta:
-        return x.new_empty(table.shape)
-    low = float(x.min())
-    if len(grid.old) != 2 or side * side != x.shape[1] or not torch.equal(x, window_mask(grid.old, (side, side), low).to(x)):
-        text = f"`{table.tensor}` is no mask of windows that are shifted by half"
-        raise fail("X0850", text, helps=(_AGAIN,))
-    return window_mask(grid.new, (side, side), low).to(x)
 
 
 @perform_operation.register
@@ -360,17 +302,9 @@ def _resize(edit: Resize, network: Network, tensors: Mapping[str, Tensor], check
     every = held(module)
     for table in edit.tables:
         old = every[table.tensor]
-        new = _masked_again(old, table) if table.kind == "mask" else interpolated(old, table)
-        exchange(module, {id(old): alike(old, new)})
+        exchange(module, {id(old): alike(old, followed(old, table))})
     nodes = {n.name: n for n in module.graph.nodes}
     for name, place, value in edit.numbers:
         write_argument(nodes[name], place, value)
     spatial = edit.shape[2:]
-    return renewed(network, edit.name, edit.shape, lambda t: _image(t, spatial))
-
-
-def _image(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """An example image at another size."""
-    for i, n in enumerate(size):
-        x = stretched(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, 2 + i, n).to(x.dtype)
-    return x.contiguous()
+    return renewed(network, edit.name, edit.shape, lambda t: image(t, spatial))
