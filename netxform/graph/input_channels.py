@@ -142,7 +142,8 @@ def _weight(node: fx.Node, modules: Mapping[str, nn.Module], value: fx.Node, axi
 
 def _alike(node: fx.Node, modules: Mapping[str, nn.Module], given: list[fx.Node], axis: int, picks: bool) -> bool:
     """Whether the node does the same with every channel, so that M may be applied behind it as well as before."""
-    if len(node.all_input_nodes) != 1 or given[0] is not (node.args[0] if node.args else None):
+    first = bool(node.args) and node.args[0] is given[0]
+    if len(node.all_input_nodes) != 1 or not (first or (node.target in _NUMBERS and node.args[1:] == (given[0],))):
         return False
     shape: Any = node.meta.get("shape")
     if not isinstance(shape, tuple) or len(shape) != len(given[0].meta["shape"]) or shape[axis] != given[0].meta["shape"][axis]:
@@ -152,7 +153,7 @@ def _alike(node: fx.Node, modules: Mapping[str, nn.Module], given: list[fx.Node]
         return isinstance(part, nn.Identity | nn.Dropout | nn.AvgPool2d | nn.ZeroPad2d) or (picks and type(part) in _ALIKE)
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
     if node.target in _NUMBERS:
-        return node.target in _LINEAR or picks
+        return picks or (node.target in _LINEAR and (first or node.target in (operator.mul, torch.mul)))
     return name in _SAME and (picks or name not in ("relu", "clamp", "pad", "interpolate"))
 
 

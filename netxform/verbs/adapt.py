@@ -72,12 +72,17 @@ class Adapt:
     lets new channels change nothing at first. `mean` and `repeat` share or repeat the old kernels. Every layer that reads the
     input takes it up; where one cannot, a fixed layer in front does. Of several inputs, name one: `adapt depth channels=1`.
 
+    `adapt input size=384` (or `size=[384, 512]`) lets it take images of another size: tables of positions are interpolated, apart
+    from class and other tokens, masks of windows and indices of relative positions are made again.
+
     Example: model net = zoo.smallcnn(); adapt layer4 | fc1 with lora rank=2
 
-    Contract: exact. The outputs are bit-equal, for the new part gives zero, or is one; after any training the tensors and
-    buffers that were there have the same bits.
+    Contract: exact. With an adapter the outputs are bit-equal, for the new part gives zero, or is one; after any training the
+    tensors and buffers that were there have the same bits. With other channels it is the same function of what the old ones
+    read. Another size is bounded by nothing: the change of the outputs is measured; the same size changes no bit.
     Refused: a selection without a layer that can have one (X0845): tied or quantized weights, grouped convolutions, layers
-    whose weights another layer reads, parts that do not give one tensor.
+    whose weights another layer reads, parts that do not give one tensor. An input that is no image, code that decides by the
+    size, a weight for every position (X0850).
     Papers: Hu et al., "LoRA: low-rank adaptation of large language models", ICLR 2022; Kalajdzievski, "A rank stabilization
     scaling factor for fine-tuning with LoRA", 2023; Liu et al., "DoRA: weight-decomposed low-rank adaptation", ICML 2024; Liu
     et al., "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context learning", NeurIPS 2022; Houlsby et

@@ -106,7 +106,7 @@ def test_every_way_says_what_the_old_channels_read(old: int, new: int, how: str,
     if new > old:  # the old channels are exact where the new ones are dark
         kept = x.clone()
         kept[:, old:] = 0
-        assert torch.allclose(made.model(kept), model(x[:, :old]), rtol=0, atol=1e-12 * float(wanted.abs().max() + 1))
+        assert torch.allclose(made.model(kept), model(x[:, :old]), rtol=0, atol=1e-12 * float(wanted.detach().abs().max() + 1))
 
 
 def test_what_each_way_is() -> None:
@@ -142,7 +142,7 @@ def test_models_of_the_libraries(name: str, tmp_path: Path) -> None:
     grey = torch.randn(2, 1, *shape[2:])
     wanted = model(grey.expand(-1, 3, -1, -1))
     wanted, found = (getattr(w, "logits", w) for w in (wanted, made.model.eval()(grey)))
-    assert torch.allclose(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-4 * float(wanted.detach().abs().max()))
     assert nx.verify(tmp_path / "grey").held
     assert not hasattr(made.model, "input_channels")
 
@@ -156,7 +156,7 @@ def test_the_rest_of_a_spec_goes_on(tmp_path: Path) -> None:
     assert nx.verify(tmp_path / "b").held
     assert nx.load(tmp_path / "b").get_parameter("a.weight").shape[1] == 1
     before = result.certificate["statements"][0]["claims"]
-    assert before and not any(c["in force"] for c in before if c.get("nodes")), "what was said of other inputs is superseded"
+    assert not before[0]["in_force"], "what was said of other inputs is superseded"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_as_many_channels_and_the_same_size_are_nothing() -> None:
         assert all(
             torch.equal(a, b) for a, b in zip(made.model.state_dict().values(), model.state_dict().values(), strict=True)
         )
-        assert "nothing was done" in str(made.certificate["statements"][0]["warnings"])
+        assert "already" in str(made.plan.to_dict()["items"][0])
 
 
 # --- sizes -------------------------------------------------------------------------------------------------------------
@@ -299,12 +299,14 @@ def test_timm_resizes_its_models_alike(name: str) -> None:
     full, more, old, sizes = TIMM[name]
     for new in sizes:
         torch.manual_seed(0)
-        model = randomized(timm.create_model(full, img_size=old, num_classes=4, **more)).eval()
+        model = timm.create_model(full, img_size=old, num_classes=4, **more).eval()
+        for parameter in model.parameters():
+            parameter.data.normal_(0, 0.2)
         spec = f"adapt input size=[{new[0]}, {new[1]}]"
         made = nx.apply(spec, model=model, example_inputs=torch.randn(2, 3, *old)).model.eval()
         model.set_input_size(img_size=new, **({"window_size": 7} if name == "swin" else {}))
         x = torch.randn(2, 3, *new)
-        assert torch.allclose(made(x), model(x), rtol=0, atol=1e-5 * float(model(x).abs().max())), new
+        assert torch.allclose(made(x), model(x), rtol=0, atol=1e-5 * float(model(x).detach().abs().max())), new
 
 
 def test_relative_positions_over_the_whole_image(tmp_path: Path) -> None:
