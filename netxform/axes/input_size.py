@@ -236,7 +236,8 @@ def _read_by_layer(network: Network, name: str) -> bool:
 
 def _segments(dim: Dim, sizes: Mapping[Atom, int], name: str, span: Span) -> tuple[Segment, ...]:
     factors = normal(dim)
-    parts = [p for f in factors for p in f.parts] if len(factors) == 1 and isinstance(factors[0], Sum) else [factors]
+    only = factors[0] if len(factors) == 1 else None
+    parts = list(only.parts) if isinstance(only, Sum) else [factors]
     out: list[Segment] = []
     for part in parts:
         whole = normal(part)
@@ -291,7 +292,7 @@ def _stuck(network: Network, seen: _Seen, shape: tuple[int, ...], span: Span) ->
         f"an input of {times(shape)} does not pass `{where}`: {text}",
         span,
         f"stops at `{node.name}`",
-        notes=(f"node: {node.format_node()[:200]}",),
+        notes=(f"node: {str(node.format_node())[:200]}",),
         helps=(AGAIN,),
     )
 

@@ -153,7 +153,8 @@ def _alike(node: fx.Node, modules: Mapping[str, nn.Module], given: list[fx.Node]
         return isinstance(part, nn.Identity | nn.Dropout | nn.AvgPool2d | nn.ZeroPad2d) or (picks and type(part) in _ALIKE)
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
     if node.target in _NUMBERS:
-        return picks or (node.target in _LINEAR and (first or node.target in (operator.mul, torch.mul)))
+        scales = node.target in (operator.mul, torch.mul) or (first and node.target in _LINEAR)
+        return picks or scales
     return name in _SAME and (picks or name not in ("relu", "clamp", "pad", "interpolate"))
 
 
@@ -209,7 +210,7 @@ def _users(network: Network, tensor: str) -> set[fx.Node]:
 def through(M: tuple[tuple[float, ...], ...], x: Tensor, dim: int) -> Tensor:
     """M x': every old channel as it reads the new ones. X' (N, …, new, …) → (N, …, old, …)."""
     exact = torch.tensor(M, dtype=torch.float64, device=x.device)
-    return _plain(torch.tensordot(x.double(), exact, dims=([dim], [1])).movedim(-1, dim)).to(x.dtype)
+    return _plain((x.double().movedim(dim, -1) @ exact.T).movedim(-1, dim)).to(x.dtype)
 
 
 def _plain(x: Tensor) -> Tensor:
@@ -248,7 +249,7 @@ def _channels(edit: Channels, network: Network, tensors: Mapping[str, Tensor], c
         for name, axis in edit.tensors:
             weight = every[name]
             exact = torch.tensor(edit.M, dtype=torch.float64, device=weight.device)
-            changed = torch.tensordot(weight.detach().double(), exact, dims=([axis], [0])).movedim(-1, axis)
+            changed = (weight.detach().double().movedim(axis, -1) @ exact).movedim(-1, axis)
             exchange(module, {id(weight): alike(weight, _plain(changed).to(weight.dtype))})
         _settle_guards(next(n for n in module.graph.nodes if n.op == "placeholder" and n.name == edit.name), edit.dim)
         for part in module.modules():

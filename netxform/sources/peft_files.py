@@ -184,6 +184,9 @@ def write(network: Network, folder: Path) -> None:
     held: dict[str, Tensor] = {}
     for a in known:
         layer: Any = module.get_submodule(a.path)
+        if why := _beyond(a, layer):
+            helps = ("keep the bundle, which holds it, or `merge` it first",)
+            raise fail("X0847", f"PEFT cannot hold the adapter of `{a.path}`: {why}", helps=helps)
         table = isinstance(layer, nn.Embedding)
         for part, name in _names(a).items():
             tensor, key = module.get_parameter(name).detach().cpu(), f"{_BEFORE}{a.path}"
@@ -202,6 +205,15 @@ def write(network: Network, folder: Path) -> None:
     save_file({n: t.contiguous().clone() for n, t in sorted(held.items())}, folder / WEIGHTS, {"format": "pt"})
     config = _config_of_factors(known) if kinds == {"ia3"} else _config(network, known)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _beyond(adapter: Adapter, layer: Any) -> str:
+    """Why PEFT (0.21) would compute something else with the file, or refuse it."""
+    if adapter.kind != "ia3" and any(n != 1 for n in getattr(layer, "dilation", ())):
+        return "it leaves out the dilation of convolutions"
+    if adapter.kind == "ia3" and isinstance(layer, nn.Conv1d):
+        return "it knows no (IA)³ of convolutions in one dimension"
+    return ""
 
 
 def _dropout(module: nn.Module, known: tuple[Adapter, ...]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -72,8 +72,8 @@ class Adapt:
     lets new channels change nothing at first. `mean` and `repeat` share or repeat the old kernels. Every layer that reads the
     input takes it up; where one cannot, a fixed layer in front does. Of several inputs, name one: `adapt depth channels=1`.
 
-    `adapt input size=384` (or `size=[384, 512]`) lets it take images of another size: tables of positions are interpolated, apart
-    from class and other tokens, masks of windows and indices of relative positions are made again.
+    `adapt input size=384` (or `size=[384, 512]`) lets it take images of another size: tables of positions are interpolated,
+    apart from class and other tokens, masks of windows and indices of relative positions are made again.
 
     Example: model net = zoo.smallcnn(); adapt layer4 | fc1 with lora rank=2
 
@@ -253,50 +253,38 @@ class Adapt:
         self, network: Network, scope: Scope, seed: int
     ) -> tuple[tuple[Beside | Rescale | Insert, ...], tuple[str, ...], tuple[str, ...]]:
         """What is put where; why other layers are left; and warnings."""
-        from netxform.graph.adapters import ADAPTABLE, BOTTLENECK, FACTORS, SUFFIX, adapters, bottlenecks, obstacle
+        from netxform.graph.adapters import ADAPTABLE, adapters, bottlenecks, obstacle
+        from netxform.graph.bottleneck import obstacle as no_place
 
-        modules = dict(network.module.named_modules())
+        modules: dict[str, Any] = dict(network.module.named_modules())
         own = {p for a in adapters(network) for p in a.parts} | set(bottlenecks(network))
         own |= {f"{n}.{part}" for n in bottlenecks(network) for part in ("down", "up")}
         if self.form == "bottleneck":
-            from netxform.graph.bottleneck import obstacle as in_the_way
-            from netxform.graph.bottleneck import place
-
-            asked = [p for p in scope.modules(self.selection) if p not in own]
-            why = {p: in_the_way(network, p) for p in asked}
+            why = {p: no_place(network, p) for p in scope.modules(self.selection) if p not in own}
         else:
-            asked = [p for p in scope.modules_of(self.selection) if p not in own]
             side = self.side if self.form == "ia3" else ""
-            why = {p: obstacle(network, p, side) for p in asked if isinstance(modules.get(p), ADAPTABLE)}
+            asked = [p for p in scope.modules_of(self.selection) if p not in own and isinstance(modules.get(p), ADAPTABLE)]
+            why = {p: obstacle(network, p, side) for p in asked}
         targets = [p for p, text in why.items() if text is None]
         left = tuple(f"{p}: {text}" for p, text in why.items() if text is not None)
-        warnings: tuple[str, ...] = ()
-        make: Callable[[int, str], Beside | Rescale | Insert]
-        match self.form:
-            case "lora":
-                assert self.rank is not None
-                rank = self.rank
-                scale = self._alpha() / (rank if self.scale == "rank" else rank**0.5)
-                small = [p for p in targets if rank >= min(_sides(modules[p]))]
-                warnings = (f"rank {rank} is no less than the sides of {', '.join(small[:4])}",) if small else ()
+        put = tuple(self._one(network, p, modules[p], seed + i) for i, p in enumerate(targets))
+        small = [p for p in targets if self.rank is not None and self.rank >= min(_sides(modules[p]))]
+        return put, left, (f"rank {self.rank} is no less than the sides of {', '.join(small[:4])}",) if small else ()
 
-                def make(i: int, p: str) -> Beside:
-                    layers, zeroed = _beside(modules[p], rank, self.dropout)
-                    return Beside(p, f"{p}{SUFFIX}", layers, zeroed, scale, seed + i, self.dora)
-            case "ia3":
+    def _one(self, network: Network, path: str, layer: Any, seed: int) -> Beside | Rescale | Insert:
+        """What is put at one layer."""
+        from netxform.graph.adapters import BOTTLENECK, FACTORS, SUFFIX
+        from netxform.graph.bottleneck import place
 
-                def make(i: int, p: str) -> Rescale:
-                    weight = modules[p].weight
-                    size = int(weight.shape[0 if self.side == "output" else 1])
-                    return Rescale(p, f"{p}{FACTORS}", self.side, size, max(int(weight.dim()) - 2, 0))
-            case _:
-
-                def make(i: int, p: str) -> Insert:
-                    assert self.width is not None
-                    node, layers = place(network, p, self.width, self.act)
-                    return Insert(f"{p}{BOTTLENECK}", node, layers, "branch", seed + i)
-
-        return tuple(make(i, p) for i, p in enumerate(targets)), left, warnings
+        if self.rank is not None:
+            scale = self._alpha() / (self.rank if self.scale == "rank" else self.rank**0.5)
+            layers, zeroed = _beside(layer, self.rank, self.dropout)
+            return Beside(path, f"{path}{SUFFIX}", layers, zeroed, scale, seed, self.dora)
+        if self.width is not None:
+            node, layers = place(network, path, self.width, self.act)
+            return Insert(f"{path}{BOTTLENECK}", node, layers, "branch", seed)
+        size = int(layer.weight.shape[0 if self.side == "output" else 1])
+        return Rescale(path, f"{path}{FACTORS}", self.side, size, max(int(layer.weight.dim()) - 2, 0))
 
     def rewrite(self, network: Network, choice: Choice[Adapted] | Choice[Renewed]) -> Edit:
         """An adapter at each layer, and everything else stands still; or another input."""
