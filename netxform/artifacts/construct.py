@@ -20,6 +20,8 @@ OWN: dict[str, type[nn.Module]] = {
         layers.DropPath,
         layers.BatchNormAct2d,
         layers.Factored,
+        layers.Scaled,
+        layers.Magnitude,
         layers.TTLinear,
         layers.Int8Linear,
         layers.Int8Embedding,

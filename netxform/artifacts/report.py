@@ -171,7 +171,8 @@ def axes_text(found: dict[str, Any]) -> str:
     lines = [f"{name:{width}}  {text}" for name, text in found["types"].items()]
     lines += ["", "free axes"] if found["free"] else []
     for group in found["free"]:
-        lines.append(f"  {group['name']}:{group['size']}  {_names(group['carried by'])}")
+        kind = f" ({group['kind']})" if group.get("kind") else ""
+        lines.append(f"  {group['name']}:{group['size']}{kind}  {_names(group['carried by'])}")
         if group["read by"]:
             lines.append(f"      read by {_names(group['read by'])}")
         if group["coupled by"]:

@@ -53,6 +53,7 @@ LOCKS: dict[str, str] = {
     "constant": "a constant of the code, with values that depend on the position",
     "stack": "parts that are stacked or repeated by the code",
     "renorm": "rows are renormalised, in place, when they are read (max_norm): set it to None once they are",
+    "lengths": "the lengths of weights are trained apart over it (DoRA): `merge` first",
     "int8": "rows and columns of a weight that is stored as int8: `cast int8` comes last",
     "gates": "the gates of a recurrent cell, in the order that PyTorch fixes",
     "shape": "sizes here cannot be written as one type",

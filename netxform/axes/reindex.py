@@ -174,7 +174,7 @@ def _write(module: fx.GraphModule, types: Types, sizes: Mapping[Atom, int]) -> N
             # what depends on the input follows by itself; a size of 1 may be the batch
             own = _settled(stated.dims) and _settled(stated.computed) and all(normal(d) for d in stated.computed)
             if changes and own:
-                _write_argument(nodes[stated.node], stated.path, new)
+                write_argument(nodes[stated.node], stated.path, new)
             continue
         if stated.layer is not None:
             before = layers.setdefault(stated.layer, {}).setdefault(stated.path, new)
@@ -186,7 +186,7 @@ def _write(module: fx.GraphModule, types: Types, sizes: Mapping[Atom, int]) -> N
                     helps=("change its axes to the same size",),
                 )
         elif new != stated.value:
-            _write_argument(nodes[stated.node], stated.path, new)
+            write_argument(nodes[stated.node], stated.path, new)
     for path, values in layers.items():
         _write_attributes(module, path, values)
     for parts in types.parts:
@@ -243,7 +243,8 @@ def _fits(part: nn.MultiheadAttention) -> bool:
     return square and int(columns[1]) == inner
 
 
-def _write_argument(node: fx.Node, path: tuple[Any, ...], value: int) -> None:
+def write_argument(node: fx.Node, path: tuple[Any, ...], value: int) -> None:
+    """Put a number into the arguments of a node: `path` begins with 0 for a positional one, 1 for a named one."""
     if path[-1] == "-":
         path, value = path[:-1], -value
     if path[0] == 0:

@@ -10,10 +10,20 @@ from torch.utils import _pytree as pytree
 
 from netxform.capture.places import located, still
 from netxform.graph.frozen import THAWED
-from netxform.graph.layers import Attention, BatchNormAct2d, DropPath, Factored, Int8Embedding, Int8Linear, TTLinear
+from netxform.graph.layers import (
+    Attention,
+    BatchNormAct2d,
+    DropPath,
+    Factored,
+    Int8Embedding,
+    Int8Linear,
+    Magnitude,
+    Scaled,
+    TTLinear,
+)
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-_OWN = (Attention, DropPath, BatchNormAct2d, Factored, TTLinear, Int8Linear, Int8Embedding)
+_OWN = (Attention, DropPath, BatchNormAct2d, Factored, TTLinear, Int8Linear, Int8Embedding, Scaled, Magnitude)
 _OPEN = ("Transformer", "TransformerEncoder", "TransformerDecoder", "TransformerEncoderLayer", "TransformerDecoderLayer")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 import networkx as nx
+from torch import fx
 
 from netxform.graph.network import Network
 
@@ -29,6 +30,15 @@ def nodes_in(network: Network, modules: Iterable[str]) -> set[str]:
         if node.op not in ("placeholder", "output") and scope in chosen:
             found.add(node.name)
     return found
+
+
+def dependent(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes whose values depend on the inputs."""
+    out: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or any(n in out for n in node.all_input_nodes):
+            out.add(node)
+    return out
 
 
 def reach(network: Network, modules: Iterable[str], way: Literal["upstream", "downstream"] | str) -> tuple[str, ...]:

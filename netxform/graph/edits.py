@@ -107,7 +107,8 @@ class Beside(Operation):
     """Put `layers` in sequence beside the layer `path`, in a new module `name`: they read what it reads, and `scale` times
     their result is added to its own, wherever it is called.
 
-    The new tensors are drawn by their layers' own initialisation under `seed`, but that of the layer `zeroed` is zero.
+    The new tensors are drawn by their layers' own initialisation under `seed`, but that of the layer `zeroed` is zero. With
+    `lengths` a layer `M` joins the two instead (DoRA), which begins with the lengths that the weights of `path` have.
     """
 
     path: str
@@ -116,11 +117,25 @@ class Beside(Operation):
     zeroed: str
     scale: float
     seed: int
+    lengths: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale(Operation):
+    """Put a factor for every output channel behind the layer `path` ((IA)³), or for every input channel before it, in a new
+    module `name`, wherever it is called. All are one at first.
+    """
+
+    path: str
+    name: str
+    side: Literal["input", "output"]
+    size: int
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
 class TakeAway(Operation):
-    """Take away what `Beside` put there, in the modules of these names: the layers alone are left."""
+    """Take away what `Beside` and `Rescale` put there, in the modules of these names: the layers alone are left."""
 
     names: tuple[str, ...]
 

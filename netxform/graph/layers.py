@@ -163,6 +163,57 @@ class Attention(nn.Module):
         return q @ k.transpose(-2, -1) * self.scale
 
 
+class Scaled(nn.Module):
+    """A factor for every channel, one at first ((IA)³; Liu et al., 2022). `after`: how many dimensions follow the channels."""
+
+    def __init__(self, size: int, after: int = 0) -> None:
+        super().__init__()
+        self.size, self.after = size, after
+        self.weight = nn.Parameter(torch.ones(size, *[1] * after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (N, …, size, …), with `after` dimensions behind the channels → the same shape."""
+        return x * self.weight
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"{self.size}, after={self.after}"
+
+
+class Magnitude(nn.Module):
+    """The length m of every output's weights, trained apart from their direction (DoRA; Liu et al., 2024).
+
+    What comes out is m/‖V‖ · V x + b, where V is the layer's weight plus `scale` times the product of two factors. ‖V‖ gets no
+    gradient (section 4.3).
+
+    `table`: the weight is looked up, and its outputs are its columns.
+    """
+
+    def __init__(self, size: int, scale: float, table: bool = False) -> None:
+        super().__init__()
+        self.size, self.scale, self.table = size, scale, table
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def lengths(self, W: Tensor, A: Tensor, B: Tensor) -> Tensor:
+        """‖V‖ by output (size,), for the weight and the factors of the layers beside it."""
+        product = A @ B.T if self.table else (B.flatten(1) @ A.flatten(1)).reshape(W.shape)
+        whole = W + self.scale * product
+        return whole.norm(dim=0) if self.table else whole.flatten(1).norm(dim=1)
+
+    def forward(self, base: Tensor, product: Tensor, W: Tensor, A: Tensor, B: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Base: what the layer gives, `product` what the factors beside it give → the same shape."""
+        factor = self.weight / self.lengths(W, A, B).detach().clamp_min(torch.finfo(W.dtype).tiny)
+        if W.dim() > 2:
+            factor = factor.reshape(-1, *[1] * (W.dim() - 2))
+            bias = None if bias is None else bias.reshape(-1, *[1] * (W.dim() - 2))
+        plain = base if bias is None else base - bias
+        return base + ((factor - 1) * plain + factor * product * self.scale)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"{self.size}, scale={self.scale}, table={self.table}"
+
+
 class TTLinear(nn.Module):
     """A Linear whose matrix is a tensor train (Novikov et al., 2015): core k is (r_k, out_modes[k], in_modes[k], r_{k+1})."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from netxform.axes.algebra import LOCKS
 from netxform.axes.coupling import drawing, groups
 from netxform.axes.infer import types_of
+from netxform.axes.kinds import kind_of
 from netxform.axes.reindex import axes_of, shown
 from netxform.capture.capture import capture
 from netxform.compiler.check import Spec
@@ -64,7 +65,7 @@ def axes(spec: Spec, inputs: Inputs, selection: str) -> tuple[dict[str, Any], st
     near = [g for g in every if any(n in wanted for n, _ in g.axis.sites)]
     free = [
         {"name": g.axis.name, "size": g.axis.size, "carried by": g.carriers, "read by": g.readers, "coupled by": g.couplers,
-         "mixed": g.axis.mixed} for g in near if g.axis.locked is None
+         "mixed": g.axis.mixed, "kind": kind_of(network, g.axis.atom)} for g in near if g.axis.locked is None
     ]  # fmt: skip
     locked: dict[str, list[str]] = {}
     for group in near:

@@ -25,6 +25,7 @@ from netxform.axes.roles import along
 from netxform.axes.rules.context import Typed
 from netxform.axes.types import Contraction
 from netxform.graph.copies import lent, structure
+from netxform.graph.dataflow import dependent
 from netxform.graph.layers import Attention
 from netxform.graph.network import Network
 from netxform.precision.rounding import SampleBySample
@@ -183,15 +184,6 @@ def _attention_gates(
         add(operand.name, axis, value.dims[axis], [a for a in wanted if a in here], node.name, still=operand not in moved)
         found = True
     return None if found else "read from no value of the graph"
-
-
-def dependent(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes whose values depend on the inputs."""
-    out: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op == "placeholder" or any(n in out for n in node.all_input_nodes):
-            out.add(node)
-    return out
 
 
 # --- running with gates ----------------------------------------------------------------------------------------------

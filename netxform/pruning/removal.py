@@ -6,6 +6,7 @@ Network, selection ─candidates→ axes        Network, Wanted ─estimate→ s
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -16,9 +17,10 @@ from torch import Tensor
 from netxform.axes.algebra import MIXES, Atom
 from netxform.axes.index_maps import Reindex
 from netxform.axes.infer import types_of
+from netxform.axes.kinds import Kind, kind_of
 from netxform.axes.reindex import Axis, axes_of, reindex
 from netxform.axes.roles import carried, roles
-from netxform.errors import NetxformError, fail
+from netxform.errors import NetxformError, Span, fail
 from netxform.graph.cost import cost
 from netxform.graph.edits import Edit
 from netxform.graph.network import Network, twin
@@ -26,6 +28,7 @@ from netxform.graph.surgery import perform
 from netxform.pruning.gates import free
 from netxform.pruning.ranking import Ranking, Removed, alike, kept, until
 
+_SHOWN = "`netxform ls SPEC --axes` shows what is free, and of which kind"
 Sign: TypeAlias = Literal["<", "<=", ">", ">=", "==", "!="]
 
 
@@ -58,11 +61,14 @@ class Wanted:
 
 
 def candidates(
-    network: Network, inside: Sequence[str] | None, spared: Sequence[str]
+    network: Network, inside: Sequence[str] | None, spared: Sequence[str], along: Kind | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The free atoms that layers of the selection produce, without those of `spared`; and warnings about what is mixed."""
+    """The free atoms that layers of the selection produce (those of one kind, where `along` names one), without those of
+    `spared`; and warnings about what is mixed.
+    """
     keep = {a.atom for a in _produced(network, spared)} if spared else set[Atom]()
     chosen = [a for a in (free(network) if inside is None else _produced(network, inside)) if a.atom not in keep and a.size > 1]
+    chosen = [a for a in chosen if along is None or kind_of(network, a.atom) == along]
     good = _following(network, chosen)
     warnings = [f"{a.name} stays: code in the network states its size" for a in chosen if a not in good]
     mixed = dict.fromkeys(MIXES[m.kind][0] for a in good for m in a.atom.mixed)
@@ -79,6 +85,20 @@ def locked(network: Network, inside: Sequence[str] | None) -> tuple[str, ...]:
     first = types_of(network).names
     held = {first[n] for n in first if owners is None or n.rpartition(".")[0] in owners}
     return tuple(dict.fromkeys(a.locked for a in axes_of(network) if a.locked and any(n in held for n, _ in a.sites)))[:4]
+
+
+def nothing(network: Network, inside: Sequence[str] | None, along: Kind | None, here: str, span: Span) -> NetxformError:
+    """The error for a selection of which nothing is free, or nothing of the kind that `along` names."""
+    found = [a for a in (free(network) if inside is None else _produced(network, inside)) if a.size > 1]
+    if along is None or not found:
+        text, notes = f"nothing in `{here}` may be pruned", locked(network, inside)
+        return fail("X0331", text, span, "all of it is locked", notes=notes, helps=(_SHOWN,))
+    there = Counter(kind_of(network, a.atom) for a in found)
+    said = ", ".join(f"{n} of {'no such kind' if k is None else f'`{k}`'}" for k, n in there.items())
+    known = [k for k in there if k is not None]
+    helps = (f"write `along={known[0]}`" if known else "leave `along=` out", _SHOWN)
+    text = f"nothing in `{here}` may be pruned along `{along}`"
+    return fail("X0331", text, span, "no free axis of this kind", notes=(f"free axes: {said}",), helps=helps)
 
 
 def _produced(network: Network, modules: Sequence[str]) -> list[Axis]:

@@ -14,6 +14,7 @@ from netxform.language.values import Selection
 from netxform.language.verb import Material, Role, Scope, operand, verb
 
 if TYPE_CHECKING:
+    from netxform.graph.adapters import Adapter
     from netxform.graph.network import Network
 
 
@@ -30,6 +31,8 @@ class Merged(Values):
 class Merge:
     """Fold the selected adapters into their layers: each weight becomes itself plus the product, and the adapter goes.
 
+    With `dora=true` the sum is given the lengths that were trained; of `ia3` the weight is multiplied by the factors.
+
     The network then has the layers, the size and the speed that it had before `adapt`. Products are formed in float64 and
     rounded once, to the precision of the layer.
 
@@ -37,7 +40,7 @@ class Merge:
     train ** for 1epochs; merge layer4
 
     Contract: exact in eval mode, measured in float64; as stored, within rounding.
-    Refused: a selection without adapters (X0846).
+    Refused: a selection without adapters, and bottleneck adapters, for no layer is what their activation computes (X0846).
     Paper: Hu et al., "LoRA: low-rank adaptation of large language models", ICLR 2022 (section 4.1, no additional latency).
     """
 
@@ -47,11 +50,21 @@ class Merge:
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Merged]:
         """Which adapters: those of the selected layers, and those that are selected themselves."""
-        from netxform.graph.adapters import adapters
+        from netxform.graph.adapters import BOTTLENECK, adapters, bottlenecks
 
         asked = set(scope.modules_of(self.selection))
         known = adapters(network)
-        found = [a for a in known if asked & {a.path, a.name, f"{a.name}.A", f"{a.name}.B"}]
+        found = [a for a in known if asked & {a.path, a.name, *a.parts}]
+        stuck = [n for n in bottlenecks(network) if asked & {n, n.removesuffix(BOTTLENECK), f"{n}.down", f"{n}.up"}]
+        if stuck:
+            raise fail(
+                "X0846",
+                f"a bottleneck adapter cannot be folded in: `{stuck[0]}` holds an activation",
+                self.selection.span,
+                "no layer computes this",
+                notes=(f"{len(stuck)} of the {len(stuck) + len(found)} adapters selected hold one",),
+                helps=("leave them where they are, or name the others",),
+            )
         if not found:
             raise fail(
                 "X0846",
@@ -62,23 +75,19 @@ class Merge:
                 if known
                 else ("`adapt … with lora` puts some in",),
             )
-        gone = tuple(n for a in found for n in (a.name, f"{a.name}.A", f"{a.name}.B"))
-        values = Merged(tuple(a.name for a in found), tuple(f"{a.path}.weight" for a in found))
+        gone = tuple(dict.fromkeys(n for a in found for n in (a.name, *a.parts)))
+        weights = tuple(f"{a.path}.{n}" for a in found for n in _changed(a, network))
+        values = Merged(tuple(a.name for a in found), weights)
         return Choice(values, (str(self.selection),), removed=gone, provisional="the products are formed from the weights")
 
     def settle(self, network: Network, choice: Choice[Merged], material: Material) -> Choice[Merged]:
-        """Each weight plus its product, in float64."""
-        from netxform.graph.adapters import adapters, product
+        """Each weight with its adapter, in float64."""
+        from netxform.graph.adapters import adapters, merged
 
-        module = network.module
         tensors = {}
         for a in adapters(network):
             if a.name in choice.values.adapters:
-                layer = module.get_submodule(a.path)
-                A, B = (module.get_parameter(f"{a.name}.{part}.weight").detach().double() for part in ("A", "B"))
-                tensors[f"{a.path}.weight"] = module.get_parameter(f"{a.path}.weight").detach().double() + a.scale * product(
-                    layer, A, B
-                )
+                tensors |= merged(network, a)
         return choice.settled(choice.values, tensors)
 
     def rewrite(self, network: Network, choice: Choice[Merged]) -> Edit:
@@ -89,3 +98,10 @@ class Merge:
     def law(self, choice: Choice[Merged]) -> tuple[Claim, ...]:
         """The same function."""
         return (SameFunction(),)
+
+
+def _changed(adapter: Adapter, network: Network) -> tuple[str, ...]:
+    """The tensors of the layer that take it up."""
+    layer = network.module.get_submodule(adapter.path)
+    factors = adapter.kind == "ia3" and adapter.side == "output"
+    return ("weight", "bias") if factors and getattr(layer, "bias", None) is not None else ("weight",)

@@ -53,6 +53,7 @@ class Open(Pruning):
 
     curvature: str | None = field(default=None, metadata=IF_KNOWN | named("gauss-newton"))
     by: str
+    along: str | None = field(default=None, metadata=IF_KNOWN)
     axes: int
     wanted: Wanted = field(metadata=HIDDEN)
 
@@ -63,6 +64,7 @@ class Removal(Pruning):
 
     curvature: str | None = field(default=None, metadata=IF_KNOWN | named("gauss-newton"))
     by: str
+    along: str | None = field(default=None, metadata=IF_KNOWN)
     score: str
     axes: int
     indices: Part = field(metadata=AS_TEXT)
@@ -111,7 +113,9 @@ class Prune:
     """Remove channels, neurons, heads: `prune saliency<1e-3`, `prune conv3 by magnitude amount=30%`.
 
     What is coupled is scored and removed together: residual sums, concatenations, norms, grouped and depthwise convolutions,
-    heads, tied weights. Without a selection everything free is meant; outputs of the network are never free. Scores, `by …`:
+    heads, tied weights. Without a selection everything free is meant; outputs of the network are never free. `along=` takes one
+    kind of axis alone: `heads`, the width `within` them, the inner width of dense layers (`mlp`), the `residual` stream.
+    Scores, `by …`:
     `obd` (default: s = ½ ∂²L/∂m² of a gate m on everything that reads the class; `obd(method=exact)`,
     `obd(method=monte-carlo, draws=4)`), `obd-weights`, `taylor`, `magnitude(norm=2)`, `bn-scale`, `activation`, `random`,
     and those that Python code registers with `netxform.pruning.scores.score`. `obd` uses the Gauss–Newton form; the plan says
@@ -150,6 +154,7 @@ class Prune:
     keep: tuple[Selection, ...] = prep("keep", ())
     over: Name | None = prep("over")
     amount: float | None = key(None)
+    along: Literal["heads", "within", "mlp", "residual"] | None = key(None)
     ranking: Literal["global", "layer"] = key("global")
     normalise: Literal["none", "mean", "max", "l2"] | None = key(None)
     min_channels: int = key(1)
@@ -202,7 +207,7 @@ class Prune:
                 "X0412", f"`{self.by.name}` scores no single weights", self.by.span, "whole axes alone", helps=helps
             )
         plain = Prune()
-        names = ("until", "keep", "normalise", "min_channels", "least", "round_to", "compensate")
+        names = ("until", "keep", "along", "normalise", "min_channels", "least", "round_to", "compensate")
         more = ("amount", "below", "where", "step", "ranking") if self.granularity == "2:4" else ()
         for name in (*names, *more):
             if getattr(self, name) != getattr(plain, name):
@@ -219,23 +224,17 @@ class Prune:
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Open] | Choice[OpenWeights]:
         """Find the axes; estimate the sizes by taking the same share of each."""
-        from netxform.pruning.removal import Wanted, candidates, estimate, locked
+        from netxform.pruning.removal import Wanted, candidates, estimate, nothing
 
         kind = SCORES.find(self.by.name)
         if self.granularity != "channel":
             return self._weights(network, scope)
         inside = None if self.selection is None else scope.modules_of(self.selection)
         spared = [p for s in self.keep for p in scope.modules_of(s)]
-        names, warnings = candidates(network, inside, spared)
+        names, warnings = candidates(network, inside, spared, self.along)
         if not names:
-            raise fail(
-                "X0331",
-                f"nothing in `{self.selection or 'the network'}` may be pruned",
-                self.selection.span if self.selection is not None else scope.span,
-                "all of it is locked",
-                notes=locked(network, inside),
-                helps=("`netxform ls SPEC --axes` shows what is free",),
-            )
+            span = self.selection.span if self.selection is not None else scope.span
+            raise nothing(network, inside, self.along, str(self.selection or "the network"), span)
         limit = self._limit(scope)
         if kind.data or self.compensate != "none" or self._measure() in ("zeros", "activation"):
             data = scope.data(None if self.over is None else self.over.text, scope.span).name
@@ -248,14 +247,14 @@ class Prune:
             self.until is not None and self.until.name == "latency" and self.until.of is not None,
         )  # fmt: skip
         recover = self._trainings(network, scope)
-        removed = estimate(network, wanted)
-        curvature = None
+        removed, curvature = estimate(network, wanted), None
         if self.by.name == "obd" and self.by.keywords.get("method") != "exact":
             from netxform.pruning.exactness import described
             from netxform.pruning.gates import gates
 
             curvature = described(network, gates(network))
-        values = Open(removed=removed, recover=recover, curvature=curvature, by=str(self.by), axes=len(names), wanted=wanted)
+        values = Open(removed=removed, recover=recover, curvature=curvature, by=str(self.by), along=self.along,
+                      axes=len(names), wanted=wanted)  # fmt: skip
         text = "which indices go needs weights" + (f" and {self.samples} samples of `{data}`" if data else "")
         if wanted.threshold is not None:
             text += "; how many as well"
@@ -357,7 +356,7 @@ class Prune:
         means = {name for _, _, name in found.means}
         times = "{:.3g} ms → {:.3g} ms on this machine, at the captured batch"
         values = Removal(
-            removed=found.removed, recover=v.recover, curvature=v.curvature, by=v.by, score=found.score,
+            removed=found.removed, recover=v.recover, curvature=v.curvature, by=v.by, along=v.along, score=found.score,
             axes=v.axes, indices=Part(sum(map(len, found.removed.values())), found.total), biases=found.biases,
             mixes=found.mixes, assigned=tuple(n for n in found.tensors if n not in means), twin=found.twin, means=found.means,
             data=v.wanted.data, chosen_on=found.chosen_on, samples=found.samples, predicted=found.predicted,

@@ -47,7 +47,8 @@ class Widen:
     attention heads. `mode=zero` adds random rows whose consumers read zeros; `mode=copy` repeats rows and shares the
     consumers' weights among the copies, unequally (`share=equal` for the paper's halves, which stay equal for ever under
     training). Without `mode`: zero, or copy where a norm runs over the axis. Where an axis is a product (heads · width),
-    `along=outer` or `along=inner` says which factor; without it, the one that can be widened exactly.
+    `along=outer` or `along=inner` says which factor; without it, the one that can be widened exactly. `along=heads`, `within`,
+    `mlp` or `residual` says it by what the axis is for, and leaves out selected layers that make no such axis.
 
     An attention layer is widened by heads, with `along=inner` within its heads.
 
@@ -66,7 +67,7 @@ class Widen:
     to: int | None = prep("to")
     mode: Mode | None = key(None)
     share: Literal["unequal", "equal"] = key("unequal")
-    along: Literal["outer", "inner"] | None = key(None)
+    along: Literal["outer", "inner", "heads", "within", "mlp", "residual"] | None = key(None)
     noise: float = key(0.0)
     seed: int | None = key(None)
     contract: ClassVar[Contract] = Contract.EXACT
@@ -83,8 +84,17 @@ class Widen:
         from netxform.axes.reindex import axes_of
 
         chosen: dict[Atom, int] = {}
-        for path in scope.modules(self.selection):
-            self._choose(network, path, chosen)
+        kind = None if self.along in ("outer", "inner") else self.along
+        for path in scope.modules(self.selection) if kind is None else scope.modules_of(self.selection):
+            self._choose(network, path, chosen) if kind is None else self._choose_kind(network, path, kind, chosen)
+        if not chosen and kind is not None:
+            raise fail(
+                "X0320",
+                f"nothing in `{self.selection}` makes a free axis of the kind `{kind}`",
+                self.selection.span,
+                "no such axis",
+                helps=("`netxform ls SPEC --axes` shows what is free, and of which kind",),
+            )
         if not chosen:
             raise fail(
                 "X0320",
@@ -163,28 +173,42 @@ class Widen:
                     self._grow(network, part, ratio, chosen, path)
             case Atom() | Mirror():
                 atom = pick if isinstance(pick, Atom) else pick.atom
-                new = atom.size * ratio
-                if new.denominator != 1:
-                    low = int(new)
-                    raise fail(
-                        "X0322",
-                        f"{atom.size} × {float(ratio):g} is no whole number of indices",
-                        self.selection.span,
-                        f"at `{path}`",
-                        helps=(
-                            f"the nearest: `x{low / atom.size:.6g}` gives {low}, "
-                            f"`x{(low + 1) / atom.size:.6g}` gives {low + 1}",
-                        ),
-                    )
-                if chosen.get(atom, int(new)) != int(new):
-                    raise fail(
-                        "X0322",
-                        f"`{path}` is coupled with another selected layer, and would need another size",
-                        self.selection.span,
-                        f"{chosen[atom]} and {int(new)} outputs of one axis",
-                        helps=("widen them in one statement by a factor, or one of them alone",),
-                    )
-                chosen[atom] = int(new)
+                self._set(atom, ratio, chosen, path)
+
+    def _choose_kind(self, network: Network, path: str, kind: str, chosen: dict[Atom, int]) -> None:
+        """The new sizes of the axes of that kind which the layer makes."""
+        from netxform.axes.algebra import atoms
+        from netxform.axes.kinds import kind_of
+
+        for atom in dict.fromkeys(a for d in _output(network, path) for a in atoms(d)):
+            if kind_of(network, atom) == kind:
+                ratio = Fraction(self.to, atom.size) if self.to is not None else Fraction(str(self.times))
+                if ratio < 1:
+                    helps = ("to remove, use `prune`",)
+                    raise fail("X0406", f"`{path}` has {atom.size} already", self.selection.span, "widen", helps=helps)
+                self._set(atom, ratio, chosen, path)
+
+    def _set(self, atom: Atom, ratio: Fraction, chosen: dict[Atom, int], path: str) -> None:
+        """The atom's new size. Raises NetxformError X0322 where it is none, or another than was asked for before."""
+        new = atom.size * ratio
+        if new.denominator != 1:
+            low = int(new)
+            raise fail(
+                "X0322",
+                f"{atom.size} × {float(ratio):g} is no whole number of indices",
+                self.selection.span,
+                f"at `{path}`",
+                helps=(f"the nearest: `x{low / atom.size:.6g}` gives {low}, `x{(low + 1) / atom.size:.6g}` gives {low + 1}",),
+            )
+        if chosen.get(atom, int(new)) != int(new):
+            raise fail(
+                "X0322",
+                f"`{path}` is coupled with another selected layer, and would need another size",
+                self.selection.span,
+                f"{chosen[atom]} and {int(new)} outputs of one axis",
+                helps=("widen them in one statement by a factor, or one of them alone",),
+            )
+        chosen[atom] = int(new)
 
     def _mode(self, network: Network, chosen: Mapping[Atom, int], axes: Mapping[Atom, Axis]) -> Mode:
         if self.mode is not None:

@@ -94,12 +94,18 @@ def stored_again(detail: Tolerance, record: ClaimRecord, kept: Kept) -> Evidence
     return Evidence(record.claim, found.allowed, gap, gap <= found.allowed, kept.count, record.seed, record.dtype, found)
 
 
-def as_stored(case: Case, wanted: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> Measured:
-    """The line of its own beside a claim in real arithmetic: the network as it is stored, within its own rounding."""
+def as_stored(
+    case: Case, wanted: tuple[Tensor, ...], after: tuple[Tensor, ...], inner: tuple[Tensor, ...] | None = None
+) -> Measured:
+    """The line of its own beside a claim in real arithmetic: the network as it is stored, within its own rounding.
+
+    `inner`: what the network before is given, where that is something else.
+    """
     before, half = case.before, None
     reference = wanted
     if any(t.dtype in HALF.values() for t in before.module.parameters()):
-        own, true = results(before, case.inputs), results(doubled(before) or before, case.inputs)
+        given = case.inputs if inner is None else inner
+        own, true = results(before, given), results(doubled(before) or before, given)
         half, reference = half_distance(own, true, wanted), (*wanted, *own, *true)
     detail = tolerance(case.after, case.inputs, case.seed, half, after)
     gap = relative(after, wanted)
