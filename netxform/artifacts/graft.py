@@ -18,6 +18,7 @@ from netxform.artifacts.grafting.compare import difference, results
 from netxform.artifacts.grafting.configuration import configure
 from netxform.artifacts.grafting.layers import put_layers, put_tensors, take_out
 from netxform.artifacts.grafting.sizes import Change, Sizes, attempts, sizes_of
+from netxform.capture.detectors import tensor_part
 from netxform.errors import fail
 from netxform.graph.network import Network
 
@@ -30,6 +31,7 @@ def graft(model: nn.Module, before: Network, after: Network, inputs: tuple[Tenso
     made = copy.deepcopy(model)
     gone = put_layers(made, before, after)
     put_tensors(made, after)
+    run = tensor_part(made)  # of a detector; it shares the layers
     wanted = {training: results(after.module, inputs, training) for training in (False, True)}
     sizes = sizes_of(before, after)
     ways = list(attempts(made, sizes))  # under the paths of the model as it came
@@ -38,9 +40,9 @@ def graft(model: nn.Module, before: Network, after: Network, inputs: tuple[Tenso
     for changes in ways:
         was = [(holder, name, vars(holder)[name]) for holder, name, _ in changes]
         _set(changes)
-        found = difference(made, after.module, wanted, inputs)
+        found = difference(run, after.module, wanted, inputs)
         if found is None:
-            still = lambda: difference(made, after.module, wanted, inputs) is None  # noqa: E731
+            still = lambda: difference(run, after.module, wanted, inputs) is None  # noqa: E731
             configure(made, getattr(model, "config", None), taken, sizes.get("", Sizes()), still)
             return made.train(model.training)
         why = why or found
