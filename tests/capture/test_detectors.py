@@ -49,7 +49,7 @@ def fcos() -> nn.Module:
 
 
 def ssd() -> nn.Module:
-    return detection.SSD(Body(), DefaultBoxGenerator([[2], [2]]), (48, 48), 3)
+    return detection.ssd.SSD(Body(), DefaultBoxGenerator([[2], [2]]), (48, 48), 3)
 
 
 def faster() -> nn.Module:

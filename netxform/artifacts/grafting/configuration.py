@@ -34,7 +34,7 @@ _FILE = '''"""A {base} with the layers that config.json names under `grafted`; w
 
 import torch
 from torch import nn
-from transformers import {base}
+from transformers import {base}, {settings}
 
 
 def fit(model, told):
@@ -59,7 +59,15 @@ def fit(model, told):
         vars(model.get_submodule(path)).update(tuples)
 
 
+class Grafted{settings}({settings}):
+    """Of a kind of its own, so that no other class reads it in part."""
+
+    model_type = "grafted-{kind}"
+
+
 class Grafted{base}({base}):
+    config_class = Grafted{settings}
+
     def __init__(self, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)
         fit(self, config.grafted)
@@ -221,12 +229,15 @@ def _tell(made: Any, told: Told, still: Callable[[], bool]) -> bool:
     auto = _auto_class(cls, made.config)
     if auto is None or not cls.__module__.startswith("transformers."):
         return False
-    grafted: Any = _class_of(cls)
-    made.config.grafted = told
-    built = _built(grafted, made.config)
+    config, was = made.config, type(made.config)
+    grafted: Any = _class_of(cls, was)
+    config.grafted, config.__class__ = told, grafted.config_class
+    built = _built(grafted, config)
     if built is None or _gap(built, made) or not still():
-        del made.config.grafted
+        config.__class__ = was
+        del config.grafted
         return False
+    grafted.config_class.register_for_auto_class()
     grafted.register_for_auto_class(auto)
     made.__class__ = grafted
     return True
@@ -245,7 +256,7 @@ def _auto_class(cls: type, config: Any) -> str | None:
     return None
 
 
-def _class_of(cls: type) -> type:
+def _class_of(cls: type, settings: Any) -> type:
     """The class that reads what a configuration tells, from a file as `save_pretrained` copies it."""
     base = cls.__name__
     if base not in _written:
@@ -253,7 +264,7 @@ def _class_of(cls: type) -> type:
         _folders.append(folder)
         name = f"modeling_grafted_{base.lower()}"
         path = Path(folder.name) / f"{name}.py"
-        path.write_text(_FILE.format(base=base))
+        path.write_text(_FILE.format(base=base, settings=settings.__name__, kind=settings.model_type))
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
