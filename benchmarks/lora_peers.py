@@ -1,4 +1,5 @@
-"""Low-rank adapters against PEFT: the same adapter from the same state, trained side by side, merged, and read from each other's files.
+"""Adapters (LoRA, DoRA, (IA)³) against PEFT: the same one from the same state, trained side by side, merged, and read from
+each other's files.
 
     python -m benchmarks.lora_peers [--steps 50]
 
@@ -9,6 +10,7 @@ the steps, of the merged weights, and of what either side computes with the othe
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import tempfile
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 import netxform as nx
 from benchmarks.machine import save
+from netxform.capture.capture import capture
 from netxform.sources.peft_files import write
 
 
@@ -49,36 +52,51 @@ def curve(model: nn.Module, ids: Tensor, y: Tensor, steps: int) -> Tensor:
     return torch.stack(losses)
 
 
-def row(rank: int, alpha: float, steps: int, seed: int) -> dict[str, Any]:
+LAYERS = ("words", "line", "q", "k", "out")
+
+
+def asked(form: str, rank: int, alpha: float) -> tuple[str, Any]:
+    """The same adapters as a spec and as a configuration of PEFT."""
+    peft: Any = importlib.import_module("peft")
+    if form == "ia3":
+        spec = "adapt line | q | k with ia3; adapt out with ia3 side=input"
+        return spec, peft.IA3Config(target_modules=list(LAYERS[1:]), feedforward_modules=["out"])
+    spec = f"adapt {' | '.join(LAYERS)} with lora rank={rank} alpha={alpha} dora={str(form == 'dora').lower()}"
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(LAYERS), lora_dropout=0.0, use_dora=form == "dora")
+    return spec, config
+
+
+def pairs(ours: nn.Module, theirs: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """What is trained on either side, in one shape, away from its start."""
+    held, out = dict(theirs.named_parameters()), []
+    for name, mine in ours.named_parameters():
+        path, _, rest = name.partition("_lora.")
+        if "_ia3" in name:
+            out.append((mine, held[f"base_model.model.{name.partition('_ia3')[0]}.ia3_l.default"]))
+        elif rest.startswith("M."):
+            out.append((mine, held[f"base_model.model.{path}.lora_magnitude_vector.default.weight"]))
+        elif rest:
+            table = path == "words"
+            ending = "" if table else ".weight"
+            other = held[f"base_model.model.{path}.lora_{'embedding_' if table else ''}{rest[0]}.default{ending}"]
+            out.append((mine, other.T if table and rest[0] == "A" else other))
+    return out
+
+
+def row(form: str, rank: int, alpha: float, steps: int, seed: int) -> dict[str, Any]:
     """One adapter on both sides."""
     peft: Any = importlib.import_module("peft")
     torch.manual_seed(seed)
     base = Mixed().double()
     ids, y = torch.randint(0, 30, (32, 9)), torch.randint(0, 5, (32,))
-    layers = ["words", "line", "q", "k", "out"]
-    spec = f"adapt {' | '.join(layers)} with lora rank={rank} alpha={alpha}"
+    spec, config = asked(form, rank, alpha)
     ours = nx.apply(spec, model=base, example_inputs=ids[:2]).model.train()
-    import copy
-
-    theirs = (
-        peft.get_peft_model(
-            copy.deepcopy(base), peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers, lora_dropout=0.0)
-        )
-        .double()
-        .train()
-    )
-    held = dict(theirs.named_parameters())
-    with torch.no_grad():  # the same factors, away from zero
-        for path in layers:
-            for part in "AB":
-                mine = ours.get_parameter(f"{path}_lora.{part}.weight")
-                mine.copy_(torch.randn_like(mine) * 0.1)
-                table = path == "words"
-                name = f"base_model.model.{path}.lora_{'embedding_' if table else ''}{part}.default{'' if table else '.weight'}"
-                held[name].copy_(mine.T if table and part == "A" else mine)
+    theirs = peft.get_peft_model(copy.deepcopy(base), config).double().train()
+    with torch.no_grad():  # the same factors, away from zero and one
+        for mine, other in pairs(ours, theirs):
+            mine.add_(torch.randn_like(mine) * 0.1)
+            other.copy_(mine.reshape(other.shape))
     a, b = curve(ours, ids, y, steps), curve(theirs, ids, y, steps)
-    from netxform.capture.capture import capture
-
     with tempfile.TemporaryDirectory() as folder:
         write(capture(ours.eval(), ids[:2]), Path(folder) / "ours")
         theirs.save_pretrained(str(Path(folder) / "theirs"))
@@ -91,6 +109,7 @@ def row(rank: int, alpha: float, steps: int, seed: int) -> dict[str, Any]:
     merged = nx.apply("merge **", model=ours.eval(), example_inputs=ids[:2]).model.state_dict()
     other = theirs.merge_and_unload().state_dict()
     return {
+        "form": form,
         "rank": rank,
         "alpha": alpha,
         "seed": seed,
@@ -107,7 +126,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     steps = parser.parse_args().steps
     torch.set_num_threads(1)
-    found = [row(rank, alpha, steps, seed) for seed, (rank, alpha) in enumerate(((1, 1.0), (4, 16.0), (8, 4.0)))]
+    sizes = ((1, 1.0), (4, 16.0), (8, 4.0))
+    found = [row(form, rank, alpha, steps, seed) for form in ("lora", "dora") for seed, (rank, alpha) in enumerate(sizes)]
+    found += [row("ia3", 0, 0.0, steps, seed) for seed in range(len(sizes))]
     for one in found:
         print(one)
     save("lora_peers", {"rows": found})

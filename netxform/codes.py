@@ -274,6 +274,12 @@ CODES: dict[str, tuple[str, str]] = {
         "a block that cannot be taken out",
         "It changes the shape of what passes, or something outside reads its inside.",
     ),
+    "X0850": (
+        "an input that cannot be adapted",
+        "`adapt input channels=1` and `size=384` speak of an image: floating-point numbers with a dimension of channels.\n"
+        "Where a network has several such inputs, name one. A head behind `flatten` has a weight for every position: cut\n"
+        "before it and attach one that pools.",
+    ),
     "X0847": ("an adapter that does not fit", "The folder was written for other layers, another rank or another scale."),
     "X0827": (
         "a bundle of another version",

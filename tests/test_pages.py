@@ -24,6 +24,7 @@ OTHER = 'model other = zoo.smallcnn(classes=3) input="1x1x8x8"\n'
 # what every page refuses, and a spec that asks for it
 REFUSALS: dict[tuple[str, str], str] = {
     ("adapt", "X0845"): NET + "adapt bn1 with lora rank=2",
+    ("adapt", "X0850"): TEXT + "adapt input channels=1",
     ("attach", "X0304"): NET + "attach fc after layer4 classes=2",
     ("attach", "X0308"): "attach head classes=2",
     ("attach", "X0312"): NET + "cut at layer4; attach head { out = Linear(7, 2) }",

@@ -63,7 +63,11 @@ def to_json(network: Network) -> dict[str, Any]:
     held: dict[str, Any] = {
         "format": FORMAT,
         "name": type(module).__name__,
-        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": _named(i.dtype, i.name)} for i in network.inputs],
+        "inputs": [
+            {"name": i.name, "shape": list(i.shape), "dtype": _named(i.dtype, i.name)}
+            | ({"adapted": True} if i.adapted else {})
+            for i in network.inputs
+        ],
         "modules": modules,
         "tensors": tensors,
         "ties": ties(module),
@@ -125,7 +129,7 @@ def from_json(held: dict[str, Any], tensors: dict[str, torch.Tensor], most: int 
         spoken(module)
     except _DAMAGED as error:
         raise fail("X0821", f"the stored graph is damaged: {type(error).__name__}: {error}") from error
-    inputs = tuple(Input(i["name"], tuple(i["shape"]), DTYPES[i["dtype"]]) for i in held["inputs"])
+    inputs = tuple(Input(i["name"], tuple(i["shape"]), DTYPES[i["dtype"]], bool(i.get("adapted"))) for i in held["inputs"])
     module.eval()
     way = held["capture"]
     lost = tuple(Lost(one["path"], one["name"], one["where"], one["what"]) for one in way.get("eval_only", ()))

@@ -30,6 +30,7 @@ class _Input(_Part):
     name: str
     shape: list[_Size]
     dtype: str
+    adapted: bool = False
 
 
 class _Module(_Part):

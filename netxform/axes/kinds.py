@@ -47,7 +47,8 @@ def _kinds(network: Network) -> dict[Atom, Kind]:
     types, out = types_of(network), dict[Atom, Kind]()
     free = {a.atom for a in axes_of(network) if a.locked is None}
     heads, within = _attention(types, free)
-    out |= dict.fromkeys(within, "within") | dict.fromkeys(heads, "heads")
+    for atom in within | heads:
+        out[atom] = "heads" if atom in heads else "within"
     for atom in _added(network) & free:
         out.setdefault(atom, "residual")
     for atom in free - set(out):

@@ -55,18 +55,13 @@ def axes_of(network: Network) -> tuple[Axis, ...]:
 
 def _axes(types: Types) -> tuple[Axis, ...]:
     """The atoms that occur in tensors of the module, in the order of the tensors: the free ones named c1, c2, …"""
-    sites: dict[Atom, list[tuple[str, int]]] = {}
-    for name, dims in types.tensors.items():
-        for i, dim in enumerate(dims):
-            for atom in dict.fromkeys(atoms(dim)):
-                sites.setdefault(atom, []).append((name, i))
     out: list[Axis] = []
     numbers = {"c": 0, "k": 0}
-    for atom, places in sites.items():
+    for atom, places in types.places.items():
         kind = "c" if atom.locked is None else "k"
         numbers[kind] += 1
         why = None if atom.locked is None else str(atom.locked)
-        out.append(Axis(f"{kind}{numbers[kind]}", atom.size, why, tuple(str(m) for m in atom.mixed), tuple(places), atom))
+        out.append(Axis(f"{kind}{numbers[kind]}", atom.size, why, tuple(str(m) for m in atom.mixed), places, atom))
     return tuple(out)
 
 
@@ -179,7 +174,7 @@ def _write(module: fx.GraphModule, types: Types, sizes: Mapping[Atom, int]) -> N
             # what depends on the input follows by itself; a size of 1 may be the batch
             own = _settled(stated.dims) and _settled(stated.computed) and all(normal(d) for d in stated.computed)
             if changes and own:
-                _write_argument(nodes[stated.node], stated.path, new)
+                write_argument(nodes[stated.node], stated.path, new)
             continue
         if stated.layer is not None:
             before = layers.setdefault(stated.layer, {}).setdefault(stated.path, new)
@@ -191,7 +186,7 @@ def _write(module: fx.GraphModule, types: Types, sizes: Mapping[Atom, int]) -> N
                     helps=("change its axes to the same size",),
                 )
         elif new != stated.value:
-            _write_argument(nodes[stated.node], stated.path, new)
+            write_argument(nodes[stated.node], stated.path, new)
     for path, values in layers.items():
         _write_attributes(module, path, values)
     for parts in types.parts:
@@ -248,7 +243,8 @@ def _fits(part: nn.MultiheadAttention) -> bool:
     return square and int(columns[1]) == inner
 
 
-def _write_argument(node: fx.Node, path: tuple[Any, ...], value: int) -> None:
+def write_argument(node: fx.Node, path: tuple[Any, ...], value: int) -> None:
+    """Put a number into the arguments of a node: `path` begins with 0 for a positional one, 1 for a named one."""
     if path[-1] == "-":
         path, value = path[:-1], -value
     if path[0] == 0:

@@ -107,7 +107,7 @@ def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[st
     plan, walk = planned.plan, planned.walk()
     network = probed(network, plan.spec.seed, workers.samples())
     state = _Progress(network)
-    inputs = probe(network, plan.spec.seed)
+    inputs = probe(network, plan.spec.seed)  # those of the network as it is now: a statement may change what it takes
     done: list[PlanItem] = []
     for item in walk:
         if isinstance(item, Check):
@@ -117,6 +117,7 @@ def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[st
                 raise FellShort(item, seen, _outcome(plan, done, state, inputs))
             continue
         tell(item.text)
+        before = state.network
         try:
             with during(f"carrying out `{item.text}`", item.span, plan.spec.sources):
                 item = _settled(item, walk, state.network, workers)
@@ -124,10 +125,17 @@ def run(planned: Planned, network: Network, workers: Workers, tell: Callable[[st
         except NetxformError as error:
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
+        inputs = _given(before, state.network, inputs, plan.spec.seed)
         # what was computed is in the network now
         done.append(replace(item, edit=replace(item.edit, tensors={}), twin=None))
         workers.finished(item.stage, item.index, state.network)
     return _outcome(plan, done, state, inputs)
+
+
+def _given(before: Network, after: Network, inputs: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
+    """What claims are measured on behind a statement: other probes where the network takes inputs of another shape now."""
+    same = [i.shape for i in before.inputs] == [i.shape for i in after.inputs]
+    return inputs if same else probe(after, seed)
 
 
 class FellShort(NetxformError):
@@ -180,7 +188,7 @@ def deepen(planned: Planned, network: Network, workers: Workers) -> Plan:
         except NetxformError as error:
             placed = [d if d.span.line else replace(d, span=item.span) for d in error.diagnostics]
             raise NetxformError(placed, plan.spec.sources, error.exit_code) from error
-        network = after
+        network, inputs = after, _given(network, after, inputs, plan.spec.seed)
         done.append(replace(item, edit=replace(item.edit, tensors={}), twin=None))
     return replace(plan, items=tuple(done))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, cast
 
 from torch import Tensor, fx
@@ -53,16 +54,21 @@ def digest_of(network: Network, nodes: Iterable[str], names: Iterable[str], hash
         wanted, read = ends(network), set(hashes)
     out = hashlib.sha256()
     if wanted:
-        lines, more = _program(network.module, wanted)
-        read |= {n for n in hashes if any(n == m or n.startswith(f"{m}.") for m in more)}
+        shapes = {i.name: i.shape[1:] for i in network.inputs if i.adapted}
+        lines, more = _program(network.module, wanted, shapes)
+        read |= {n for n in hashes if not more.isdisjoint(accumulate(n.split("."), "{}.{}".format))}
         out.update("\n".join(lines).encode())
     for name in sorted(read):
         out.update(f"{name} {hashes.get(name, 'gone')}\n".encode())
     return out.hexdigest()
 
 
-def _program(module: fx.GraphModule, nodes: tuple[str, ...]) -> tuple[list[str], set[str]]:
-    """The operations that the values are computed by, a line each; modules and tensors by name."""
+def _program(
+    module: fx.GraphModule, nodes: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[list[str], set[str]]:
+    """The operations that the values are computed by, a line each; modules and tensors by name. `shapes`: of the inputs that
+    were adapted: what was said before speaks of inputs of another shape.
+    """
     known = {n.name: n for n in module.graph.nodes}
     if any(n not in known for n in nodes):
         return ["gone"], set()
@@ -79,7 +85,8 @@ def _program(module: fx.GraphModule, nodes: tuple[str, ...]) -> tuple[list[str],
         if node.op in ("call_module", "get_attr"):
             read.add(str(target))
         given = (_text(node.args, place), _text(dict(sorted(node.kwargs.items())), place))
-        lines.append(f"{node.op} {'' if node.op == 'placeholder' else name} {given[0]} {given[1]}")
+        said = str(shapes.get(node.name, "")) if node.op == "placeholder" else name
+        lines.append(f"{node.op} {said} {given[0]} {given[1]}")
     return [*lines, *(str(place[known[n]]) for n in nodes)], read
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from netxform.graph.adapters import BOTTLENECK
 from netxform.graph.layer_spec import Invocation, Layer
+from netxform.graph.layers import Scaled
 from netxform.graph.network import Network, exit_nodes
 
 _ACTS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "tanh": "Tanh"}
@@ -41,12 +42,13 @@ def _channels(network: Network, path: str) -> Literal["first", "last"] | None:
     if len(shape) == 2:
         return "last"
     layers = [m for m in network.module.get_submodule(path).modules() if any(True for _ in m.parameters(recurse=False))]
-    last: Any = layers[-1] if layers else None
-    width = None if last is None else next((int(t.shape[0]) for t in last.parameters(recurse=False)), None)
-    if isinstance(last, _CHANNELS_FIRST) and shape[1] == width:
-        return "first"
-    if last is not None and shape[-1] == width:
-        return "last"
+    for layer in reversed(layers):
+        width = int(next(layer.parameters(recurse=False)).shape[0])
+        if isinstance(layer, _CHANNELS_FIRST) or (isinstance(layer, Scaled) and layer.after):
+            if width == shape[1]:
+                return "first"
+        elif width == shape[-1]:
+            return "last"
     return "last" if len(shape) == 3 else None
 
 

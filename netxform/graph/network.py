@@ -22,11 +22,12 @@ from netxform.graph.shape_cache import Kernels
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input: its name, the shape (with the batch that was traced) and dtype."""
+    """One input: its name, the shape (with the batch that was traced) and dtype. `adapted`: it was another shape once."""
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    adapted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

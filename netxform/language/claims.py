@@ -43,6 +43,32 @@ class SameFunction(Claim):
 
 
 @dataclass(frozen=True, slots=True)
+class SameThrough(Claim):
+    """Claim: what comes out for x' is, in real arithmetic, what came out for M x'.
+
+    `input` has other channels now, along `dim`: M (old, new) says which old channel reads which new one.
+    """
+
+    input: str
+    dim: int
+    M: tuple[tuple[float, ...], ...]
+    how: str
+    kind: ClassVar[str] = "same function of old channels"
+
+
+@dataclass(frozen=True, slots=True)
+class Resized(Claim):
+    """Claim: how far the outputs moved where an input has another size now: those for an image of the new size against those
+    for the same image at the old one.
+    """
+
+    input: str
+    old: tuple[int, ...]
+    new: tuple[int, ...]
+    kind: ClassVar[str] = "another size"
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingGap(Claim):
     """Claim: how far the outputs move in train() mode, where new statistics were found on `samples` of `data` (or on none)."""
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from netxform.errors import Diagnostic, Span, fail
+from netxform.errors import Diagnostic, NetxformError, Span, fail
 from netxform.graph.edits import Beside, Edit, Insert, Operation, Rescale, Trainable
 from netxform.graph.layer_spec import Invocation, Layer
 from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
-from netxform.language.claims import Claim, FrozenInTraining, SameOutputs
+from netxform.language.claims import Claim, FrozenInTraining, Resized, SameOutputs, SameThrough, Untouched
 from netxform.language.laws import Contract
 from netxform.language.values import Selection
-from netxform.language.verb import Role, Scope, key, operand, prep, verb
+from netxform.language.verb import Control, Role, Scope, Transform, key, operand, prep, verb
 
 if TYPE_CHECKING:
-    from netxform.graph.network import Network
+    from netxform.graph.network import Input, Network
 
 
 @dataclass(frozen=True)
@@ -37,38 +37,63 @@ class Adapted(Values):
         return (what, *super().lines())
 
 
+@dataclass(frozen=True)
+class Renewed(Values):
+    """The input that is of another kind now, what was done to it, and the operation; None where nothing is to be done."""
+
+    input: str
+    what: str
+    where: str
+    operation: Operation | None = field(metadata=HIDDEN)
+    claims: tuple[Claim, ...] = field(default=(), metadata=HIDDEN)
+
+
 @verb("adapt")
 @dataclass(frozen=True)
 class Adapt:
-    """Put an adapter at each selected layer, and let nothing else be trained.
+    """Put an adapter at each selected layer, and let nothing else be trained; or let the network take another kind of input.
 
-    - `with lora rank=8`: beside each Linear, convolution and Embedding stand two small layers without bias: `A`, down to `rank`
-      numbers, and `B`, up again, zero at first. What comes out is the layer's result plus `alpha / rank` times theirs (`alpha` is
-      the rank, unless it is given). `dropout=0.1` drops values before `A` while training; `scale=sqrt` divides by the root of
-      the rank instead (rank-stabilised). `dora=true` trains the lengths of the weights apart from their directions.
+    - `with lora rank=8`: beside each Linear, convolution and Embedding stand two small layers without bias: `A`, down to
+      `rank` numbers, and `B`, up again, zero at first. What comes out is the layer's result plus `alpha / rank` times theirs
+      (`alpha` is the rank, unless it is given). `dropout=0.1` drops values before `A` while training; `scale=sqrt` divides
+      by the root of the rank instead (rank-stabilised). `dora=true` trains the lengths of the weights apart from their
+      directions.
     - `with ia3`: a factor for every output of each Linear and convolution, or with `side=input` for every input; one at first.
-    - `with bottleneck width=16`: behind each selected part, whatever it is, a layer down to `width`, an activation (`act=gelu`) and
-      a layer up again, zero at first, whose result is added.
+    - `with bottleneck width=16`: behind each selected part, whatever it is, a layer down to `width`, an activation
+      (`act=gelu`) and a layer up again, zero at first, whose result is added.
 
     Everything that was there stands still, BatchNorm too; `unfreeze head` lets a head move again, and what is attached later
     moves anyway. The adapter of `fc1` is called `fc1_lora`, `fc1_ia3` or `fc1_adapter`; `merge` folds the first two into the
-    layer. `netxform export BUNDLE FOLDER --to peft` writes those apart, as PEFT reads them, and `init ** from peft("FOLDER")` reads
-    such a folder.
+    layer. `netxform export BUNDLE FOLDER --to peft` writes those apart, as PEFT reads them, and
+    `init ** from peft("FOLDER")` reads such a folder.
+
+    `adapt input channels=1` (or 4, or any number) lets the network take images of other channels. Of fewer, `how=sum` (the
+    default) adds up the kernels, so that a grey image gives what it gave as a grey RGB image; of more, `how=zero` (the default)
+    lets new channels change nothing at first. `mean` and `repeat` share or repeat the old kernels. Every layer that reads the
+    input takes it up; where one cannot, a fixed layer in front does. Of several inputs, name one: `adapt depth channels=1`.
+
+    `adapt input size=384` (or `size=[384, 512]`) lets it take images of another size: tables of positions are interpolated,
+    apart from class and other tokens, masks of windows and indices of relative positions are made again.
 
     Example: model net = zoo.smallcnn(); adapt layer4 | fc1 with lora rank=2
 
-    Contract: exact. The outputs are bit-equal, for the new part gives zero, or is one; after any training the tensors and buffers
-    that were there have the same bits.
+    Contract: exact. With an adapter the outputs are bit-equal, for the new part gives zero, or is one; after any training the
+    tensors and buffers that were there have the same bits. With other channels it is the same function of what the old ones
+    read. Another size is bounded by nothing: the change of the outputs is measured; the same size changes no bit.
     Refused: a selection without a layer that can have one (X0845): tied or quantized weights, grouped convolutions, layers
-    whose weights another layer reads, parts that do not give one tensor.
+    whose weights another layer reads, parts that do not give one tensor. An input that is no image, code that decides by the
+    size, a weight for every position (X0850).
     Papers: Hu et al., "LoRA: low-rank adaptation of large language models", ICLR 2022; Kalajdzievski, "A rank stabilization
-    scaling factor for fine-tuning with LoRA", 2023; Liu et al., "DoRA: weight-decomposed low-rank adaptation", ICML 2024; Liu et
-    al., "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context learning", NeurIPS 2022; Houlsby et al.,
-    "Parameter-efficient transfer learning for NLP", ICML 2019.
+    scaling factor for fine-tuning with LoRA", 2023; Liu et al., "DoRA: weight-decomposed low-rank adaptation", ICML 2024; Liu
+    et al., "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context learning", NeurIPS 2022; Houlsby et
+    al., "Parameter-efficient transfer learning for NLP", ICML 2019.
     """
 
     selection: Selection = operand()
-    form: Literal["lora", "ia3", "bottleneck"] = prep("with")
+    form: Literal["lora", "ia3", "bottleneck"] | None = prep("with")
+    channels: int | None = key(None)
+    how: Literal["sum", "mean", "repeat", "zero"] | None = key(None)
+    size: tuple[int, ...] | None = key(None)
     rank: int | None = key(None)
     alpha: float | None = key(None)
     scale: Literal["rank", "sqrt"] = key("rank")
@@ -79,11 +104,33 @@ class Adapt:
     act: Literal["relu", "gelu", "silu", "tanh"] = key("gelu")
     seed: int | None = key(None)
     contract: ClassVar[Contract] = Contract.EXACT
-    role: ClassVar[Role] = Role.FREEZES
+    role: ClassVar[Role] = Role.OTHER
+
+    def __post_init__(self) -> None:
+        """Of another size nothing is promised but that the change is measured."""
+        if self.size is not None:
+            object.__setattr__(self, "contract", Contract.BOUNDED)
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """The settings of the form, and numbers that make sense."""
+        if sum(w is not None for w in (self.form, self.channels, self.size)) != 1:
+            helps = (
+                "write `with lora rank=8`, `with ia3` or `with bottleneck width=16`",
+                "or `adapt input channels=1`, or `size=384`",
+            )
+            yield Diagnostic("X0408", "`adapt` needs one thing to do", span, "with what?", helps=helps)
+            return
+        if self.channels is not None and not 1 <= self.channels <= _MOST:
+            yield Diagnostic("X0406", f"an input has from 1 to {_MOST:,} channels, not {self.channels}", span, "channels")
+        if self.how is not None and self.channels is None:
+            helps = ("leave it out",)
+            yield Diagnostic("X0407", "`how` belongs to `channels`", span, "without `channels=`", helps=helps)
+        if self.size is not None and not (1 <= len(self.size) <= 3 and all(1 <= n <= _MOST for n in self.size)):
+            helps = ("write `size=384`, or `size=[height, width]`",)
+            yield Diagnostic("X0406", f"`size` is one to three numbers from 1 to {_MOST:,}", span, "size", helps=helps)
         yield from _foreign(self, span)
+        if self.form is None:
+            return
         needed = {"lora": "rank", "bottleneck": "width"}.get(self.form)
         if needed is not None and getattr(self, needed) is None:
             helps = (f"write `{needed}=8`",)
@@ -97,8 +144,71 @@ class Adapt:
         if self.alpha is not None and not self.alpha > 0:
             yield Diagnostic("X0406", f"`alpha` is above 0, not {self.alpha:g}", span, "alpha")
 
-    def resolve(self, network: Network, scope: Scope) -> Choice[Adapted]:
-        """Which layers, and what is put at each."""
+    def control(self, kind: Control) -> Transform | None:
+        """A control run without anything frozen has no adapters; it takes the same inputs."""
+        return None if kind == "scratch" and self.form is not None else self
+
+    def resolve(self, network: Network, scope: Scope) -> Choice[Adapted] | Choice[Renewed]:
+        """Which layers, and what is put at each; or which input, and what takes it up."""
+        if self.form is not None:
+            return self._layers(network, scope)
+        return self._input(network) if self.channels is not None else self._sized(network)
+
+    def _sized(self, network: Network) -> Choice[Renewed]:
+        """The input, and what follows its size."""
+        from netxform.axes.input_size import sized
+
+        one, span = _named(network, self.selection), self.selection.span
+        count = len(one.shape) - 2
+        if count < 1 or self.size is None or (len(self.size) not in (1, count)):
+            shown = " x ".join(map(str, one.shape))
+            raise _no_image(
+                self.selection, one.name, f"it is {shown}, which has {max(count, 0)} sizes beside samples and channels"
+            )
+        wanted = self.size * count if len(self.size) == 1 else self.size
+        old = " x ".join(map(str, one.shape[2:]))
+        if wanted == one.shape[2:]:
+            values = Renewed(one.name, f"{old} as before", "nothing to do: every tensor keeps its bits", None)
+            return Choice(values, (one.name,), warnings=(f"`{one.name}` is {old} already",))
+        operation = sized(network, one.name, (*one.shape[:2], *wanted), span)
+        tables = tuple(t.tensor for t in operation.tables)
+        where = (
+            f"interpolated: {', '.join(map(str, operation.tables))}"
+            if tables
+            else "every layer takes any size: no tensor changes"
+        )
+        claims = (Resized(one.name, one.shape[2:], wanted), Untouched(tables))
+        values = Renewed(one.name, f"{old} → {' x '.join(map(str, wanted))}", where, operation, claims)
+        return Choice(values, (one.name,))
+
+    def _input(self, network: Network) -> Choice[Renewed]:
+        """The input, and how its channels are read from here on."""
+        from netxform.graph.input_channels import Channels, channels_of, matrix, reading
+
+        one = _named(network, self.selection)
+        dim = channels_of(network, one)
+        if dim is None:
+            why = f"an input of {' x '.join(map(str, one.shape))} has no dimension of channels that is known"
+            raise _no_image(self.selection, one.name, why)
+        assert self.channels is not None
+        old, new = one.shape[dim], self.channels
+        how = self.how or ("sum" if new < old else "zero")
+        if old == new:
+            values = Renewed(one.name, f"{old} channels as before", "nothing to do", None)
+            return Choice(values, (one.name,), warnings=(f"`{one.name}` has {old} channels already",))
+        M = matrix(old, new, how)
+        found = reading(network, one.name, M, dim)
+        where = f"taken up by {', '.join(t for t, _ in found.tensors)}"
+        warnings: tuple[str, ...] = ()
+        if found.blocked is not None:
+            where = f"a fixed layer in front of the input, for {found.blocked}"
+            if new > old and how == "zero":
+                warnings = ("the new channels are not read before the layer in front is trained: `unfreeze` it, or `how=mean`",)
+        operation = Channels(one.name, dim, M, found.tensors)
+        values = Renewed(one.name, f"{old} → {new} channels, {how}", where, operation, (SameThrough(one.name, dim, M, how),))
+        return Choice(values, (one.name,), {} if self.how else {"how": "the default"}, warnings=warnings)
+
+    def _layers(self, network: Network, scope: Scope) -> Choice[Adapted]:
         from netxform.graph.adapters import parameters_of
         from netxform.graph.frozen import norms_in
 
@@ -132,7 +242,7 @@ class Adapt:
                 return f"{'dora' if self.dora else 'lora'}, rank {self.rank}, alpha {self._alpha():g}"
             case "ia3":
                 return f"factors of the {self.side}s"
-            case "bottleneck":
+            case _:
                 return f"bottleneck of {self.width}, {self.act}"
 
     def _alpha(self) -> float:
@@ -143,59 +253,87 @@ class Adapt:
         self, network: Network, scope: Scope, seed: int
     ) -> tuple[tuple[Beside | Rescale | Insert, ...], tuple[str, ...], tuple[str, ...]]:
         """What is put where; why other layers are left; and warnings."""
-        from netxform.graph.adapters import ADAPTABLE, BOTTLENECK, FACTORS, SUFFIX, adapters, bottlenecks, obstacle
+        from netxform.graph.adapters import ADAPTABLE, adapters, bottlenecks, obstacle
+        from netxform.graph.bottleneck import obstacle as no_place
 
-        modules = dict(network.module.named_modules())
+        modules: dict[str, Any] = dict(network.module.named_modules())
         own = {p for a in adapters(network) for p in a.parts} | set(bottlenecks(network))
         own |= {f"{n}.{part}" for n in bottlenecks(network) for part in ("down", "up")}
         if self.form == "bottleneck":
-            from netxform.graph.bottleneck import obstacle as in_the_way
-            from netxform.graph.bottleneck import place
-
-            asked = [p for p in scope.modules(self.selection) if p not in own]
-            why = {p: in_the_way(network, p) for p in asked}
+            why = {p: no_place(network, p) for p in scope.modules(self.selection) if p not in own}
         else:
-            asked = [p for p in scope.modules_of(self.selection) if p not in own]
             side = self.side if self.form == "ia3" else ""
-            why = {p: obstacle(network, p, side) for p in asked if isinstance(modules.get(p), ADAPTABLE)}
+            asked = [p for p in scope.modules_of(self.selection) if p not in own and isinstance(modules.get(p), ADAPTABLE)]
+            why = {p: obstacle(network, p, side) for p in asked}
         targets = [p for p, text in why.items() if text is None]
         left = tuple(f"{p}: {text}" for p, text in why.items() if text is not None)
-        warnings: tuple[str, ...] = ()
-        make: Callable[[int, str], Beside | Rescale | Insert]
-        match self.form:
-            case "lora":
-                assert self.rank is not None
-                rank = self.rank
-                scale = self._alpha() / (rank if self.scale == "rank" else rank**0.5)
-                small = [p for p in targets if rank >= min(_sides(modules[p]))]
-                warnings = (f"rank {rank} is no less than the sides of {', '.join(small[:4])}",) if small else ()
+        put = tuple(self._one(network, p, modules[p], seed + i) for i, p in enumerate(targets))
+        small = [p for p in targets if self.rank is not None and self.rank >= min(_sides(modules[p]))]
+        return put, left, (f"rank {self.rank} is no less than the sides of {', '.join(small[:4])}",) if small else ()
 
-                def make(i: int, p: str) -> Beside:
-                    layers, zeroed = _beside(modules[p], rank, self.dropout)
-                    return Beside(p, f"{p}{SUFFIX}", layers, zeroed, scale, seed + i, self.dora)
-            case "ia3":
+    def _one(self, network: Network, path: str, layer: Any, seed: int) -> Beside | Rescale | Insert:
+        """What is put at one layer."""
+        from netxform.graph.adapters import BOTTLENECK, FACTORS, SUFFIX
+        from netxform.graph.bottleneck import place
 
-                def make(i: int, p: str) -> Rescale:
-                    weight = modules[p].weight
-                    size = int(weight.shape[0 if self.side == "output" else 1])
-                    return Rescale(p, f"{p}{FACTORS}", self.side, size, max(int(weight.dim()) - 2, 0))
-            case "bottleneck":
+        if self.rank is not None:
+            scale = self._alpha() / (self.rank if self.scale == "rank" else self.rank**0.5)
+            layers, zeroed = _beside(layer, self.rank, self.dropout)
+            return Beside(path, f"{path}{SUFFIX}", layers, zeroed, scale, seed, self.dora)
+        if self.width is not None:
+            node, layers = place(network, path, self.width, self.act)
+            return Insert(f"{path}{BOTTLENECK}", node, layers, "branch", seed)
+        size = int(layer.weight.shape[0 if self.side == "output" else 1])
+        return Rescale(path, f"{path}{FACTORS}", self.side, size, max(int(layer.weight.dim()) - 2, 0))
 
-                def make(i: int, p: str) -> Insert:
-                    assert self.width is not None
-                    node, layers = place(network, p, self.width, self.act)
-                    return Insert(f"{p}{BOTTLENECK}", node, layers, "branch", seed + i)
-
-        return tuple(make(i, p) for i, p in enumerate(targets)), left, warnings
-
-    def rewrite(self, network: Network, choice: Choice[Adapted]) -> Edit:
-        """An adapter at each layer; everything else stands still."""
+    def rewrite(self, network: Network, choice: Choice[Adapted] | Choice[Renewed]) -> Edit:
+        """An adapter at each layer, and everything else stands still; or another input."""
         v = choice.values
+        if isinstance(v, Renewed):
+            return Edit() if v.operation is None else Edit((v.operation,))
         return Edit((*v.put, Trainable(v.parameters, False, v.norms)))
 
-    def law(self, choice: Choice[Adapted]) -> tuple[Claim, ...]:
-        """Same outputs; nothing that was there moves."""
-        return (SameOutputs(), FrozenInTraining(choice.values.parameters, choice.values.buffers))
+    def law(self, choice: Choice[Adapted] | Choice[Renewed]) -> tuple[Claim, ...]:
+        """Same outputs, and nothing that was there moves; or the same function of what the old channels read."""
+        v = choice.values
+        return v.claims if isinstance(v, Renewed) else (SameOutputs(), FrozenInTraining(v.parameters, v.buffers))
+
+
+_MOST = 4096
+
+
+def _named(network: Network, selection: Selection) -> Input:
+    """The input that is meant: `input` for the only image, else its name. Raises NetxformError X0850."""
+    inputs = {i.name: i for i in network.inputs}
+    images = [i for i in network.inputs if i.dtype.is_floating_point and len(i.shape) > 1]
+    word = str(selection)
+    if word in inputs and (word != "input" or len(images) != 1 or inputs[word] in images):
+        if inputs[word] not in images:
+            kind = str(inputs[word].dtype).removeprefix("torch.")
+            raise _no_image(selection, word, f"it holds {kind} numbers of words or masks: it has no channels")
+        return inputs[word]
+    if word != "input":
+        names = ", ".join(f"`{n}`" for n in inputs)
+        text, helps = (
+            f"`{word}` is no input of this network",
+            (f"its inputs: {names}", "write `adapt input …` for the only image"),
+        )
+        raise fail("X0850", text, selection.span, "not an input", helps=helps)
+    if len(images) != 1:
+        kinds = tuple(
+            f"{i.name}: {' x '.join(map(str, i.shape))} {str(i.dtype).removeprefix('torch.')}" for i in network.inputs
+        )
+        if not images:
+            raise _no_image(selection, "input", "none of its inputs holds floating-point numbers", kinds)
+        helps = tuple(f"write `adapt {i.name} …`" for i in images[:2])
+        text = f"the network has {len(images)} inputs that could be meant"
+        raise fail("X0850", text, selection.span, "which one?", notes=kinds, helps=helps)
+    return images[0]
+
+
+def _no_image(selection: Selection, name: str, why: str, notes: tuple[str, ...] = ()) -> NetxformError:
+    helps = ("of a text model, change its words: `init embedding from vectors(…)`, or its layers: `widen`",)
+    return fail("X0850", f"`{name}` is no image: {why}", selection.span, "no channels here", notes=notes, helps=helps)
 
 
 _OF: dict[str, tuple[str, ...]] = {
@@ -210,9 +348,11 @@ def _foreign(action: Adapt, span: Span) -> Iterator[Diagnostic]:
     fields = Adapt.__dataclass_fields__
     for form, names in _OF.items():
         for name in names:
-            if form != action.form and getattr(action, name) != fields[name].default:
+            if form != (action.form or "") and getattr(action, name) != fields[name].default:
                 helps = (f"write `with {form}`, or leave `{name}=` out",)
-                yield Diagnostic("X0407", f"`{name}` belongs to `{form}`", span, f"with {action.form}", helps=helps)
+                yield Diagnostic(
+                    "X0407", f"`{name}` belongs to `{form}`", span, f"with {action.form or 'an input'}", helps=helps
+                )
 
 
 def _beside(layer: Any, rank: int, dropout: float) -> tuple[tuple[Layer, ...], str]:

@@ -29,8 +29,9 @@ class Merged(Values):
 @verb("merge")
 @dataclass(frozen=True)
 class Merge:
-    """Fold the selected adapters into their layers: each weight becomes itself plus the product (for `dora=true` with the lengths
-    that were trained, for `ia3` times the factors), and the adapter goes.
+    """Fold the selected adapters into their layers: each weight becomes itself plus the product, and the adapter goes.
+
+    With `dora=true` the sum is given the lengths that were trained; of `ia3` the weight is multiplied by the factors.
 
     The network then has the layers, the size and the speed that it had before `adapt`. Products are formed in float64 and
     rounded once, to the precision of the layer.

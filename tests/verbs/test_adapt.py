@@ -141,9 +141,7 @@ def lora_by_hand(x: Tensor, folder: Path, base: dict[str, Tensor], path: str) ->
 def test_the_format_of_peft_in_both_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     model, x = Varied().eval(), inputs()
-    made = nx.apply(
-        "adapt words | line | out with lora rank=2 alpha=8; adapt twice with lora rank=3", model=model, example_inputs=x
-    )
+    made = nx.apply("adapt words | out with lora rank=2 alpha=8; adapt twice with lora rank=3", model=model, example_inputs=x)
     one = filled(made.model).eval()
     nx.apply("freeze words", model=one, example_inputs=x, out="one.bundle")
     done = nx.export("one.bundle", "adapter", to="peft")
@@ -153,7 +151,7 @@ def test_the_format_of_peft_in_both_directions(tmp_path: Path, monkeypatch: pyte
     assert torch.allclose(
         by_hand, one.twice(h) + one.get_submodule("twice_lora.B")(one.get_submodule("twice_lora.A")(h)), atol=1e-6
     )
-    spec = 'adapt words | line | out with lora rank=2 alpha=8; adapt twice with lora rank=3; init ** from peft("adapter")'
+    spec = 'adapt words | out with lora rank=2 alpha=8; adapt twice with lora rank=3; init ** from peft("adapter")'
     back = nx.apply(spec, model=model, example_inputs=x).model.eval()
     assert torch.equal(back(x), one(x))
     with pytest.raises(NetxformError, match=r"adapt .* with lora rank=2 alpha=8"):
@@ -179,8 +177,10 @@ def test_a_folder_that_is_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyP
             nx.apply('adapt out with lora rank=2; init ** from peft("a")', model=Varied(), example_inputs=inputs())
         return str(caught.value)
 
-    assert "use_dora" in attempt({"use_dora": True}, good)
-    assert "peft_type" in attempt({"peft_type": "IA3"}, good)
+    assert "belong together" in attempt({"use_dora": True}, good)
+    assert "no factor" in attempt({"peft_type": "IA3"}, good)
+    assert "peft_type" in attempt({"peft_type": "LOHA"}, good)
+    assert "fan_in_fan_out" in attempt({"fan_in_fan_out": True}, good)
     assert "no factor" in attempt({}, good | {"base_model.model.out.modules_to_save.weight": torch.zeros(2)})
     assert "belong together" in attempt({}, {n: t[:1] for n, t in good.items()})
     assert "X0808" in attempt({"lora_alpha": "x"}, good)

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import nn
 
-from netxform.axes.algebra import unify
+from netxform.axes.algebra import Lock, lock, unify
 from netxform.axes.rules.context import Context, Typed, need
 from netxform.axes.rules.registry import layer
 from netxform.graph.layers import Magnitude, Scaled
@@ -27,7 +27,7 @@ def _scaled(t: Context, module: nn.Module, x: Typed) -> Typed:
 def _magnitude(
     t: Context, module: nn.Module, base: Typed, product: Typed, W: Typed, A: Typed, B: Typed, bias: Typed | None = None
 ) -> Typed:
-    """The outputs have lengths: norms over everything else that the weights have."""
+    """The outputs have lengths: norms over everything else that the weights have, which therefore stays as it is."""
     table = cast(Magnitude, module).table
     weight = need(t, "weight")
     for tensor in (base, product, W, A, B, weight, *((bias,) if bias is not None else ())):
@@ -36,9 +36,9 @@ def _magnitude(
     factors, rank = ([A.dims[0]], A.dims[1]) if table else (A.dims[1:], A.dims[0])
     for ours, theirs in zip(others, factors, strict=True):
         unify(ours, theirs, t.at)
-        t.mix(ours, "norm")
+        lock(ours, Lock("lengths", t.at))
     unify(rank, B.dims[1], t.at)
-    t.mix(rank, "norm")
+    lock(rank, Lock("lengths", t.at))
     channel = 1 if len(W.shape) > 2 else -1
     for dim in (
         base.dims[channel],

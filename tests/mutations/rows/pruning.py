@@ -32,7 +32,19 @@ REMOVAL = (f"{TWIN}::test_removal_is_masking",)
 SEVERAL = ("tests/pruning/test_several_readers.py",)
 CHANGE = ("tests/pruning/test_loss_change.py",)
 
+ALONG = ("tests/pruning/test_along.py::test_the_other_axes_keep_their_sizes",)
+
 DEFECTS: tuple[Defect, ...] = (
+    Defect(
+        "every free axis goes along", "pruning/removal.py",
+        "chosen = [a for a in chosen if along is None or kind_of(network, a.atom) == along]", "chosen = list(chosen)",
+        "the other axes keep their sizes", ALONG,
+    ),
+    Defect(
+        "an activation written out is a residual sum", "axes/kinds.py",
+        "if len(sides) == 2 and layers[sides[0]] != layers[sides[1]]:", "if len(sides) == 2:",
+        "the inner width of dense layers is no residual stream", ALONG,
+    ),
     # --- scores
     Defect(
         "magnitude of the wrong power", "pruning/scores.py",

@@ -23,7 +23,58 @@ INT8 = "tests/verbs/test_int8.py"
 STEPS = (f"{INT8}::test_every_number_layer_and_output_stays_within_its_bound",)
 STEP = ("tests/precision/test_rounding_laws.py",)
 
+ADAPTERS = "tests/verbs/test_adapters.py"
+DORA = (f"{ADAPTERS}::test_the_formula_of_dora",)
+START = (f"{ADAPTERS}::test_the_start_and_the_merge",)
+INPUT = "tests/verbs/test_adapt_input.py"
+GREY = (f"{INPUT}::test_a_grey_image_is_the_grey_rgb_image",)
+DARK = (f"{INPUT}::test_new_channels_change_nothing",)
+TABLES = (f"{INPUT}::test_tables_follow_and_tokens_stay",)
+FORMULAS = (f"{INPUT}::test_masks_and_indices_are_those_of_the_libraries",)
+
 DEFECTS: tuple[Defect, ...] = (
+    # --- adapters and inputs
+    Defect(
+        "the length of weights gets a gradient", "graph/layers.py",
+        "factor = self.weight / self.lengths(W, A, B).detach()", "factor = self.weight / self.lengths(W, A, B)",
+        "gradients are those of the paper", DORA,
+    ),
+    Defect(
+        "lengths of the weight alone", "graph/layers.py",
+        "whole = W + self.scale * product", "whole = W",
+        "V is the weight and the product", DORA,
+    ),
+    Defect(
+        "a merge leaves the bias as it was", "graph/adapters.py",
+        'f"{path}.bias": layer.bias.detach().double() * factors', 'f"{path}.bias": layer.bias.detach().double()',
+        "merged factors compute the same", START,
+    ),
+    Defect(
+        "a grey channel is read by the first alone", "graph/input_channels.py",
+        '"sum": lambda c, j: float(c % new == j),', '"sum": lambda c, j: float(c == j),',
+        "a grey image is the grey RGB image", GREY,
+    ),
+    Defect(
+        "a shift of each channel counts as nothing", "graph/input_channels.py",
+        "    if len(node.all_input_nodes) != 1 or not", "    if not",
+        "what has numbers for each channel is read behind a layer", GREY,
+    ),
+    Defect(
+        "new channels are read", "graph/input_channels.py",
+        '"zero": lambda c, j: float(c == j),\n        }[how]\n    return',
+        '"zero": lambda c, j: 1.0,\n        }[how]\n    return',
+        "new channels change nothing", DARK,
+    ),
+    Defect(
+        "tables are cut, not interpolated", "axes/position_tables.py",
+        "piece = stretched(piece, axis + i, n)", "piece = piece.repeat_interleave(n, axis + i).narrow(axis + i, 0, n)",
+        "tables follow", TABLES,
+    ),
+    Defect(
+        "windows are not shifted by half", "axes/position_tables.py",
+        "row[n - w // 2 :] = 2", "row[n - w // 3 :] = 2",
+        "masks are those of the library", FORMULAS,
+    ),
     # --- widen
     Defect(
         "copies have equal shares", "verbs/widen.py",
