@@ -80,7 +80,12 @@ def main() -> None:
             "words_without_cache": torch.equal(words, made.generate(ids, use_cache=False, **ask)),
         }
     heads = [p.q_proj.out_features // p.head_dim for n, p in made.named_modules() if n.endswith("self_attn")]
-    facts = {"parameters": [parameters(model), parameters(made)], "heads": heads, "folder_mib": round(size / 2**20), "class": type(made).__name__}
+    facts = {
+        "parameters": [parameters(model), parameters(made)],
+        "heads": heads,
+        "folder_mib": round(size / 2**20),
+        "class": type(made).__name__,
+    }
     rows = [f"| {r['step']} | {r['cpu_s']} | {r['peak_mib']:,} |" for r in steps.rows]
     table = ["# A Llama-shaped model, pruned, as its own class", "",
              f"{facts['parameters'][0]:,} → {facts['parameters'][1]:,} parameters; query heads by layer: {', '.join(map(str, heads))} (of 9).", "",

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import RESULTS, save
-from benchmarks.sweep_row import Lazy, Row, ids, named, pair, picture, text
-from benchmarks.sweep_rows import tiny, timm_rows, torchvision_rows, transformers_rows
+from benchmarks.sweep_row import Lazy, Row, named, pair, picture, text
+from benchmarks.sweep_rows import timm_rows, tiny, torchvision_rows, transformers_rows
 from benchmarks.sweep_steps import Late
 
 STATEMENTS = {
@@ -263,9 +263,7 @@ def table() -> None:
     record = {k: c for k, c in load(RECORD).items() if k in all_rows()}
     shown = list(STATEMENTS)
     same = lambda c, n: c.get(n, {}).get("cell") == "same"  # noqa: E731
-    every = counted(
-        record, lambda c: any(same(c, p) for p in shown[:3]) and same(c, "widen") and same(c, "factorize")
-    )
+    every = counted(record, lambda c: any(same(c, p) for p in shown[:3]) and same(c, "widen") and same(c, "factorize"))
     counts = {s: Counter(c[s]["cell"] for c in record.values() if s in c) for s in shown}
     lines = ["# Grafts: a spec's edits on a model's own class", "",
              f"{len(record)} models with random weights. {every} give the graph's bits in both modes after a pruning, after `widen` and after `factorize`;",
@@ -276,15 +274,26 @@ def table() -> None:
     lines += [f"| {k} | " + " | ".join(c.get(s, {}).get("cell", "") for s in shown) + " |" for k, c in record.items()]
     lines += ["", "## Reasons", "", "| model | statement | cell | why |", "|---|---|---|---|"]
     lines += [
-        f"| {k} | {s} | {c[s]['cell']} | {_short(c[s]['why'])} |" for k, c in record.items() for s in shown if c.get(s, {}).get("why")
+        f"| {k} | {s} | {c[s]['cell']} | {_short(c[s]['why'])} |"
+        for k, c in record.items()
+        for s in shown
+        if c.get(s, {}).get("why")
     ]
-    save("graft_sweep", {"models": len(record), "all_three": every, "cells": {s: dict(n) for s, n in counts.items()}}, "\n".join(lines) + "\n")
+    save(
+        "graft_sweep",
+        {"models": len(record), "all_three": every, "cells": {s: dict(n) for s, n in counts.items()}},
+        "\n".join(lines) + "\n",
+    )
     print({s: dict(n) for s, n in counts.items()})
 
 
 def _short(why: str) -> str:
     """A reason without the folder that libraries lie in, and without what would end a cell."""
-    return why.replace("|", "/").replace("\n", " ").rpartition("site-packages/")[2] if "site-packages/" in why else why.replace("|", "/")
+    return (
+        why.replace("|", "/").replace("\n", " ").rpartition("site-packages/")[2]
+        if "site-packages/" in why
+        else why.replace("|", "/")
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,11 +1,11 @@
 """Detectors of torchvision: the part that computes on tensors, as a network of its own.
 
-    images ─(Python: resize, normalise, batch)→ tensor ─backbone, neck, heads→ tensors ─(Python: anchors, boxes, suppression)→ boxes
+    images ─(Python: resize, batch)→ tensor ─backbone, neck, heads→ tensors ─(Python: anchors, boxes, suppression)→ boxes
 
-A detector takes lists of images and decides in Python how many boxes there are; no graph holds that. Its layers are a network of
-tensors in between. That network is captured under the detector's own names; what stands before and behind it is left as it
-is, and `Result.graft` gives the whole detector back. The second stage of a two-stage detector reads pooled regions: in the network
-it reads the pooled feature maps, which have the same channels.
+A detector takes lists of images and decides in Python how many boxes there are; no graph holds that. Its layers are a network
+of tensors in between. That network is captured under the detector's own names; what stands before and behind it is left as it
+is, and `Result.graft` gives the whole detector back. The second stage of a two-stage detector reads pooled regions: in the
+network it reads the pooled feature maps, which have the same channels.
 """
 
 from __future__ import annotations
@@ -42,9 +42,13 @@ def islands_of(model: nn.Module) -> tuple[Island, ...]:
     """What of a detector is left as it is."""
     if not is_detector(model):
         return ()
-    before = Island("transform", type(_part(model, "transform")).__name__, "Python before the network: images of any size become one batch")
+    before = Island(
+        "transform", type(_part(model, "transform")).__name__, "Python before the network: images of any size become one batch"
+    )
     behind = "rpn" if hasattr(model, "rpn") else "anchor_generator"
-    text = "Python behind the network: anchors, boxes, suppression; not in the graph, untouched, and whole again after `graft()`"
+    text = (
+        "Python behind the network: anchors, boxes, suppression; not in the graph, untouched, and whole again after `graft()`"
+    )
     return (before, Island(behind, type(_part(model, behind)).__name__, text))
 
 
@@ -53,7 +57,9 @@ def batch_of(model: nn.Module | None, value: Any) -> Any:
     if model is None or not is_detector(model):
         return value
     several = value[0] if isinstance(value, list | tuple) and len(cast("Sequence[Any]", value)) == 1 else value
-    if not isinstance(several, list | tuple) or not all(isinstance(t, Tensor) and t.dim() == 3 for t in cast("Sequence[Any]", several)):
+    if not isinstance(several, list | tuple) or not all(
+        isinstance(t, Tensor) and t.dim() == 3 for t in cast("Sequence[Any]", several)
+    ):
         return value
     with torch.no_grad():
         found, _ = cast(Any, _part(model, "transform"))(list(cast("Sequence[Tensor]", several)))
@@ -102,12 +108,12 @@ class TwoStage(_Part):
                 self.pooled[kind] = (tuple(pool.featmap_names), (size, size) if isinstance(size, int) else tuple(size))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """images: (N, 3, H, W), normalised → objectness and deltas of every map, (N, anchors, h, w); then of each head, (N, …)."""
+        """images: (N, 3, H, W), normalised → objectness and deltas of every map, (N, anchors, h, w); of each head, (N, …)."""
         own: Any = self
         maps = self.maps(images)
         objectness, deltas = own.rpn.head(list(maps.values()))
-        out = {f"objectness_{n}": t for n, t in zip(maps, objectness)}
-        out |= {f"deltas_{n}": t for n, t in zip(maps, deltas)}
+        out = {f"objectness_{n}": t for n, t in zip(maps, objectness, strict=True)}
+        out |= {f"deltas_{n}": t for n, t in zip(maps, deltas, strict=True)}
         heads = own.roi_heads
         for kind, (names, size) in self.pooled.items():
             read = [F.adaptive_avg_pool2d(maps[n], size) for n in names if n in maps]

@@ -98,7 +98,9 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
             trust=inputs.trust,
             carried=carries(spec, inputs),
         )
-        return Prepared(spec, inputs, models, network, with_weights(planned, models), loaded.module, tuple(weights), loaded.beside)
+        return Prepared(
+            spec, inputs, models, network, with_weights(planned, models), loaded.module, tuple(weights), loaded.beside
+        )
     except NetxformError as error:
         raise with_sources(with_repair(error, weights), spec) from error
 

@@ -2,8 +2,8 @@
 
 folder ─of_folder→ {name in a bundle: bytes}
 
-They lie in a bundle under their own names, so that `AutoTokenizer.from_pretrained(BUNDLE)` reads them. The configuration alone has
-another (`hf_config.json`): what reads a `config.json` would look for the model that it speaks of, and a bundle holds another one.
+They lie in a bundle under their own names, so that `AutoTokenizer.from_pretrained(BUNDLE)` reads them. The configuration alone
+has another (`hf_config.json`): what reads a `config.json` looks for the model that it speaks of, a bundle holds another one.
 """
 
 from __future__ import annotations

@@ -188,7 +188,9 @@ class Splits(nn.Module):
         return self.head(h)
 
 
-@pytest.mark.parametrize("spec", ["prune ** by magnitude amount=30%", "widen middle x2", "prune middle by magnitude amount=50%"])
+@pytest.mark.parametrize(
+    "spec", ["prune ** by magnitude amount=30%", "widen middle x2", "prune middle by magnitude amount=50%"]
+)
 def test_layers_and_rows_of_the_model_itself(spec: str) -> None:
     """Widths that no layer of torch.nn holds follow; the user's own kinds of layer stay; functions without a layer do too."""
     torch.manual_seed(0)
@@ -230,3 +232,32 @@ def test_where_values_differ_the_module_is_named() -> None:
         return  # the axis is not free where its size is a value
     with pytest.raises(NetxformError, match=r"`part`: .*test_graft.py:\d+: `Scaled.forward`"):
         result.graft()
+
+
+def test_training_is_compared_too() -> None:
+    """A size that the code reads in training alone."""
+
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(self.up(x))
+            return self.down(h.view(-1, 2, 3).flatten(1) if self.training else h)
+
+    result = nx.apply("freeze down", model=Apart().eval(), example_inputs=torch.randn(2, 4))
+    from dataclasses import replace
+
+    from netxform.artifacts.graft import graft
+    from netxform.capture.capture import capture
+
+    wide = nn.Sequential()
+    wide.add_module("up", nn.Linear(4, 12))
+    wide.add_module("r", nn.ReLU())
+    wide.add_module("down", nn.Linear(12, 3))
+    assert result.origin is not None
+    x = torch.randn(2, 4)
+    origin = replace(result.origin, after=capture(wide.eval(), x))
+    with pytest.raises(NetxformError, match="X0849"):
+        graft(origin.model, origin.before, origin.after, (x,))

@@ -15,7 +15,13 @@ import netxform as nx
 
 transformers = pytest.importorskip("transformers")
 WIDE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 30}
-PAIR = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 24}
+PAIR = {
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 24,
+}
 HEADS = "prune ** by magnitude amount=30% along=heads; prune ** by magnitude amount=25% along=mlp"
 
 
@@ -23,14 +29,16 @@ def of(name: str, **sizes: Any) -> Any:
     cls = getattr(transformers, name)
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0}
     known = cls.config_class().to_dict()
-    return cls(cls.config_class(**sizes, **{k: v for k, v in ids.items() if k in known or k != "decoder_start_token_id"})).eval()
+    return cls(
+        cls.config_class(**sizes, **{k: v for k, v in ids.items() if k in known or k != "decoder_start_token_id"})
+    ).eval()
 
 
 MODELS: dict[str, dict[str, Any]] = {
     "LlamaForCausalLM": WIDE | {"num_key_value_heads": 2}, "Qwen2ForCausalLM": WIDE | {"num_key_value_heads": 2},
     "GPT2LMHeadModel": {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 30, "n_positions": 32},
     "T5ForConditionalGeneration": {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 4, "vocab_size": 30},
-    "BartForConditionalGeneration": PAIR | {"d_model": 16, "decoder_ffn_dim": 24, "vocab_size": 30, "max_position_embeddings": 32},
+    "BartForConditionalGeneration": PAIR | {"d_model": 16, "vocab_size": 30, "max_position_embeddings": 9},
     "BertForSequenceClassification": WIDE,
 }  # fmt: skip
 
@@ -49,7 +57,9 @@ def logits(model: Any, name: str, inputs: tuple[Tensor, ...]) -> Tensor:
 
 
 def words(model: Any, start: Tensor, **how: Any) -> Tensor:
-    return model.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=4, do_sample=False, pad_token_id=0, **how)
+    return model.generate(
+        start, attention_mask=torch.ones_like(start), max_new_tokens=4, do_sample=False, pad_token_id=0, **how
+    )
 
 
 @pytest.mark.parametrize(("name", "spec"), [
@@ -88,7 +98,9 @@ def test_a_stranger_reads_it_without_netxform(tmp_path: Path) -> None:
     """Layers of different sizes, and some that became two: by AutoModel under trust, and written again from there."""
     torch.manual_seed(0)
     model, start = of("LlamaForCausalLM", **MODELS["LlamaForCausalLM"]), ids()
-    made: Any = nx.apply(f"{HEADS}; factorize model.layers.0.mlp.up_proj using svd rank=2", model=model, example_inputs=start).graft()
+    made: Any = nx.apply(
+        f"{HEADS}; factorize model.layers.0.mlp.up_proj using svd rank=2", model=model, example_inputs=start
+    ).graft()
     made.save_pretrained(tmp_path / "a")
     torch.save(start, tmp_path / "x.pt")
     places = [str(tmp_path / n) for n in ("a", "x.pt", "y.pt", "b")]
@@ -125,3 +137,17 @@ def test_widths_that_the_configuration_refuses(tmp_path: Path) -> None:
     back: Any = type(made).from_pretrained(tmp_path).eval()
     assert all(torch.equal(t, back.state_dict()[n]) for n, t in made.state_dict().items())
     assert torch.equal(words(back, start), words(made, start))
+
+
+def test_numbers_that_no_shape_shows(tmp_path: Path) -> None:
+    """Four heads of four pruned to three of four have the shapes of four heads of three: the configuration says which."""
+    torch.manual_seed(0)
+    model, start = of("LlamaForCausalLM", **MODELS["LlamaForCausalLM"] | {"num_key_value_heads": 4}), ids()
+    spec = "prune ** by magnitude amount=25% along=heads ranking=layer"
+    made: Any = nx.apply(spec, model=model, example_inputs=start).graft()
+    assert made.model.layers[0].self_attn.q_proj.out_features == 12
+    made.save_pretrained(tmp_path)
+    back: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, trust_remote_code=True).eval()
+    assert torch.equal(words(back, start), words(made, start))
+    with torch.no_grad():
+        torch.testing.assert_close(back(start).logits, made(start).logits, rtol=1e-6, atol=1e-6)

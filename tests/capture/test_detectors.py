@@ -55,22 +55,29 @@ def ssd() -> nn.Module:
 def faster() -> nn.Module:
     pool = MultiScaleRoIAlign(["0", "1"], 3, 2)
     heads = detection.faster_rcnn.TwoMLPHead(8 * 9, 16), detection.faster_rcnn.FastRCNNPredictor(16, 3)
-    return detection.FasterRCNN(Body(), None, rpn_anchor_generator=anchors(), box_roi_pool=pool, box_head=heads[0], box_predictor=heads[1], **SMALL)
+    return detection.FasterRCNN(
+        Body(), None, rpn_anchor_generator=anchors(), box_roi_pool=pool, box_head=heads[0], box_predictor=heads[1], **SMALL
+    )
 
 
 def keypoints() -> nn.Module:
     pools = [MultiScaleRoIAlign(["0", "1"], n, 2) for n in (3, 6)]
     kinds = detection.keypoint_rcnn
     heads = {"keypoint_head": kinds.KeypointRCNNHeads(8, (8,)), "keypoint_predictor": kinds.KeypointRCNNPredictor(8, 5)}
-    box = {"box_head": detection.faster_rcnn.TwoMLPHead(72, 16), "box_predictor": detection.faster_rcnn.FastRCNNPredictor(16, 2)}
+    box = {
+        "box_head": detection.faster_rcnn.TwoMLPHead(72, 16),
+        "box_predictor": detection.faster_rcnn.FastRCNNPredictor(16, 2),
+    }
     return detection.KeypointRCNN(
-        Body(), None, num_keypoints=None, rpn_anchor_generator=anchors(), box_roi_pool=pools[0], keypoint_roi_pool=pools[1], **heads, **box, **SMALL
+        Body(), None, num_keypoints=None, rpn_anchor_generator=anchors(), box_roi_pool=pools[0], keypoint_roi_pool=pools[1],
+        **heads, **box, **SMALL
     )  # fmt: skip
 
 
 KINDS: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "retina": (retina, "head.classification_head.cls_logits"), "fcos": (fcos, "head.regression_head.bbox_reg"), "ssd": (ssd, "backbone.deep"),
-    "faster": (faster, "roi_heads.box_head.fc6"), "keypoints": (keypoints, "roi_heads.box_head.fc6"),
+    "retina": (retina, "head.classification_head.cls_logits"), "fcos": (fcos, "head.regression_head.bbox_reg"),
+    "ssd": (ssd, "backbone.deep"), "faster": (faster, "roi_heads.box_head.fc6"),
+    "keypoints": (keypoints, "roi_heads.box_head.fc6"),
 }  # fmt: skip
 
 
@@ -94,7 +101,9 @@ def ran(model: Any, given: list[Tensor], wanted: list[dict[str, Tensor]], traini
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("spec", ["freeze backbone", "prune ** by magnitude amount=25%", "widen {layer} x2", "factorize {layer} using svd rank=2"])
+@pytest.mark.parametrize(
+    "spec", ["freeze backbone", "prune ** by magnitude amount=25%", "widen {layer} x2", "factorize {layer} using svd rank=2"]
+)
 def test_the_whole_detector_comes_back(kind: str, spec: str) -> None:
     torch.manual_seed(0)
     make, layer = KINDS[kind]
@@ -117,7 +126,9 @@ def test_the_whole_detector_comes_back(kind: str, spec: str) -> None:
                 before = ran(model, given, wanted, mode)
                 assert not mode or all(torch.allclose(a, b, atol=1e-4) for a, b in zip(after, before, strict=True))
     if "freeze" in spec:
-        assert {n for n, p in made.named_parameters() if not p.requires_grad} == {n for n, _ in model.named_parameters() if "backbone" in n}
+        assert {n for n, p in made.named_parameters() if not p.requires_grad} == {
+            n for n, _ in model.named_parameters() if "backbone" in n
+        }
 
 
 @pytest.mark.parametrize("mode", [False, True])

@@ -1,4 +1,4 @@
-"""Models of transformers by the folder that `save_pretrained` wrote: weights, dtype, code, and what belongs to them in the bundle."""
+"""Models of transformers by the folder that was saved: weights, dtype, code, what belongs to them in a bundle."""
 
 from __future__ import annotations
 
@@ -102,6 +102,8 @@ def test_pictures(folder: Path) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=3)
     transformers.ViTForImageClassification(config).save_pretrained(folder / "vit")
-    (folder / "vit" / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "ViTImageProcessor", "size": 32}))
+    (folder / "vit" / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "ViTImageProcessor", "size": 32})
+    )
     nx.apply('model net = hf.AutoModelForImageClassification("vit")\nfreeze **', root=folder, out=folder / "b")
     assert json.loads((folder / "b" / "preprocessor_config.json").read_text())["size"] == 32

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-import netxform
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -126,7 +124,7 @@ def _plain(value: Any) -> Any:
 
 def _line(error: Exception) -> str:
     """What the model's own code said, and where."""
-    ours = (str(Path(torch.__file__).parent), str(Path(netxform.__file__).parent))
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*ours, "<"))]
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     where = f"{frames[-1].filename}:{frames[-1].lineno}: `{frames[-1].line}`: " if frames else ""

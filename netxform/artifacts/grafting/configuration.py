@@ -81,8 +81,8 @@ def configure(
 ) -> None:
     """Let the model's configuration say what the model now is, so that it is built and read again from it.
 
-    `came`: the configuration of the model as it came; `taken`: lengths of lists of blocks → the places that went; `still`: whether
-    the model gives what it shall. Where nothing can say it, a warning does.
+    `came`: the configuration of the model as it came; `taken`: lengths of lists of blocks → the places that went; `still`:
+    whether the model gives what it shall. Where nothing can say it, a warning does.
     """
     config = getattr(made, "config", None)
     if config is None or not callable(getattr(type(made), "from_pretrained", None)):
@@ -224,7 +224,7 @@ def _apart(built: nn.Module, made: nn.Module) -> Told | None:
 
 
 def _tell(made: Any, told: Told, still: Callable[[], bool]) -> bool:
-    """Put what the configuration does not say into it, and give the model the class that reads it; whether that gives the model."""
+    """Put what the configuration does not say into it, give the model the class that reads it; whether that is the model."""
     cls = type(made)
     auto = _auto_class(cls, made.config)
     if auto is None or not cls.__module__.startswith("transformers."):

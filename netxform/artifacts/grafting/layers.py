@@ -1,7 +1,7 @@
 """The layers and tensors of a graph in the places of the user's own modules.
 
-A layer that stayed of its kind keeps the user's object: its tensors, and those of its settings that changed, are put in. One that
-became a chain of others gives its place to the chain.
+A layer that stayed of its kind keeps the user's object: its tensors, and those of its settings that changed, are put in.
+One that became a chain of others gives its place to the chain.
 """
 
 from __future__ import annotations

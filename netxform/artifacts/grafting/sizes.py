@@ -96,11 +96,18 @@ def attempts(made: nn.Module, sizes: dict[str, Sizes]) -> Iterator[list[Change]]
             if sure:
                 certain.append((holder, name, options[0]))
             elif options:
-                open_.setdefault((type(holder), name, value if type(value) is int else str(value)), []).append((holder, options))
+                open_.setdefault((type(holder), name, value if type(value) is int else str(value)), []).append(
+                    (holder, options)
+                )
     yield certain
     groups = list(open_.items())
     for choice in itertools.islice(_ways(len(groups)), TRIALS):
-        yield certain + [(h, key[1], o[min(i, len(o)) - 1]) for i, (key, several) in zip(choice, groups) if i for h, o in several]
+        yield certain + [
+            (h, key[1], o[min(i, len(o)) - 1])
+            for i, (key, several) in zip(choice, groups, strict=True)
+            if i
+            for h, o in several
+        ]
     if certain:
         yield []
 

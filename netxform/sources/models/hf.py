@@ -22,7 +22,14 @@ attention_dropout hidden_dropout_prob attention_probs_dropout_prob output_hidden
 use_cache add_pooling_layer ignore_mismatched_sizes attn_implementation problem_type
 """.split()
 )
-_DTYPES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+_DTYPES = {
+    "float32": "float32",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+}
 _MOST = 6
 
 
@@ -87,7 +94,7 @@ def _named(call: Invocation, text: str) -> Exception | None:
     if "ignore_mismatched_sizes" in text or "size mismatch" in text:
         asked = call.keywords.get("num_labels")
         helps = (
-            f"leave `num_labels` out, then `cut before classifier; attach head classes={asked}` (the head as `netxform ls` names it)"
+            f"leave `num_labels` out, then `cut before classifier; attach head classes={asked}` (`netxform ls` names the head)"
             if asked is not None
             else "leave out what changes the sizes of the model",
         )
@@ -101,7 +108,10 @@ def _fresh(call: Invocation, told: dict[str, Any]) -> tuple[str, ...]:
     out: list[str] = []
     given = Path(str(call.arguments[0]))
     source = given.name if given.is_dir() else str(given)
-    kinds = (("missing_keys", "are not among the weights and are as drawn"), ("mismatched_keys", "have another shape there and are as drawn"))
+    kinds = (
+        ("missing_keys", "are not among the weights and are as drawn"),
+        ("mismatched_keys", "have another shape there and are as drawn"),
+    )
     for key, text in kinds:
         names = sorted(n if isinstance(n, str) else str(n[0]) for n in told.get(key, ()))
         if names:

@@ -21,7 +21,8 @@ class ModelSource:
     `known`: the names that are known without importing anything, where they are; `title`: what the source is called.
     `keywords`: those that a spec may pass on (None: all, for a source that checks them itself). `settle`: the call as it may
     be carried out, files and folders looked up under the rule of paths; it raises NetxformError X09xx for what needs trust.
-    `beside`: what belongs to the model beside its weights, by name (`sources.companions`). `weightless`: it makes the same model without weights under `torch.device("meta")`, which tells its size beforehand.
+    `weightless`: it makes the same model without weights under `torch.device("meta")`, which tells its size beforehand.
+    `beside`: what belongs to the model beside its weights, by name (`sources.companions`).
     """
 
     load: Callable[[str, Invocation], Loaded]
