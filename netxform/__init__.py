@@ -128,7 +128,8 @@ def plan(
     """Settle every statement on a weightless twin: targets, defaults and where they came from, cost before and after.
 
     `spec`: text, builder or `pathlib.Path`. `model`: the subject, where the spec declares none; never changed.
-    `example_inputs`: a tensor, or a tuple of tensors, that the model takes; the first dimension is the batch.
+    `example_inputs`: a tensor, or a tuple of tensors, that the model takes; the first dimension is the batch. For a detector of
+    torchvision: a list of images, or the batch that its layers get.
     `data`: (x, y) or a DataSet, called `data` in the spec; or several by name, as a dict.
     `models`: further models by name (teachers: a module, a fitted classifier, a function).
     `params`: values of the spec's parameters. `seed`: goes before the spec's own.
@@ -188,7 +189,8 @@ def apply(
     """Carry a spec out, and measure what it promises.
 
     `spec`: text, builder or `pathlib.Path`. `model`: the subject, where the spec declares none; never changed.
-    `example_inputs`: a tensor, or a tuple of tensors, that the model takes; the first dimension is the batch.
+    `example_inputs`: a tensor, or a tuple of tensors, that the model takes; the first dimension is the batch. For a detector of
+    torchvision: a list of images, or the batch that its layers get.
     `data`: (x, y) or a DataSet, called `data` in the spec; or several by name, as a dict.
     `models`: further models by name (teachers: a module, a fitted classifier, a function).
     `params`: values of the spec's parameters. `seed`: goes before the spec's own.
@@ -341,7 +343,7 @@ def capture(model: nn.Module, *inputs: Tensor | None, bake: bool = False) -> Cap
     from netxform.graph.network import detached
 
     arguments.model_of(model)
-    given = arguments.inputs_of(inputs, "inputs")
+    given = arguments.inputs_of(arguments.images_of(model, inputs), "inputs")
     return Captured.of(detached(found.capture(baked.bake(model) if arguments.flag(bake, "bake") else model, *given)))
 
 
@@ -374,7 +376,7 @@ def _inputs(
     )
     return Inputs(
         None if model is None else arguments.model_of(model),
-        None if example_inputs is None else arguments.inputs_of(example_inputs),
+        None if example_inputs is None else arguments.inputs_of(arguments.images_of(model, example_inputs)),
         arguments.data_of(data),
         arguments.params_of(params),
         trust,

@@ -210,7 +210,7 @@ def _carried_out(
         outcome = run(prepared.planned, prepared.network, executor)
         record, witness, curves, ways = _certified(prepared, executor, outcome, progress)
         if out is not None and processes.first:
-            bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways, sign)
+            bundle.write(out, outcome, record, witness, curves, list(executor.fitted), overwrite, ways, sign, prepared.beside)
     except FellShort as error:
         found: NetxformError = error
         if out is not None and processes.first:
@@ -247,7 +247,7 @@ def _kept(
         outcome = replace(error.outcome, comparisons=())
         record, witness, curves, ways = _certified(prepared, executor, outcome, progress)
         with locked(failed):
-            bundle.write(failed, outcome, record, witness, curves, list(executor.fitted), True, ways)
+            bundle.write(failed, outcome, record, witness, curves, list(executor.fitted), True, ways, beside=prepared.beside)
         notes = (f"the network as it was then, its certificate and its curves are kept in `{failed}`",)
     except NetxformError as other:
         notes = (f"what was done could not be kept as `{failed.name}`: {other.diagnostics[0].message}",)

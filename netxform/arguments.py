@@ -155,6 +155,13 @@ def model_of(value: Any, name: str = "model") -> nn.Module:
     raise wrong(name, value, "a `torch.nn.Module`")
 
 
+def images_of(model: Any, value: Any) -> Any:
+    """Images for a detector as the batch that its layers get; anything else as it is."""
+    from netxform.capture.detectors import batch_of
+
+    return batch_of(model, value)
+
+
 def inputs_of(value: Any, name: str = "example_inputs") -> tuple[Tensor, ...]:
     """Tensors that a model takes: one, or several; None among them for an argument that is left out.
 

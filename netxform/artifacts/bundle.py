@@ -1,7 +1,7 @@
 """The bundle: a folder that a stranger can load with plain torch, and verify with netxform from the folder alone.
 
     model.safetensors  model.py  graph.json  spec.xform  plan.json  certificate.json  evidence.safetensors  curves.csv  *.skops
-    trajectory.json  trajectory.safetensors
+    trajectory.json  trajectory.safetensors  tokenizer.json, hf_config.json, … (`sources.companions`)
 
 It is written beside its place and put there whole, in one step: whenever a run is killed, the old one is there or the new one.
 """
@@ -52,8 +52,9 @@ def write(
     overwrite: bool = False,
     trajectories: Sequence[Trajectory] = (),
     sign: Path | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write the bundle, signed with the private key in the file `sign`.
+    """Write the bundle, signed with the private key in the file `sign`. `beside`: files that belong to the model, by name.
 
     Raises NetxformError X0818 (folder in the way), X0819 (cannot be written), X0820 (not storable), X0907 (no such key).
     """
@@ -71,6 +72,8 @@ def write(
             part.mkdir()
             _write_files(part, outcome, graph, source, certificate, witness, curves, estimators)
             store(part, trajectories)
+            for name, held in (beside or {}).items():
+                place(part, name).write_bytes(held)
             _seal(part, certificate, network)
             if sign is not None:
                 signing.sign(part, sign)

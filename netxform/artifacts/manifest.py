@@ -19,6 +19,7 @@ from netxform.compiler.claims.registry import detail_of
 from netxform.errors import NetxformError, closest, fail
 from netxform.language.certificate import Certificate, load
 from netxform.limits import allowed
+from netxform.sources import companions
 from netxform.sources.trust import TEXT, room_for, write_path
 from netxform.syntax import ast
 from netxform.syntax.format import format as format_text
@@ -28,10 +29,10 @@ from netxform.syntax.parse import parse
 CERTIFICATE = "certificate.json"
 SIGNATURE = "model.sig"
 NEEDED = ("model.safetensors", "model.py", "graph.json", "spec.xform", "plan.json", "evidence.safetensors")
-OTHERS = ("curves.csv", "trajectory.json", "trajectory.safetensors")
+OTHERS = ("curves.csv", "trajectory.json", "trajectory.safetensors", *companions.NAMES)
 CACHE = "__pycache__"
 _COMPILED = re.compile(r"model\.[\w-]+(\.opt-[12])?\.pyc")
-_TENSORS = (".safetensors", ".skops")
+_TENSORS = (".safetensors", ".skops", *companions.TABLES)
 
 
 @dataclass(frozen=True)

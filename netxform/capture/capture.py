@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netxform.capture.concrete import Recorder
+from netxform.capture.detectors import islands_of, tensor_part
 from netxform.capture.general import general
 from netxform.capture.judge import Judge
 from netxform.capture.modes import ApartError, gradients_on, merge
@@ -68,13 +69,14 @@ def capture(model: nn.Module, *example: Tensor | None) -> Network:
     if isinstance(model, fx.GraphModule) and all("exits" in n.meta for n in model.graph.nodes if n.op != "output"):
         taken = tuple(t for t in everything if t is not None)
         return _finish(inner(structure(model, lent)), taken, "graph", (), model)
+    whole, model = model, tensor_part(model)
     given, (model, everything) = (model, everything), without_nothing(model, everything)
     if not all(isinstance(t, Tensor) for t in everything):
         raise fail(
             "X0802",
             f"`{type(model).__name__}` takes something else than tensors here",
-            notes=("a captured network takes tensors; lists of images of several sizes, as detectors do, are no tensors",),
-            helps=("capture its `backbone`, or wrap the model in a module that takes one tensor",),
+            notes=("a captured network takes tensors; lists and dicts of them, as detectors take, are no tensors",),
+            helps=("capture its `backbone`, or wrap the model in a module that takes tensors",),
         )
     refuse_unusual(model)
     barred = [n for n, _ in model.named_children() if hasattr(fx.GraphModule, n)]
@@ -132,7 +134,7 @@ def capture(model: nn.Module, *example: Tensor | None) -> Network:
                     judge.narrow,
                 )
                 if not judge.narrow:
-                    return _as_called(_finish(*found), judge, *given)
+                    return _as_called(_finish(*found), judge, *given, whole)
                 narrow = found  # right, but for batches of this size alone: what is kept whole may do more
             except StateError:
                 raise
@@ -146,7 +148,7 @@ def capture(model: nn.Module, *example: Tensor | None) -> Network:
                 lines = str(error).strip().splitlines()
                 tried.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:200])
         if narrow is not None:
-            return _as_called(_finish(*narrow), judge, *given)
+            return _as_called(_finish(*narrow), judge, *given, whole)
         if judge.random:
             raise fail(
                 "X0802",
@@ -413,7 +415,7 @@ def _untyped(value: Any) -> Any:
     return {k: _untyped(v) for k, v in cast("dict[Any, Any]", value).items()} if isinstance(value, dict) else value
 
 
-def _as_called(network: Network, judge: Judge, model: nn.Module, inputs: tuple[Tensor, ...]) -> Network:
+def _as_called(network: Network, judge: Judge, model: nn.Module, inputs: tuple[Tensor, ...], whole: nn.Module) -> Network:
     """The network with a note of how the model is called and what it gives."""
     description, classes, notes = judge.result()
     ends = outputs(network.module)
@@ -427,7 +429,9 @@ def _as_called(network: Network, judge: Judge, model: nn.Module, inputs: tuple[T
     elif usual(description):
         description = None
     keep(network.module, signature_of(model, inputs), description, classes)
-    return replace(network, notes=(*network.notes, *notes))
+    left = islands_of(whole)
+    notes += tuple(f"`{i.path}` ({i.kind}): {i.reason}" for i in left)
+    return replace(network, notes=(*network.notes, *notes), islands=(*network.islands, *left))
 
 
 def _above(path: str) -> list[str]:

@@ -61,6 +61,7 @@ class Prepared:
     planned: Planned
     original: nn.Module
     weights: tuple[str, ...] = ()  # layers that compute their weights each time
+    beside: Mapping[str, bytes] = field(default_factory=dict[str, bytes])  # the subject's tokenizer and the like, as files
 
     @property
     def plan(self) -> Plan:
@@ -97,7 +98,9 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
             trust=inputs.trust,
             carried=carries(spec, inputs),
         )
-        return Prepared(spec, inputs, models, network, with_weights(planned, models), loaded.module, tuple(weights))
+        return Prepared(
+            spec, inputs, models, network, with_weights(planned, models), loaded.module, tuple(weights), loaded.beside
+        )
     except NetxformError as error:
         raise with_sources(with_repair(error, weights), spec) from error
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,19 +159,105 @@ def test_a_size_in_the_code_is_named() -> None:
         result.graft()
 
 
-def test_language_models_generate_and_are_read_again(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+class Matrix(nn.Module):
+    """A layer that is none of torch.nn: its width is a number that its own code reads."""
+
+    def __init__(self, wide: int, out: int) -> None:
+        super().__init__()
+        self.nf, self.weight = out, nn.Parameter(torch.randn(wide, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.reshape(-1, x.shape[-1]) @ self.weight).view(*x.shape[:-1], self.nf)
+
+
+class Splits(nn.Module):
+    """Widths as a row of numbers, a function that has no layer, and a layer of a class of its own."""
+
+    class Mine(nn.Linear):
+        pass
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widths = (6, 6)
+        self.inner, self.a, self.b = Matrix(5, 12), self.Mine(6, 4), self.Mine(6, 4)
+        self.middle, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = torch.split(self.inner(x), list(self.widths), -1)
+        h = nn.functional.dropout(torch.relu(self.middle(self.a(a) + self.b(b))), 0.3, self.training)
+        return self.head(h)
+
+
+@pytest.mark.parametrize(
+    "spec", ["prune ** by magnitude amount=30%", "widen middle x2", "prune middle by magnitude amount=50%"]
+)
+def test_layers_and_rows_of_the_model_itself(spec: str) -> None:
+    """Widths that no layer of torch.nn holds follow; the user's own kinds of layer stay; functions without a layer do too."""
     torch.manual_seed(0)
-    sizes = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2)
-    config = transformers.LlamaConfig(**sizes, vocab_size=30, max_position_embeddings=32)
-    model, ids = transformers.LlamaForCausalLM(config).eval(), torch.randint(0, 30, (2, 7))
-    spec = "remove model.layers.1; prune model.layers.*.mlp.up_proj by magnitude amount=25% ranking=layer"
-    made: Any = nx.apply(spec, model=model, example_inputs=ids, keep_class=True).model
-    assert made.generate(ids, max_new_tokens=4, do_sample=False).shape == (2, 11)
-    made.save_pretrained(tmp_path)
-    back = type(made).from_pretrained(tmp_path).eval()
-    assert torch.equal(back(ids).logits, made(ids).logits)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        nx.apply("factorize model.layers.0.mlp.up_proj using svd rank=2", model=model, example_inputs=ids).graft()
-    assert any("from_pretrained" in str(w.message) for w in said)
+    model, x = Splits().eval(), torch.randn(4, 5)
+    result = nx.apply(spec, model=model, example_inputs=x)
+    made: Any = result.graft()
+    assert type(made.a) is Splits.Mine and made.middle.weight.shape == result.model.get_submodule("middle").weight.shape
+    other = torch.randn(7, 5)
+    for mode in (False, True):
+        torch.manual_seed(3)
+        one = result.model.train(mode)(other)
+        torch.manual_seed(3)
+        assert torch.equal(one, made.train(mode)(other)), mode
+
+
+def test_where_values_differ_the_module_is_named() -> None:
+    """A number that the code reads, and that no shape gives away."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.up(x)
+            return self.down(h) / h.shape[-1]
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part, self.head = Scaled(), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.part(x))
+
+    try:
+        result = nx.apply("widen part.up x2", model=Outer().eval(), example_inputs=torch.randn(2, 4))
+    except NetxformError:
+        return  # the axis is not free where its size is a value
+    with pytest.raises(NetxformError, match=r"`part`: .*test_graft.py:\d+: `Scaled.forward`"):
+        result.graft()
+
+
+def test_training_is_compared_too() -> None:
+    """A size that the code reads in training alone."""
+
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(self.up(x))
+            return self.down(h.view(-1, 2, 3).flatten(1) if self.training else h)
+
+    result = nx.apply("freeze down", model=Apart().eval(), example_inputs=torch.randn(2, 4))
+    from dataclasses import replace
+
+    from netxform.artifacts.graft import graft
+    from netxform.capture.capture import capture
+
+    wide = nn.Sequential()
+    wide.add_module("up", nn.Linear(4, 12))
+    wide.add_module("r", nn.ReLU())
+    wide.add_module("down", nn.Linear(12, 3))
+    assert result.origin is not None
+    x = torch.randn(2, 4)
+    origin = replace(result.origin, after=capture(wide.eval(), x))
+    with pytest.raises(NetxformError, match="X0849"):
+        graft(origin.model, origin.before, origin.after, (x,))

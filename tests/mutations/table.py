@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.mutations.defect import Defect
-from tests.mutations.rows import axes, claims, factorization, graph, linalg, pruning, syntax, training, verbs
+from tests.mutations.rows import axes, claims, factorization, grafts, graph, linalg, pruning, syntax, training, verbs
 
 DEFECTS: tuple[Defect, ...] = (
     *pruning.DEFECTS,
@@ -12,6 +12,7 @@ DEFECTS: tuple[Defect, ...] = (
     *factorization.DEFECTS,
     *axes.DEFECTS,
     *graph.DEFECTS,
+    *grafts.DEFECTS,
     *verbs.DEFECTS,
     *training.DEFECTS,
     *syntax.DEFECTS,

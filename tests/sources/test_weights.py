@@ -173,3 +173,21 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
             read(tmp_path / name, Trust(), NOWHERE)
         assert "\x1b" not in str(caught.value) and "help" in str(caught.value)
     assert read(tmp_path / "whole.pt", Trust(pickle=True), NOWHERE).tensors.keys() == {"weight", "bias"}
+
+
+def test_another_number_of_classes_is_one_step(tmp_path: Path) -> None:
+    """The help of X0809, carried out word for word: the head goes, a new one comes, everything else is the file's."""
+    torch.manual_seed(1)
+    from netxform.zoo import build
+
+    old = build("smallcnn", classes=5)
+    save_file({f"module.{n}": t.clone() for n, t in old.state_dict().items()}, tmp_path / "five.safetensors")
+    text = 'model net = zoo.smallcnn({}) weights="five.safetensors" input="1x1x8x8"\n'
+    with pytest.raises(NetxformError, match="X0809") as refused:
+        nx.apply(text.format("") + "freeze **", root=tmp_path)
+    said = next(h for h in refused.value.diagnostics[0].helps if "cut before" in h)
+    statements = said.split("`")[-2]
+    made = nx.apply(text.format("classes=5") + statements, root=tmp_path).model
+    assert made(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+    mine = made.state_dict()
+    assert all(torch.equal(mine[n], t) for n, t in old.state_dict().items() if not n.startswith("fc."))

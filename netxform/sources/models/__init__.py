@@ -17,6 +17,7 @@ from netxform.errors import Diagnostic, Label, NetxformError, Span, did_you_mean
 from netxform.graph.layer_spec import Invocation
 from netxform.language.values import CONSTANTS, plain
 from netxform.limits import need
+from netxform.sources.companions import of_bundle
 from netxform.sources.formats import Asked, from_file
 from netxform.sources.loaded import Loaded, Shapes
 from netxform.sources.models.source import MODELS
@@ -61,7 +62,7 @@ _INPUT = re.compile(r"(\d+(?:x\d+)*)(?::(f16|f32|f64|bf16|i64|i32))?")
 @dataclass(frozen=True)
 class LoadedModel:
     """A model as it came. `shapes`: the shape and dtype name of each input, None where the source does not know. `taken`: what
-    was done to take its weights.
+    was done to take its weights; `beside`: tokenizer, image processor and configuration, as files.
     """
 
     module: nn.Module
@@ -69,6 +70,7 @@ class LoadedModel:
     description: str
     provenance: dict[str, object]
     taken: Taken = field(default_factory=Taken)
+    beside: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 def check_model_source(model: ast.Model) -> list[Diagnostic]:
@@ -187,8 +189,9 @@ def load_model(model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[
         torch.manual_seed(seed)
         loaded = _from_source(model, trust, bundle)
     module, shapes, provenance = loaded
+    fresh = tuple(str(text) for text in provenance.pop("warnings", ()))
     weights = options.get("weights")
-    taken = Taken()
+    taken = Taken(warnings=fresh)
     if weights is not None:
         path = read_path(str(plain(weights)), trust, weights.span)
         taken = load_weights(module, path, trust, weights.span, _asked(options))
@@ -202,7 +205,17 @@ def load_model(model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[
         module = bake(module)
         provenance["bake"] = True
     check_finite(module, model.span)
-    return LoadedModel(module, shapes, format_node(model.source), provenance, taken)
+    return LoadedModel(module, shapes, format_node(model.source), provenance, taken, _beside(model, trust))
+
+
+def _beside(model: ast.Model, trust: Trust) -> dict[str, bytes]:
+    """The files that belong to the model, as its source knows them."""
+    if isinstance(model.source, ast.String):
+        where = trust.root / model.source.value
+        return of_bundle(where) if (where / "certificate.json").is_file() else {}
+    call = _call(model.source)
+    found = MODELS.find(call.name.partition(".")[0], call.span)
+    return {} if found.beside is None else found.beside(found.checked(call, trust))
 
 
 def _asked(options: Mapping[str, ast.Expr]) -> AskedWeights:

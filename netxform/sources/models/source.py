@@ -22,6 +22,7 @@ class ModelSource:
     `keywords`: those that a spec may pass on (None: all, for a source that checks them itself). `settle`: the call as it may
     be carried out, files and folders looked up under the rule of paths; it raises NetxformError X09xx for what needs trust.
     `weightless`: it makes the same model without weights under `torch.device("meta")`, which tells its size beforehand.
+    `beside`: what belongs to the model beside its weights, by name (`sources.companions`).
     """
 
     load: Callable[[str, Invocation], Loaded]
@@ -30,6 +31,7 @@ class ModelSource:
     keywords: frozenset[str] | None = None
     settle: Callable[[Invocation, Trust], Invocation] | None = None
     weightless: bool = False
+    beside: Callable[[Invocation], dict[str, bytes]] | None = None
 
     def checked(self, call: Invocation, trust: Trust) -> Invocation:
         """The call as it may be carried out. Raises NetxformError X0411 (a keyword that a spec cannot pass), X09xx (trust)."""

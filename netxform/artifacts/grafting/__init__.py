@@ -1,0 +1,1 @@
+"""The parts of a graft: layers, sizes, configuration, comparison."""
