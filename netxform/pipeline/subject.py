@@ -24,11 +24,12 @@ from netxform.errors import NOWHERE, NetxformError, fail
 from netxform.graph.network import Network, knowing
 from netxform.graph.tensors import DTYPES
 from netxform.language.verb import DataInfo
-from netxform.sources.data import DataSet, check_python_data, describe
+from netxform.sources.data import DataSet, check_python_data
+from netxform.sources.data import look as look_at
 from netxform.sources.models import LoadedModel, check_finite
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
-from netxform.training.targets import targets_of
+from netxform.training.targets import look, targets_of
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,7 @@ def infos_of(spec: Spec, inputs: Inputs) -> dict[str, DataInfo]:
         infos[name] = DataInfo(name, data.classes, len(data.train), data.shape, NOWHERE, targets_of(data))
     for name, declared in spec.data.items():
         if name not in infos:
-            classes, shape = describe(declared)
-            infos[name] = DataInfo(name, classes, None, shape, declared.span)
+            seen = look_at(declared, inputs.trust, spec.seed)
+            targets = look(seen.targets) if seen.targets is not None and seen.classes is None else None
+            infos[name] = DataInfo(name, seen.classes, seen.train, seen.shape, declared.span, targets)
     return infos

@@ -5,14 +5,13 @@ ast.Data ─load_data→ DataSet
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, cast
 
 from netxform.errors import NOWHERE, Diagnostic, Label, NetxformError, Span, did_you_mean, fail
-from netxform.language.values import number, plain
+from netxform.sources.data.options import options_of
 from netxform.sources.data.parts import from_tensors as from_tensors
-from netxform.sources.data.source import DATA, Known, Options
+from netxform.sources.data.source import DATA, Known, Options, Seen
 from netxform.sources.data.source import DataSet as DataSet
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
@@ -72,7 +71,7 @@ def check_data_source(data: ast.Data) -> list[Diagnostic]:
             )
     if not found:
         try:
-            _options(data)
+            options_of(data)
         except NetxformError as error:
             found += error.diagnostics
     return found
@@ -80,97 +79,20 @@ def check_data_source(data: ast.Data) -> list[Diagnostic]:
 
 def describe(data: ast.Data) -> Known:
     """The number of classes and the shape of one sample, where the text tells. Imports no library."""
-    name, options = _options(data)
+    name, options = options_of(data)
     return DATA.find(name, data.span).describe(options)
 
 
-def _options(data: ast.Data) -> tuple[str, Options]:
-    source = cast("ast.Call | ast.Path", data.source)
-    given: dict[str, ast.Expr] = {o.key: o.value for o in data.options}
-    if isinstance(source, ast.Call):
-        given |= {a.key or "path": a.value for a in source.arguments}
-    name = source.name if isinstance(source, ast.Call) else source.text
-    more = {k: plain(given.pop(k)) for k in DATA.find(name, source.span).more if k in given}
-    values = {k: _KINDS[k](v, k) for k, v in given.items()}
-    options = Options(**values, more=more)
-    classes = given.get("classes")
-    if options.classes is not None and classes is not None and len(set(options.classes)) != len(options.classes):
-        raise fail("X0406", "`classes` names a class twice", classes.span, "twice", helps=("name each class once",))
-    if options.classes is not None and classes is not None and len(options.classes) < 2:
-        helps = ("name two at least: `classes=[0, 1]`",)
-        raise fail("X0406", "a classification needs two different classes", classes.span, "one class", helps=helps)
-    taken = sum(s for s in (options.val, options.test) if s < 1)
-    if taken >= 1:
-        span = given["val" if "val" in given else "test"].span
-        helps = ("leave a share for training: `val=15% test=20%`",)
-        raise fail("X0406", f"`val` and `test` take {taken:.0%} of the samples", span, "nothing is left", helps=helps)
-    return name, options
+def look(data: ast.Data, trust: Trust, seed: int) -> Seen:
+    """What is known before anything is decoded: from the text, or from the names and headers of the files that it names.
 
-
-def _count(low: int, high: int) -> Callable[[ast.Expr, str], int]:
-    def read(expression: ast.Expr, key: str) -> int:
-        found = number(expression)
-        if not isinstance(found, int) or not low <= found <= high:
-            helps = (f"write a whole number from {low} to {high:,}",)
-            text = format_node(expression)
-            raise fail(
-                "X0406", f"`{key}` is a whole number from {low}, not {text}", expression.span, "out of range", helps=helps
-            )
-        return found
-
-    return read
-
-
-def _part(expression: ast.Expr, key: str) -> float:
-    found = number(expression)
-    if not (0 <= found < 1 or (isinstance(found, int) and found > 1)):
-        helps = (f"write a share, `{key}=15%`, or how many: `{key}=500`",)
-        text = format_node(expression)
-        message = f"`{key}` is a share in [0, 1) or a number of samples, not {text}"
-        raise fail("X0406", message, expression.span, "out of range", helps=helps)
-    return found
-
-
-def _numbers(expression: ast.Expr, key: str) -> tuple[int, ...]:
-    items = expression.items if isinstance(expression, ast.List) else (expression,)
-    return tuple(_count(0, 1_000_000)(i, key) for i in items)
-
-
-def _normal(expression: ast.Expr, key: str) -> tuple[float, ...]:
-    items = expression.items if isinstance(expression, ast.List) else (expression,)
-    found = tuple(float(number(i)) for i in items)
-    if len(found) != 2 or found[1] <= 0:
-        helps = ("write the two: `normalize=[0.5, 0.25]`",)
-        message = f"`{key}` is a mean and a spread above 0, not {format_node(expression)}"
-        raise fail("X0406", message, expression.span, "not a mean and a spread", helps=helps)
-    return found
-
-
-def _text(expression: ast.Expr, key: str) -> str:
-    if not isinstance(expression, ast.String) or not expression.value:
-        helps = (f'write it in double quotes: `{key}="…"`',)
-        raise fail("X0401", f"`{key}` is the name of a file or folder", expression.span, "no text", helps=helps)
-    return expression.value
-
-
-_KINDS: dict[str, Callable[[ast.Expr, str], Any]] = {
-    "classes": _numbers,
-    "omit": _numbers,
-    "per_class": _count(1, 1_000_000_000),
-    "train": _count(1, 1_000_000_000_000),
-    "val": _part,
-    "test": _part,
-    "size": _count(1, 8192),
-    "channels": _count(1, 4096),
-    "normalize": _normal,
-    "seed": _count(0, 2**63 - 1),
-    "root": _text,
-    "path": _text,
-    "length": _count(3, 100_000),
-    "words": _count(5, 100_000_000),
-    "vocabulary": _text,
-    "corpus": _text,
-}
+    Raises NetxformError as `load_data`.
+    """
+    name, options = options_of(data)
+    source = DATA.find(name, data.span)
+    if source.look is None:
+        return Seen(*source.describe(options))
+    return source.look(data, options, trust, seed)
 
 
 def load_data(data: ast.Data, trust: Trust, seed: int) -> DataSet:
@@ -178,7 +100,7 @@ def load_data(data: ast.Data, trust: Trust, seed: int) -> DataSet:
 
     Raises NetxformError X0814 (package missing), X0807 (file missing), X0817 (not enough samples).
     """
-    name, options = _options(data)
+    name, options = options_of(data)
     return DATA.find(name, data.span).load(data, options, trust, seed)
 
 
