@@ -5,6 +5,7 @@ Spec, Inputs ─prepare→ Prepared: one capture, one planning; all that follows
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,9 @@ from netxform.graph.network import Network, knowing
 from netxform.graph.tensors import DTYPES
 from netxform.language.verb import DataInfo
 from netxform.sources.data import DataSet, check_python_data, describe
+from netxform.sources.data.binding import bind
+from netxform.sources.data.python import sample_of
+from netxform.sources.data.samples import leaves, size
 from netxform.sources.models import LoadedModel, check_finite
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
@@ -75,6 +79,7 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
     """
     weights: list[str] = []
     try:
+        inputs = replace(inputs, data={n: check_python_data(n, v) for n, v in inputs.data.items()})
         models = models_of(spec, inputs)
         name, loaded = subject_of(spec, inputs, models)
         models.example = example_of(loaded, inputs)
@@ -86,6 +91,7 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
             drawn=inputs.example_inputs is None,
         )
         network = knowing(captured, known)
+        inputs = replace(inputs, data={n: bind(d, network.inputs) for n, d in inputs.data.items()})
         planned = resolve(
             spec,
             network,
@@ -97,7 +103,9 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
             trust=inputs.trust,
             carried=carries(spec, inputs),
         )
-        return Prepared(spec, inputs, models, network, with_weights(planned, models), loaded.module, tuple(weights))
+        said = tuple(f"{n}: {text}" for n, data in inputs.data.items() for text in data.said)
+        planned = with_weights(planned, models, said)
+        return Prepared(spec, inputs, models, network, planned, loaded.module, tuple(weights))
     except NetxformError as error:
         raise with_sources(with_repair(error, weights), spec) from error
 
@@ -112,11 +120,11 @@ def with_repair(error: NetxformError, weights: Sequence[str]) -> NetxformError:
     return NetxformError([first, *error.diagnostics[1:]], error.sources, error.exit_code)
 
 
-def with_weights(planned: Planned, models: Models) -> Planned:
-    """The plan with what was done to take the weights of its models."""
+def with_weights(planned: Planned, models: Models, said: tuple[str, ...] = ()) -> Planned:
+    """The plan with what was done to take the weights of its models, and what is said of its data."""
     notes, warnings = models.taken()
     plan = planned.plan
-    return replace(planned, plan=replace(plan, notes=(*plan.notes, *notes), warnings=(*plan.warnings, *warnings)))
+    return replace(planned, plan=replace(plan, notes=(*plan.notes, *notes, *said), warnings=(*plan.warnings, *warnings)))
 
 
 def with_sources(error: NetxformError, spec: Spec) -> NetxformError:
@@ -163,17 +171,14 @@ def example_of(loaded: LoadedModel, inputs: Inputs) -> tuple[Tensor, ...]:
         return tuple(inputs.example_inputs)
     shapes = loaded.shapes
     if shapes is None:
-        first = next((d for d in inputs.data.values() if isinstance(d, tuple | DataSet)), None)
-        if isinstance(first, DataSet):
-            shapes = (((1, *first.shape), "f32"),)
-        elif first is not None:
-            shapes = (((1, *torch.as_tensor(first[0]).shape[1:]), "f32"),)
-        else:
+        given = next((g for g in (_of_data(loaded.module, d) for d in inputs.data.values()) if g is not None), None)
+        if given is None:
             raise fail(
                 "X0215",
                 "the shape of the model's input is not known",
                 helps=('say it: `model net = … input="1x3x224x224:f32"`, or hand in `example_inputs=`',),
             )
+        return given
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made: list[Tensor] = []
@@ -181,6 +186,32 @@ def example_of(loaded: LoadedModel, inputs: Inputs) -> tuple[Tensor, ...]:
             dtype = DTYPES[name]
             made.append(torch.randn(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype))
         return tuple(made)
+
+
+def _of_data(module: nn.Module, data: DataSet) -> tuple[Tensor | None, ...] | None:
+    """The first sample of the data as arguments of the model: one tensor, by place, or fields by the names of its arguments."""
+    first = sample_of(data)
+    if first is None:
+        return None
+    x = first[0]
+    if not isinstance(x, dict):
+        return tuple(_as_taken(module, t) for t in leaves(x))
+    names = [n for n, p in inspect.signature(module.forward).parameters.items() if p.kind is not p.VAR_KEYWORD]
+    held = [x.get(n) for n in names]
+    while held and held[-1] is None:
+        held.pop()
+    if not held:
+        return (_as_taken(module, next(iter(x.values()))),) if len(x) == 1 else None
+    return tuple(None if t is None else _as_taken(module, t) for t in held)
+
+
+def _as_taken(module: nn.Module, value: Tensor) -> Tensor:
+    """A sample in the type of the model's numbers; whole numbers stay so where the model looks something up by them."""
+    looked_up = any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules())
+    own = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    if value.dtype.is_floating_point:
+        return value.to(own)
+    return value.long() if looked_up else value.to(own)
 
 
 def carries(spec: Spec, inputs: Inputs) -> bool:
@@ -197,9 +228,9 @@ def carries(spec: Spec, inputs: Inputs) -> bool:
 def infos_of(spec: Spec, inputs: Inputs) -> dict[str, DataInfo]:
     """What is known of every data set before it is loaded; data that was handed in goes before declared data."""
     infos: dict[str, DataInfo] = {}
-    for name, value in inputs.data.items():
-        data = check_python_data(name, value)
-        infos[name] = DataInfo(name, data.classes, len(data.train), data.shape, NOWHERE, targets_of(data))
+    for name, data in inputs.data.items():
+        several = (size(data.train), data.shape, NOWHERE, targets_of(data), data.inputs, data.labelled)
+        infos[name] = DataInfo(name, data.classes, *several)
     for name, declared in spec.data.items():
         if name not in infos:
             classes, shape = describe(declared)

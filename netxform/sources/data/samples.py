@@ -235,7 +235,9 @@ class Stream(Dataset[Any]):
         of: Callable[[Any], Any] = lambda x: x,
         targets: Callable[[Any], Any] = lambda y: y,
         most: int | None = None,
+        skip: int = 0,
     ) -> None:
+        self.skip = skip
         self.begin, self.length, self.collate = begin, length, collate or stacked
         self.of, self.on_targets, self.most = of, targets, most
 
@@ -244,12 +246,13 @@ class Stream(Dataset[Any]):
         for number, sample in enumerate(self.begin()):
             if self.most is not None and number >= self.most:
                 return
-            yield sample
+            if number >= self.skip:
+                yield sample
 
     def changed(self, **fields: Any) -> Stream:
         """The same stream with other settings."""
         held = {"begin": self.begin, "length": self.length, "collate": self.collate, "of": self.of}
-        return Stream(**held | {"targets": self.on_targets, "most": self.most} | fields)
+        return Stream(**held | {"targets": self.on_targets, "most": self.most, "skip": self.skip} | fields)
 
     def batches(self, size: int) -> Iterator[tuple[Inputs, Targets]]:
         """Batches of so many samples; the last may be shorter. Raises NetxformError X0805 for what the source raises."""
