@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any, cast
 
-from torch import fx
+from torch import Tensor, fx
 
+from netxform.errors import fail
 from netxform.graph.guards import is_guard, only
 from netxform.graph.memory import Memory, memory_of
 from netxform.graph.network import Network
@@ -37,6 +39,47 @@ def outputs(module: fx.GraphModule) -> dict[str | None, fx.Node]:
 
     walk(value, "")
     return found
+
+
+def called(name: str | None) -> str:
+    """An output in a spec: its name or place."""
+    return "the only one" if name is None else f"`output={name}`" if name.isidentifier() else f'`output="{name}"`'
+
+
+def picked(found: Any, name: str | None) -> Any:
+    """The output of that name, of what a network gave; the only one where none is named, and there is one.
+
+    Raises NetxformError X0319.
+    """
+    known = given(found)
+    if len(known) == 1 and (name is None or None in known):
+        return next(iter(known.values()))
+    if name in known:
+        return known[name]
+    if name is not None and name in {str(k).rpartition(".")[2] for k in known}:
+        return next(v for k, v in known.items() if str(k).rpartition(".")[2] == name)
+    what = f"the network has no output `{name}`" if name is not None else f"the network has {len(known)} outputs"
+    raise fail("X0319", what, label="which one?", helps=(f"say which: {', '.join(called(k) for k in known)}",))
+
+
+def given(found: Any) -> dict[str | None, Any]:
+    """What a network gave, by name, as `outputs` names it; of dicts, tuples, and classes with fields, the tensors alone."""
+    out: dict[str | None, Any] = {}
+
+    def walk(item: Any, name: str) -> None:
+        if isinstance(item, Tensor):
+            out[name or None] = item
+        elif isinstance(item, Mapping):
+            for key, inner in cast("Mapping[Any, Any]", item).items():
+                walk(inner, f"{name}.{key}" if name else str(key))
+        elif isinstance(item, tuple) and hasattr(item, "_asdict"):
+            walk(cast(Any, item)._asdict(), name)
+        elif isinstance(item, list | tuple):
+            for i, inner in enumerate(cast("list[Any]", item)):
+                walk(inner, f"{name}.{i}" if name else str(i))
+
+    walk(found, "")
+    return out
 
 
 def shapes_of(network: Network) -> dict[str | None, tuple[int, ...]]:

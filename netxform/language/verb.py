@@ -85,7 +85,10 @@ def _slot(slot: Slot, default: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """What is known of a data set before it is loaded; None where it is not."""
+    """What is known of a data set before it is loaded; None where it is not.
+
+    `shape` is that of one x; `inputs` those of several, by name; `labelled`: whether there are targets.
+    """
 
     name: str
     classes: int | None
@@ -93,6 +96,8 @@ class DataInfo:
     shape: tuple[int, ...] | None
     span: Span
     targets: Targets | None = None
+    inputs: tuple[tuple[str, tuple[int, ...] | None], ...] = ()
+    labelled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from netxform.graph.inputs import arguments
 from netxform.language.work import Training
+from netxform.sources.data.samples import mapped
 from netxform.training.data import Samples, shares
 from netxform.training.losses import class_rows
 from netxform.training.metrics import Measures
-from netxform.training.objective import Objective, column, full, pick, terms_of
+from netxform.training.objective import Objective, View, column, full, pick, terms_of
 from netxform.training.process import Processes, total
 from netxform.training.soft import ensemble
 from netxform.training.teachers import Teachers
@@ -44,10 +46,10 @@ def evaluate(
     sums = {f"{i}.{part}": 0.0 for i in range(len(terms)) for part in ("loss", "mass")}
     for batch in shares(samples, max(work.batch, 256), rank=processes.rank, world=processes.world):
         with precision(work, device):
-            output = model(batch.x.to(device))[0]
+            output = model(*(t.to(device) for t in arguments(batch.x)))[0]
         if not batch.live:
             continue
-        target = batch.y.to(device)
+        target = mapped(lambda t: t.to(device), batch.y)
         for i, (loss, mass) in enumerate(objective.measured(output, target)):
             sums[f"{i}.loss"] += loss
             sums[f"{i}.mass"] += mass
@@ -65,14 +67,36 @@ def evaluate(
 
 
 @torch.no_grad()
+def apart(
+    model: nn.Module, samples: Samples, objective: Objective, device: torch.device, processes: Processes
+) -> float:
+    """The mean loss against the teachers, in eval mode: what is measured where there are no labels."""
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    sums = {"loss": 0.0, "count": 0.0}
+    for batch in shares(samples, max(objective.work.batch, 256), rank=processes.rank, world=processes.world):
+        x = mapped(lambda t: t.to(device), batch.x)
+        with precision(objective.work, device):
+            given = model(*arguments(x))
+        if batch.live:
+            value = objective(given, View(x, None, asked_anew=True), batch)
+            sums["loss"] += float(value) * batch.live
+            sums["count"] += batch.live
+    for part, mode in modes:
+        part.training = mode
+    sums = total(sums, processes)
+    return sums["loss"] / max(sums["count"], 1.0)
+
+
+@torch.no_grad()
 def taught_well(teachers: Teachers, samples: Samples, work: Training) -> dict[str, float]:
     """The accuracy of every teacher and of all together, on the samples; nothing where the targets are no classes."""
     right: dict[str, float] = {}
     rows = 0.0
     soft = teachers.soft
     for batch in shares(samples, 256):
-        answers, _ = teachers.answers(batch.x.to(teachers.device))
-        target = column(batch.y.to(teachers.device), terms_of(work)[0].target)
+        answers, _ = teachers.answers(mapped(lambda t: t.to(teachers.device), batch.x))
+        target = column(mapped(lambda t: t.to(teachers.device), batch.y), terms_of(work)[0].target)
         if target.dtype.is_floating_point or soft.loss == "mse":
             return {}
         together = ensemble([class_rows(full(a))[0] for a in answers], soft.mix, soft.mean, soft.temperature)

@@ -5,13 +5,14 @@ ast.Data ─load_data→ DataSet
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
-from netxform.errors import NOWHERE, Diagnostic, Label, NetxformError, Span, did_you_mean, fail
-from netxform.sources.data.options import options_of
+from netxform.errors import Diagnostic, Label, NetxformError, Span, did_you_mean, fail
+from netxform.sources.data.options import at, options_of
 from netxform.sources.data.parts import from_tensors as from_tensors
-from netxform.sources.data.source import DATA, Known, Options, Seen
+from netxform.sources.data.source import DATA, Options, Seen, Stated
 from netxform.sources.data.source import DataSet as DataSet
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
@@ -77,12 +78,6 @@ def check_data_source(data: ast.Data) -> list[Diagnostic]:
     return found
 
 
-def describe(data: ast.Data) -> Known:
-    """The number of classes and the shape of one sample, where the text tells. Imports no library."""
-    name, options = options_of(data)
-    return DATA.find(name, data.span).describe(options)
-
-
 def look(data: ast.Data, trust: Trust, seed: int) -> Seen:
     """What is known before anything is decoded: from the text, or from the names and headers of the files that it names.
 
@@ -90,61 +85,89 @@ def look(data: ast.Data, trust: Trust, seed: int) -> Seen:
     """
     name, options = options_of(data)
     source = DATA.find(name, data.span)
+    if options.normalize == "model":  # a number for each channel changes neither sizes nor classes
+        options = replace(options, normalize=None)
     if source.look is None:
         return Seen(*source.describe(options))
     return source.look(data, options, trust, seed)
 
 
-def load_data(data: ast.Data, trust: Trust, seed: int) -> DataSet:
-    """The declared data. The split is a function of the source's own seed; which few samples are drawn, of `seed`.
+def asks_model(data: ast.Data) -> bool:
+    """Whether the declaration wants the normalisation that is stated of the model's weights."""
+    return options_of(data)[1].normalize == "model"
 
-    Raises NetxformError X0814 (package missing), X0807 (file missing), X0817 (not enough samples).
+
+def load_data(data: ast.Data, trust: Trust, seed: int, stated: Stated | None = None) -> DataSet:
+    """The declared data. The split is a function of the source's own seed; which few samples are drawn, of `seed`. `stated`:
+    what is stated of the model's weights, for `normalize=model`.
+
+    Raises NetxformError X0814 (package missing), X0807 (file missing), X0817 (not enough samples), X0861 (a value that is not
+    as declared), X0862 (a damaged file), X0406 (nothing is stated of the model).
     """
     name, options = options_of(data)
-    return DATA.find(name, data.span).load(data, options, trust, seed)
+    said: tuple[str, ...] = ()
+    if options.normalize == "model":
+        if stated is None:
+            raise nothing_stated(data)
+        options, said = replace(options, normalize=stated.normal), (stated.words(options.interpolation),)
+    found = DATA.find(name, data.span).load(data, options, trust, seed)
+    return replace(found, said=(*found.said, *said))
+
+
+def nothing_stated(data: ast.Data) -> NetxformError:
+    """X0406: nothing is known of the images that the model's weights were learnt from."""
+    notes = ("timm states it of its models, torchvision of weights that are named, transformers beside an image processor",)
+    helps = ("write `normalize=imagenet`, or the numbers: `normalize=[[…], […]]`",)
+    text = "`normalize=model`: nothing is stated of the weights of this model"
+    return fail("X0406", text, at(data, "normalize"), "not known", notes=notes, helps=helps)
 
 
 def check_python_data(name: str, value: Any) -> DataSet:
-    """Data handed in from Python: a DataSet, or a pair (x, y) of tensors, arrays, or lists of numbers.
+    """Data handed in from Python: a DataSet as it is, anything else as `dataset` reads it."""
+    return dataset(value, name=name)
 
-    Raises NetxformError X0401 (of another kind), X0406 (class numbers below 0), X0817 (no samples), X0838 (not finite).
+
+def dataset(
+    value: Any,
+    *,
+    name: str = "data",
+    target: str | int | None = None,
+    inputs: Sequence[str | int] | None = None,
+    classes: int | Sequence[str] | None = None,
+    collate: Callable[[list[Any]], Any] | None = None,
+    workers: int = 0,
+    val: float = 0.15,
+    test: float = 0.2,
+    seed: int = 0,
+) -> DataSet:
+    """Data as netxform takes it (`nx.dataset`): what `value` is, and what it does not say by itself.
+
+    `value`: (x, y) of arrays, tensors, lists, memory maps or frames, x alone for data without labels; a data set of torch or
+    torchvision, a list of samples, a Hugging Face `Dataset`; a `DataLoader`, whose collate function, workers and batch size are
+    kept; a frame of pandas; a dict of columns; an `IterableDataset`; or `{"train": …, "val": …, "test": …}` of any of these.
+    `target`, `inputs`: the fields (or parts) of a sample that are the label and that go into the model, by the names of its
+    arguments. `classes`: how many there are, or their names in order. `collate`: a list of samples → a batch. `workers`: processes
+    that load samples. `val`, `test`: the shares that are cut off, `seed`: of the cut.
+
+    Raises NetxformError X0401 (no data, or of a form that says nothing), X0805 (a sample that cannot be read), X0817 (no samples,
+    or not as many targets), X0838 (NaN or infinity), X0406 (a setting out of range).
     """
-    if isinstance(value, DataSet):
-        for part in ("train", "val", "test"):
-            held = getattr(value, part)
-            if not hasattr(held, "__len__") or not hasattr(held, "__getitem__"):
-                helps = ("each part is a map-style data set of pairs (x, y), such as a `TensorDataset`",)
-                raise fail("X0401", f"data `{name}`: its part `{part}` is a `{type(held).__name__}`", NOWHERE, helps=helps)
-        return value
-    pair = cast("tuple[Any, ...]", value)
-    if not isinstance(value, tuple | list) or len(pair) != 2:
-        helps = (f"hand in a pair: `data=(x, y)`, or `data={{'{name}': (x, y)}}`",)
-        what = f"{len(pair)} things" if isinstance(value, tuple | list) else f"a `{type(value).__name__}`"
-        raise fail("X0401", f"data `{name}`: a DataSet or a pair (x, y) is expected, not {what}", NOWHERE, helps=helps)
-    return from_tensors(name, _tensor(pair[0], name, "x"), _tensor(pair[1], name, "y"))
+    from netxform.sources.data.python import Wanted, read_python
 
-
-def _tensor(value: Any, name: str, part: str) -> Any:
-    import numpy as np
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        if value.is_meta or value.layout is not torch.strided:
-            helps = ("hand in a dense tensor with numbers in it",)
-            raise fail("X0401", f"data `{name}`: {part} is a tensor without numbers, or a sparse one", NOWHERE, helps=helps)
-        return value
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        helps = ("give all samples one shape",)
-        raise fail("X0401", f"data `{name}`: {part} is no array: {error}", NOWHERE, helps=helps) from error
-    if array.dtype.kind in "US":
-        helps = ("number the labels: `names = sorted(set(y)); y = [names.index(n) for n in y]`",) if part == "y" else ()
-        helps = helps or ("turn texts into numbers of words first; the source `text(…)` does so",)
-        raise fail("X0401", f"data `{name}`: {part} holds texts, not numbers", NOWHERE, helps=helps)
-    if array.dtype.kind not in "biufc":
-        helps = ("give all samples one shape, and make an array of numbers: `numpy.stack(…)`, `.astype('float32')`",)
-        raise fail("X0401", f"data `{name}`: {part} is an array of {array.dtype}, not of numbers", NOWHERE, helps=helps)
-    if array.dtype.kind == "f" and part == "x" and not isinstance(value, np.ndarray):
-        array = array.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
+    for key, share in (("val", val), ("test", test)):
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            raise fail("X0406", f"`{key}` is a share in [0, 1), not {share!r}", helps=(f"write `{key}=0.15`",))
+    if val + test >= 1:
+        raise fail("X0406", f"`val` and `test` take {val + test:.0%} of the samples", helps=("leave a share for training",))
+    for key, whole in (("workers", workers), ("seed", seed)):
+        if isinstance(whole, bool) or not isinstance(whole, int) or whole < 0:
+            raise fail("X0406", f"`{key}` is a whole number from 0, not {whole!r}", helps=(f"write `{key}=0`",))
+    if isinstance(classes, str) or (isinstance(classes, int) and (isinstance(classes, bool) or classes < 1)):
+        raise fail("X0406", f"`classes` is a number from 1, or a list of names, not {classes!r}")
+    if collate is not None and not callable(collate):
+        raise fail("X0401", f"`collate` is a function of a list of samples, not a `{type(collate).__name__}`")
+    named = classes if classes is None or isinstance(classes, int) else tuple(str(c) for c in classes)
+    if isinstance(inputs, str):
+        inputs = (inputs,)
+    wanted = Wanted(target, None if inputs is None else tuple(inputs), named, collate, workers, val, test, seed)
+    return read_python(name, value, wanted)

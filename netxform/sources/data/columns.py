@@ -211,7 +211,7 @@ def _classes(table: Columns, name: str, span: Span) -> Wanted:
         if _missing(value) or isinstance(value, list | tuple | dict | bytes):
             what = "`labels=` takes lists" if isinstance(value, list | tuple) else "leave such rows out"
             raise _value(table, name, i, value, "a class", span, (what,))
-        if isinstance(value, float) and value != int(value):
+        if isinstance(value, float) and not value.is_integer():
             raise _value(table, name, i, value, "a class", span, (f'a number to be learnt: `target="{printable(name)}"`',))
         found.append(value.strip() if isinstance(value, str) else int(value))
     if known is not None:
@@ -254,7 +254,7 @@ def _several(table: Columns, options: Options, span: Span) -> Wanted:
                     raise _value(table, name, i, value, "0 or 1", span, ())
                 y[i, j] = held
         return Wanted(torch.from_numpy(y), None, options.labels, f"{len(options.labels)} labels a sample, each 0 or 1")
-    name = options.labels[0]
+    (name,) = options.labels
     values = column(table, name, span)
     known = table.classes(name)
     rows: list[list[str]] = []

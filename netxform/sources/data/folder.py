@@ -131,7 +131,7 @@ def _classes(root: Path, span: Span) -> tuple[list[tuple[str, Path]], tuple[str,
                    helps=("leave one of them",))  # fmt: skip
     given = sorted(((_PARTS[n.lower()], root / n) for n in inner), key=lambda g: ("train", "val", "test").index(g[0]))
     classes = tuple(_folders(given[0][1]))
-    for part, folder in given[1:]:
+    for _, folder in given[1:]:
         new = sorted(set(_folders(folder)) - set(classes))
         if new:
             text = f"the class `{printable(new[0])}` is in `{folder.name}` and not in `{given[0][1].name}`"

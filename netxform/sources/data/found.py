@@ -31,8 +31,8 @@ _WORDS = {"train": "to train on", "val": "to validate on", "test": "to test on"}
 class Found:
     """Samples before they are decoded.
 
-    `x`: a tensor (N, …), or what gives a sample (x, y) by number; `y`: targets (N, …), None where they lie in files. `shape`: of
-    one x. `labels`: the names of the classes, or of the columns of `y`. `given`: the parts that the data itself has, as
+    `x`: a tensor (N, …), or what gives a sample (x, y) by number; `y`: targets (N, …), None where they lie in files. `shape`:
+    of one x. `labels`: the names of the classes, or of the columns of `y`. `given`: the parts that the data itself has, as
     numbers of samples. `said`: what was found, in words; `digest`: a hash of it.
     """
 

@@ -73,7 +73,10 @@ class Arrays:
         return self._count
 
     def get(self, name: str) -> np.ndarray:
-        """An array; of one in parts all parts, train first. Raises NetxformError X0861 (rows that do not fit), X0005, X0903 (pickled)."""
+        """An array; of one in parts all parts, train first.
+
+        Raises NetxformError X0861 (rows that do not fit), X0005 (too large), X0903 (pickled objects).
+        """
         import numpy as np
 
         if name not in self._held:

@@ -63,7 +63,7 @@ class Below:
 class Chosen:
     """Some of the files, by number."""
 
-    def __init__(self, files: Files, places: Sequence[int]) -> None:
+    def __init__(self, files: Files, places: Any) -> None:
         self.files, self.places = files, places
 
     def __len__(self) -> int:

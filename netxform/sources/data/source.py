@@ -13,9 +13,13 @@ from netxform.syntax import ast
 
 @dataclass(frozen=True)
 class DataSet:
-    """Three disjoint parts, each a map-style data set of (x, y). `classes` is the number of classes, None for targets that
-    are no classes; `shape` is that of one x; `digest` hashes what it was made of; `vocabulary` are the words by their number;
-    `said`: what was found and left out, in words.
+    """Three disjoint parts of samples (x, y), each a `sources.data.samples.Source`, a `Stream`, or any map-style data set of
+    pairs. `nx.dataset` makes one of what people have.
+
+    `classes` is the number of classes, None for targets that are no classes, or where it is not known; `shape` is that of one
+    x, None where it is not known, or where a sample has several `inputs` (name, shape); `digest` hashes what it was made of;
+    `labels` are the names of the classes, `vocabulary` the words by their number. `said`: what was done with the data, in words.
+    `labelled`: whether there are targets. `batch`: the batch size that it came with.
     """
 
     name: str
@@ -23,11 +27,19 @@ class DataSet:
     val: Any
     test: Any
     classes: int | None
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     digest: str
     labels: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
+    inputs: tuple[tuple[str, tuple[int, ...] | None], ...] = ()
     said: tuple[str, ...] = ()
+    labelled: bool = True
+    batch: int | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether its training samples come in an order of their own, and cannot be looked up."""
+        return type(self.train).__name__ == "Stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,22 @@ class Normal:
 
 IMAGENET = Normal((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Of the images of ImageNet, as torchvision and most of timm state it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What is stated of the images that a model's weights were learnt from, and by whom, in words."""
+
+    normal: Normal
+    by: str
+    interpolation: str | None = None
+
+    def words(self, used: str) -> str:
+        """The numbers, and the interpolation where another one is used."""
+        shown = [", ".join(f"{v:.4g}" for v in numbers) for numbers in (self.normal.mean, self.normal.std)]
+        other = self.interpolation is not None and self.interpolation != used
+        hint = f"; it states `interpolation={self.interpolation}`, and {used} is used" if other else ""
+        return f"normalised as {self.by}: mean {shown[0]}, standard deviation {shown[1]}{hint}"
 
 
 @dataclass(frozen=True, slots=True)
