@@ -31,8 +31,8 @@ from netxform.sources.data.binding import bind
 from netxform.sources.data.python import sample_of
 from netxform.sources.data.samples import leaves, size
 from netxform.sources.data.source import Seen, Stated
-from netxform.sources.models import LoadedModel, check_finite
 from netxform.sources.data.stated import stated
+from netxform.sources.models import LoadedModel, check_finite
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
 from netxform.training.targets import look, targets_of

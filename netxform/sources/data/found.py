@@ -72,7 +72,7 @@ def parted(data: ast.Data, options: Options, found: Found, seed: int) -> DataSet
         every = Items(found.x, workers=workers_of(options, len(found.x)), known=found.y)
         made = [every.part(places[n]) for n in PARTS]
     shape = found.shape or tuple(made[0][0][0].shape)
-    return DataSet(data.name, *made, found.classes, shape, found.digest, found.labels, said=said)
+    return DataSet(data.name, made[0], made[1], made[2], found.classes, shape, found.digest, found.labels, said=said)
 
 
 def workers_of(options: Options, count: int) -> int:
