@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 def input_fits(network: Network, data: DataInfo, span: Span) -> None:
     """Raises NetxformError X0318 where the samples have another rank or other channels than the network takes."""
+    if data.inputs or (len(network.inputs) > 1 and data.shape is not None):
+        _fields_fit(network, data, span)
+        return
     if data.shape is None or not network.inputs:
         return
     wanted = network.inputs[0].shape[1:]
@@ -35,6 +38,23 @@ def input_fits(network: Network, data: DataInfo, span: Span) -> None:
         secondary=(Label(data.span, "the data"),) if data.span.line else (),
         helps=helps,
     )
+
+
+def _fields_fit(network: Network, data: DataInfo, span: Span) -> None:
+    """Raises NetxformError X0318 where the network takes inputs that a sample does not have, or has of another rank."""
+    wanted = {i.name: i.shape[1:] for i in network.inputs}
+    have = dict(data.inputs)
+    known = f"the network takes {', '.join(wanted)}; a sample has " + (", ".join(have) or "one x")
+    missing = [n for n in wanted if n not in have]
+    if missing:
+        helps = ("name the fields as the arguments of the model: `nx.dataset(…, inputs=[…])`",)
+        message = f"samples of `{data.name}` have no `{missing[0]}`" if have else f"samples of `{data.name}` have one input"
+        raise fail("X0318", message, span, "does not fit", notes=(known,), helps=helps)
+    for name, shape in wanted.items():
+        found = have[name]
+        if found is not None and len(found) != len(shape):
+            message = f"`{name}` of `{data.name}` is {times(found)}; the network takes {times(shape)}"
+            raise fail("X0318", message, span, "does not fit")
 
 
 def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss, span: Span) -> str | None:

@@ -19,6 +19,7 @@ from netxform.language.claims import Claim, Untouched, ZerosHeld
 from netxform.language.methods import OPTIMIZERS, TRANSFORMS, Loss, MetricName, Schedule, Vision, loss
 from netxform.language.regularizer import Regularizer
 from netxform.language.settings import asked_metrics, decayed, installed
+from netxform.language.targets import UNLABELLED
 from netxform.language.values import Count, Name, Selection
 from netxform.language.verb import DataInfo, Scope, key, lines, operand, prep
 from netxform.language.work import Group, Penalty, Recording, Soft, Term, Training
@@ -194,6 +195,8 @@ def planned(
     )
     data = scope.data(verb.on.text if verb.on else None, scope.span)
     input_fits(network, data, scope.span)
+    if not data.labelled and (soft is None or soft.hard > 0):
+        raise fail("X0351", f"`{data.name}` has no labels", scope.span, "nothing to learn from", helps=UNLABELLED)
     training = modules_in_training(network, scope.modules_of(selection), owners)
     lost = _lost(verb, network, training, selection)
     terms, output = _terms(verb, network, scope, data, loss, heads)

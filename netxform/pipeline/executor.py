@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from netxform.compiler.execute import Trained
 from netxform.compiler.plan import Plan, Step
+from netxform.graph.inputs import Given
 from netxform.graph.network import SAMPLES, Network, clone
 from netxform.language.trajectory import Trajectory
 from netxform.language.work import Fitting, Snapshot, Training
@@ -74,12 +75,12 @@ class Executor:
         """The name of a statement's state: its number among the statements that do something, whatever asserts there are."""
         return f"{[s.index for s in self.prepared.plan.steps].index(step.index):03d}"
 
-    def samples(self) -> Iterator[Tensor]:
+    def samples(self) -> Iterator[Given]:
         """The first samples of the training part of every data set, up to eight of each."""
         for data in self.data.values():
             few = part_of(data.train, torch.arange(min(SAMPLES, SAMPLES if (n := size(data.train)) is None else n)))
             x = next((x for x, _ in batches(few, SAMPLES)), None)
-            if x is not None:
+            if x is not None and not isinstance(x, dict):
                 yield x
 
     def _weights(self, step: Step) -> Callable[[str], nn.Module]:

@@ -53,7 +53,7 @@ class Taught(Lesson):
 class Distill(Learning):
     """Train on the soft answers of a teacher: `distill from teacher for 5epochs on DATA temperature=4 hard=0.1`.
 
-    The loss is hard · CE(labels) + (1 − hard) · T² · KL(softmax(v/T) ‖ softmax(z/T)), summed over classes, averaged over the
+    Data without labels will do: then `hard` is 0. The loss is hard · CE(labels) + (1 − hard) · T² · KL(softmax(v/T) ‖ softmax(z/T)), summed over classes, averaged over the
     batch. An ensemble teaches by its mean: `from [t1, t2] mix=[0.6, 0.4]`, `mean=arithmetic` of the probabilities or
     `geometric` (of the logits). Other soft losses by name: `ce`, `logit_mse`, `dist`, `dkd`; `mse` for targets that are no
     classes.
@@ -84,7 +84,7 @@ class Distill(Learning):
     mix: tuple[float, ...] = key(())
     mean: Literal["arithmetic", "geometric"] = key("arithmetic")
     temperature: float = key(4.0)
-    hard: float = key(0.1)
+    hard: float | None = key(None)
     loss: Literal["kd", "ce", "logit_mse", "dist", "dkd", "mse"] = key("kd")
     cache: bool = key(True)
     baseline: float | None = key(None)
@@ -105,7 +105,7 @@ class Distill(Learning):
             yield Diagnostic("X0406", f"the weights in `mix` are at least 0 and sum to 1, not {sum(self.mix):g}", span, "mix")
         if not self.temperature > 0:
             yield Diagnostic("X0406", f"`temperature` is above 0, not {self.temperature:g}", span, "temperature")
-        if not 0 <= self.hard <= 1:
+        if self.hard is not None and not 0 <= self.hard <= 1:
             yield Diagnostic("X0406", f"`hard` is in [0, 1], not {self.hard:g}", span, "hard")
 
     def control(self, kind: Control) -> Distill:
@@ -115,6 +115,11 @@ class Distill(Learning):
     def resolve(self, network: Network, scope: Scope) -> Choice[Taught]:
         """Name the tensors that will change, look at every teacher, and settle every setting."""
         infos = {t.text: scope.model(t.text, t.span) for t in self.teachers}
+        data = scope.data(self.on.text if self.on else None, scope.span)
+        hard = self.hard if self.hard is not None else 0.1 if data.labelled else 0.0
+        if self.loss == "dkd" and not data.labelled:
+            helps = ("write `loss=kd`",)
+            raise fail("X0351", f"`dkd` needs labels, and `{data.name}` has none", scope.span, "no labels", helps=helps)
         count = len(infos)
         mix = self.mix or tuple(1.0 / count for _ in infos)
         soft = Soft(
@@ -122,7 +127,7 @@ class Distill(Learning):
             mix=mix,
             mean=self.mean,
             temperature=self.temperature,
-            hard=self.hard,
+            hard=hard,
             loss=self.loss,
             matches=tuple(self._match(m, infos, network, scope) for m in self.matches),
             cache=self.cache,
@@ -136,8 +141,10 @@ class Distill(Learning):
         self._outputs_fit(network, infos, work.outputs[0] if work.outputs else None, work.data)
         if self.selection is None:
             origins["selection"] = "all that is not frozen"
-        stated = {"temperature": 4.0, "hard": 0.1, "loss": "kd"}
+        stated = {"temperature": 4.0, "loss": "kd"}
         origins |= {n: "default" for n, v in stated.items() if getattr(self, n) == v}
+        if self.hard is None:
+            origins["hard"] = "default" if data.labelled else "no labels"
         if self.length == Count(5, "epochs"):
             origins["length"] = "default"
         if count > 1 and not self.mix:
@@ -147,7 +154,7 @@ class Distill(Learning):
             teachers=tuple(f"{n} ({i.description})" for n, i in infos.items()),
             loss=self.loss,
             temperature=self.temperature,
-            hard=self.hard,
+            hard=hard,
             mix=tuple(round(m, 6) for m in mix) if count > 1 else None,
             mean=self.mean if count > 1 else None,
             matched=tuple(f"{m.student} to {m.to} via {m.via}" for m in self.matches) or None,

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+"""What people call the parts."""
+
+
 def from_tensors(
     name: str, x: Tensor, y: Tensor, *, val: float = 0.15, test: float = 0.2, seed: int = 0, classes: int | None = None
 ) -> DataSet:

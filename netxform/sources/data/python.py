@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from netxform.errors import NetxformError, did_you_mean, fail
 from netxform.limits import need
-from netxform.sources.data.parts import finite, split
+from netxform.sources.data.parts import NAMES, finite, split
 from netxform.sources.data.reader import TARGETS, Key, Reader, layout_of, listed, numbers_in, tensor_of
 from netxform.sources.data.samples import (
     Items,
@@ -39,7 +39,6 @@ from netxform.sources.data.samples import (
 )
 from netxform.sources.data.source import DataSet
 
-PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 _SCANNED = 10_000  # samples that are loaded for their labels alone
 _CHUNK = 1 << 24
 
@@ -94,16 +93,16 @@ def in_part(name: str, part: str) -> str:
 
 
 def _is_parts(value: Any) -> bool:
-    return isinstance(value, Mapping) and "train" in value and all(k in PARTS for k in cast("Mapping[Any, Any]", value))
+    return isinstance(value, Mapping) and "train" in value and all(k in NAMES for k in cast("Mapping[Any, Any]", value))
 
 
 def _parts(name: str, value: Any, wanted: Wanted) -> DataSet:
     """`{"train": …, "val": …, "test": …}`, of any form each."""
     held: dict[str, Any] = {}
     for key, one in cast("Mapping[str, Any]", value).items():
-        if PARTS[key] in held:
-            raise fail("X0401", f"data `{name}`: two parts are `{PARTS[key]}`", helps=("name each part once",))
-        held[PARTS[key]] = one
+        if NAMES[key] in held:
+            raise fail("X0401", f"data `{name}`: two parts are `{NAMES[key]}`", helps=("name each part once",))
+        held[NAMES[key]] = one
     whole = replace(wanted, val=0.0, test=0.0)
     first = read_python(in_part(name, "train"), held["train"], replace(whole, val=0.0 if "val" in held else wanted.val))
     classes = wanted.classes or first.labels or None
@@ -287,7 +286,7 @@ def _described(name: str, x: Any, y: Any, wanted: Wanted, reader: Reader | None 
 
 def _is_items(value: Any) -> bool:
     plain = isinstance(value, str | bytes | Mapping | type | Path)
-    return not plain and hasattr(type(value), "__getitem__") and hasattr(type(value), "__len__")
+    return not plain and hasattr(type(value), "__getitem__")
 
 
 def _length(name: str, value: Any) -> int:
@@ -349,7 +348,7 @@ def _known(value: Any, reader: Reader) -> Any:
             return torch.as_tensor(numbers_in(found, "the labels"))
         except (TypeError, ValueError):
             return None
-    return source_of(value).targets() if not isinstance(value, list | tuple) else None
+    return source_of(value).labels() if not isinstance(value, list | tuple) else None
 
 
 def _class_names(value: Any) -> tuple[str, ...]:
@@ -445,6 +444,8 @@ def _is_columns(value: Any) -> bool:
 def _columns(name: str, value: Any, wanted: Wanted) -> DataSet:
     """A dict of columns, or scikit-learn's Bunch."""
     held = dict(cast("Mapping[str, Any]", value))
+    if all(k in NAMES for k in held):
+        raise fail("X0401", f"data `{name}`: there is no part `train`", helps=("hand in `{'train': …, 'val': …, 'test': …}`",))
     if "data" in held and "target" in held and ("DESCR" in held or "feature_names" in held):
         return read_python(name, (held["data"], held["target"]), wanted)
     sizes = {k: len(v) for k, v in held.items() if hasattr(v, "__len__") and not isinstance(v, str)}

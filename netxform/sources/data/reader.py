@@ -222,7 +222,8 @@ def _array(value: Any, what: str) -> Tensor:
             raise ValueError(f"{what} is ragged: its tensors have several shapes")
         return torch.stack(cast("list[Tensor]", value))
     array = numbers_in(value, what)
-    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))  # a number alone becomes a row in between
 
 
 def numbers_in(value: Any, what: str) -> np.ndarray:

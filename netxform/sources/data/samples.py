@@ -52,6 +52,8 @@ def leaves(value: Any) -> list[Any]:
 
 def names(value: Any) -> list[str]:
     """What the tensors of an x or y are called: their names, their places, or nothing."""
+    if value is None:
+        return []
     if isinstance(value, dict):
         return [str(k) for k in cast("dict[str, Any]", value)]
     return [str(i) for i in range(len(cast("tuple[Any, ...]", value)))] if isinstance(value, tuple) else [""]
@@ -87,7 +89,7 @@ class Source(Dataset[Any]):
         """The samples of those numbers alone."""
         raise NotImplementedError
 
-    def targets(self) -> Targets:
+    def labels(self) -> Targets:
         """All targets, where they are known without loading what they belong to; else None."""
         return None
 
@@ -114,7 +116,7 @@ class Table(Source):
         """The same columns, fewer rows."""
         return Table(self.x, self.y, places if self.places is None else self.places[places])
 
-    def targets(self) -> Targets:
+    def labels(self) -> Targets:
         """The columns of targets, whole."""
         at = torch.arange(rows(self.y)) if self.places is None and self.y is not None else self.places
         return None if self.y is None else mapped(lambda c: column(c, cast(Tensor, at)), self.y)
@@ -184,7 +186,7 @@ class Items(Source):
         at = places if self.places is None else self.places[places]
         return Items(self.samples, self.collate, self.workers, self.known, at)
 
-    def targets(self) -> Targets:
+    def labels(self) -> Targets:
         """Those that are known."""
         if self.known is None:
             return None
@@ -215,9 +217,9 @@ class Bound(Source):
         """Fewer of the samples."""
         return Bound(self.source.part(places), self.of, self.on_targets)
 
-    def targets(self) -> Targets:
+    def labels(self) -> Targets:
         """Those of the source."""
-        return self.on_targets(self.source.targets())
+        return self.on_targets(self.source.labels())
 
 
 class Stream(Dataset[Any]):
@@ -387,11 +389,10 @@ def loading(numbers: Sequence[int]) -> Generator[None]:
     except Exception as error:
         text = _said(error)
         shown = "" if not len(numbers) else f" {', '.join(map(str, numbers[:4]))}{' …' if len(numbers) > 4 else ''}"
-        raise fail(
-            "X0805",
-            f"samples{shown} cannot be loaded: {text}",
-            helps=("each sample is a pair (x, y); all x have one shape, all y too",),
-        ) from error
+        own = isinstance(error, TypeError | ValueError) or "TypeError" in text or "ValueError" in text
+        look = f"look at it: `dataset[{numbers[0]}]`" if len(numbers) else "look at what its `__iter__` gives"
+        helps = ("each sample is a pair (x, y); all x have one shape, all y too",) if own else (look,)
+        raise fail("X0805", f"samples{shown} cannot be loaded: {text}", helps=helps) from error
 
 
 def _said(error: Exception) -> str:
