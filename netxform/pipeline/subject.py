@@ -267,5 +267,5 @@ def infos_of(spec: Spec, inputs: Inputs, seen: Mapping[str, Seen]) -> dict[str, 
         infos[name] = DataInfo(name, data.classes, *several)
     for name, one in seen.items():
         targets = look(one.targets) if one.targets is not None and one.classes is None else None
-        infos[name] = DataInfo(name, one.classes, one.train, one.shape, spec.data[name].span, targets)
+        infos[name] = DataInfo(name, one.classes, one.train, one.shape, spec.data[name].span, targets, one.inputs, one.labelled)
     return infos

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from pathlib import PurePath
 from typing import Any
 
 from netxform.errors import Diagnostic, Label, NetxformError, Span, did_you_mean, fail
-from netxform.sources.data.options import at, options_of
+from netxform.sources.data.code import FORM
+from netxform.sources.data.options import CODE, at, options_of
 from netxform.sources.data.parts import from_tensors as from_tensors
 from netxform.sources.data.source import DATA, Options, Seen, Stated
 from netxform.sources.data.source import DataSet as DataSet
@@ -25,9 +27,11 @@ def check_data_source(data: ast.Data) -> list[Diagnostic]:
     """What the text alone shows to be wrong with a data declaration. Imports nothing."""
     source = data.source
     found: list[Diagnostic] = []
-    if not isinstance(source, ast.Call | ast.Path):
+    if isinstance(source, ast.String) and not FORM.fullmatch(source.value):
+        return [_no_code(source)]
+    if not isinstance(source, ast.Call | ast.Path | ast.String):
         return [Diagnostic("X0212", f"`{format_node(source)}` is no source of data", source.span, "not a source")]
-    name = source.name if isinstance(source, ast.Call) else source.text
+    name = source.name if isinstance(source, ast.Call) else source.text if isinstance(source, ast.Path) else CODE
     if name not in DATA:
         found.append(
             Diagnostic(
@@ -76,6 +80,19 @@ def check_data_source(data: ast.Data) -> list[Diagnostic]:
         except NetxformError as error:
             found += error.diagnostics
     return found
+
+
+_BY_ENDING = {
+    ".csv": 'csv("{}", …)', ".tsv": 'csv("{}", …)', ".parquet": 'parquet("{}", …)', ".npz": 'npz("{}", …)',
+    ".tar": 'webdataset("{}", …)', ".txt": 'text("{}")', "": 'folder("{}")',
+}  # fmt: skip
+
+
+def _no_code(source: ast.String) -> Diagnostic:
+    """X0212: a text that names no function; what stands for a file or folder of that name."""
+    form = _BY_ENDING.get(PurePath(source.value).suffix.lower())
+    helps = (f"write `{form.format(source.value)}`",) if form is not None else ('a function: `"file.py:function"`',)
+    return Diagnostic("X0212", f'`"{source.value}"` is no source of data', source.span, "a text alone", helps=helps)
 
 
 def look(data: ast.Data, trust: Trust, seed: int) -> Seen:

@@ -14,6 +14,8 @@ from netxform.sources.data.source import DATA, IMAGENET, Normal, Options
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
 
+CODE = "py"
+"""The source that a text names: `"file.py:function"`."""
 MOST_SIDE = 8192
 TARGETS = ("label", "labels", "target", "mask")
 _OF_MASKS = ("values", "ignore")
@@ -31,11 +33,13 @@ def options_of(data: ast.Data) -> tuple[str, Options]:
 
 def given_of(data: ast.Data) -> tuple[str, dict[str, ast.Expr]]:
     """The name of the source, and every expression by its key: arguments and options alike."""
-    source = cast("ast.Call | ast.Path", data.source)
+    source = data.source
     given: dict[str, ast.Expr] = {o.key: o.value for o in data.options}
     if isinstance(source, ast.Call):
         given |= {a.key or "path": a.value for a in source.arguments}
-    return source.name if isinstance(source, ast.Call) else source.text, given
+    if isinstance(source, ast.String):
+        return CODE, given | {"path": source}
+    return source.name if isinstance(source, ast.Call) else cast(ast.Path, source).text, given
 
 
 def at(data: ast.Data, key: str) -> Span:

@@ -12,6 +12,7 @@ import contextlib
 import random
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from netxform.errors import NetxformError, fail
+from netxform.errors import Diagnostic, NetxformError, fail
 
 Inputs: TypeAlias = "Tensor | tuple[Tensor, ...] | dict[str, Tensor]"
 Targets: TypeAlias = "Tensor | tuple[Tensor, ...] | dict[str, Tensor] | None"
@@ -171,7 +172,7 @@ class Items(Source):
                 DataLoader(
                     _Sown(self.samples, salt),
                     batch_sampler=numbers,
-                    collate_fn=self.collate,
+                    collate_fn=_Told(self.collate),
                     num_workers=min(self.workers, max(1, len(numbers))),
                     generator=torch.Generator().manual_seed(0),  # draws from no other
                 )
@@ -179,6 +180,8 @@ class Items(Source):
         for some in numbers:
             with loading(some), _quiet():
                 batch = next(loaded)
+                if isinstance(batch, _Refused):
+                    raise NetxformError(batch.diagnostics)
             yield batch
 
     def part(self, places: Tensor) -> Items:
@@ -362,7 +365,31 @@ class _Sown(Dataset[Any]):
         self.samples, self.salt = samples, salt
 
     def __getitem__(self, index: int) -> Any:
-        return _sown(self.samples, index, self.salt)
+        try:
+            return _sown(self.samples, index, self.salt)
+        except NetxformError as error:
+            return _Refused(error.diagnostics)
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """Why a worker could not load a sample: an exception with a place would lose it between processes."""
+
+    diagnostics: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Samples put together in a worker, or the first refusal among them."""
+
+    collate: Callable[[list[Any]], tuple[Any, Any]]
+
+    def __call__(self, samples: list[Any]) -> Any:
+        refused = next((s for s in samples if isinstance(s, _Refused)), None)
+        try:
+            return refused or self.collate(samples)
+        except NetxformError as error:
+            return _Refused(error.diagnostics)
 
 
 def _sown(samples: Any, index: int, salt: Salt) -> Any:

@@ -131,6 +131,8 @@ class Seen:
     labels: tuple[str, ...] = ()
     targets: Any = None
     said: tuple[str, ...] = ()
+    inputs: tuple[tuple[str, tuple[int, ...] | None], ...] = ()
+    labelled: bool = True
 
 
 Known: TypeAlias = "tuple[int | None, tuple[int, ...] | None]"
