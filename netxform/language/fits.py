@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from netxform.errors import Label, Span, fail
 from netxform.graph.outputs import outputs
 from netxform.graph.shapes import times
 from netxform.language.methods import Loss
+from netxform.language.methods import loss as named_loss
 from netxform.language.targets import targets_fit
 from netxform.language.verb import DataInfo
 
@@ -91,6 +92,25 @@ def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss,
             else ("attach a head for this data: `cut before HEAD; attach head`",),
         )
     return name
+
+
+def settled_loss(
+    network: Network, data: DataInfo | None, stated: str | None, output: str | None, span: Span
+) -> Literal["cross_entropy", "mse", "bce"]:
+    """The loss that a statement measures on data: as stated, else cross-entropy; without labels the mean square change of the
+    outputs.
+
+    Raises NetxformError X0351 where a stated loss needs labels that are not there, and what `labels_fit` does.
+    """
+    if data is not None and not data.labelled:
+        if stated not in (None, "mse"):
+            helps = ("leave `loss` out: what is measured is how far the outputs move",)
+            raise fail("X0351", f"`{stated}` needs labels, and `{data.name}` has none", span, "no labels", helps=helps)
+        return "mse"
+    name = stated or "cross_entropy"
+    if data is not None and data.targets is not None:
+        labels_fit(network, data, output, named_loss(name), span)
+    return cast('Literal["cross_entropy", "mse", "bce"]', name)
 
 
 def _room(loss: Loss, width: int, classes: int) -> bool:

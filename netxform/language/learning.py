@@ -76,7 +76,7 @@ class Learning:
     on: Name | None = prep("on")
     using: Invocation = prep("using", Invocation("adamw", (), {"lr": 1e-3}))
     regularize: tuple[Regularizer, ...] = prep("regularize", ())
-    batch: int = key(32)
+    batch: int | None = key(None)
     accumulate: int = key(1)
     schedule: Schedule = key(Schedule("constant"))
     warmup: int = key(0)
@@ -206,6 +206,7 @@ def planned(
         raise fail("X0404", f"`{used[0].name}` has no labels to be smoothed", scope.span, "with `label_smoothing`")
     installed(verb, scope.span)
     keep = scope.settings.get("keep")
+    batch = verb.batch or data.batch or 32
     seed = scope.seed + scope.index if verb.seed is None else verb.seed
     using = Invocation(verb.using.name, (), {"lr": OPTIMIZERS.find(verb.using.name).lr} | verb.using.keywords, verb.using.span)
     work = Training(
@@ -217,7 +218,7 @@ def planned(
         unit="epochs" if length.unit == "epochs" else "steps",
         optimizer=using,
         loss=loss,
-        batch=verb.batch,
+        batch=batch,
         seed=seed,
         outputs=() if output is None else (output,),
         groups=_groups(verb, network, scope, parameters, using),
@@ -246,6 +247,8 @@ def planned(
         record=_recording(scope, data.name),
     )
     origins = {} if verb.on is not None else {"data": "the only data set"}
+    if verb.batch is None:
+        origins["batch"] = "default" if data.batch is None else f"as `{data.name}` comes"
     if verb.seed is None:
         origins["seed"] = "seed of the spec"
     if "lr" not in verb.using.keywords:
@@ -256,7 +259,7 @@ def planned(
         data=data.name,
         length=f"{work.length} {work.unit}",
         optimizer=str(using),
-        batch=verb.batch,
+        batch=batch,
         learns=None if len(terms) or str(loss) == "cross_entropy" else str(loss),
         schedule=None if verb.schedule.name == "constant" else str(verb.schedule),
         metrics=metrics or None,

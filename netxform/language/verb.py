@@ -87,7 +87,8 @@ def _slot(slot: Slot, default: Any) -> Any:
 class DataInfo:
     """What is known of a data set before it is loaded; None where it is not.
 
-    `shape` is that of one x; `inputs` those of several, by name; `labelled`: whether there are targets.
+    `shape` is that of one x; `inputs` those of several, by name; `labelled`: whether there are targets; `batch`: the size of
+    the batches that it comes in.
     """
 
     name: str
@@ -98,6 +99,7 @@ class DataInfo:
     targets: Targets | None = None
     inputs: tuple[tuple[str, tuple[int, ...] | None], ...] = ()
     labelled: bool = True
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

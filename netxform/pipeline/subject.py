@@ -229,7 +229,7 @@ def infos_of(spec: Spec, inputs: Inputs) -> dict[str, DataInfo]:
     """What is known of every data set before it is loaded; data that was handed in goes before declared data."""
     infos: dict[str, DataInfo] = {}
     for name, data in inputs.data.items():
-        several = (size(data.train), data.shape, NOWHERE, targets_of(data), data.inputs, data.labelled)
+        several = (size(data.train), data.shape, NOWHERE, targets_of(data), data.inputs, data.labelled, data.batch)
         infos[name] = DataInfo(name, data.classes, *several)
     for name, declared in spec.data.items():
         if name not in infos:

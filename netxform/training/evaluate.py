@@ -67,9 +67,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def apart(
-    model: nn.Module, samples: Samples, objective: Objective, device: torch.device, processes: Processes
-) -> float:
+def apart(model: nn.Module, samples: Samples, objective: Objective, device: torch.device, processes: Processes) -> float:
     """The mean loss against the teachers, in eval mode: what is measured where there are no labels."""
     modes = [(m, m.training) for m in model.modules()]
     model.eval()

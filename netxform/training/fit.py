@@ -344,7 +344,12 @@ def _weaker(metrics: dict[str, float], work: Training, warnings: list[str], when
 
 
 def _prepare(
-    module: fx.GraphModule, work: Training, device: torch.device, processes: Processes, count: int | None, asked: Teachers | None
+    module: fx.GraphModule,
+    work: Training,
+    device: torch.device,
+    processes: Processes,
+    count: int | None,
+    asked: Teachers | None,
 ) -> Run:
     if work.strategy == "fsdp" and processes.world > 1:  # sharding changes classes and parameters for good
         module = copy.deepcopy(module)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from netxform.errors import fail
-from netxform.language.work import Penalty, Term, Training
 from netxform.graph.outputs import picked
+from netxform.language.work import Penalty, Term, Training
 from netxform.sources.data.samples import leaves, mapped, names
 from netxform.training.augment import augmented, cut, is_map, partners
 from netxform.training.data import Batch, Samples, fetch
