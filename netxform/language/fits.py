@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, cast
 
 from netxform.errors import Label, Span, fail
-from netxform.graph.outputs import outputs
+from netxform.graph.outputs import chosen, outputs
 from netxform.graph.shapes import times
 from netxform.language.methods import Loss
 from netxform.language.methods import loss as named_loss
@@ -65,14 +65,7 @@ def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss,
     (targets of another shape or kind).
     """
     known = outputs(network.module)
-    if output is None and len(known) == 1:
-        name = next(iter(known))
-    elif output in known:
-        name = output
-    else:
-        names = ", ".join(str(n) for n in known if n is not None) or "one without a name"
-        message = f"the network has no output `{output}`" if output is not None else f"the network has {len(known)} outputs"
-        raise fail("X0319", message, span, "which one?", notes=(f"outputs: {names}",), helps=("write `output=NAME`",))
+    name = chosen(known, output, span)
     shape = known[name].meta.get("shape")
     if not isinstance(shape, tuple):
         return name

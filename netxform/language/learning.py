@@ -40,12 +40,14 @@ class Rates:
 
 @dataclass(frozen=True)
 class Head:
-    """`head NAME loss=mse weight=0.5 target=1`: one output's share of the loss, and its column of the targets."""
+    """`head NAME loss=mse weight=0.5 target=1`: one output's share of the loss, by its name or place, and its column of the
+    targets, or the one of that name.
+    """
 
-    name: Name = operand()
+    name: Name | int | str = operand()
     loss: Loss = key(loss("cross_entropy"))
     weight: float = key(1.0)
-    target: int | None = key(None)
+    target: int | str | None = key(None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ class Learning:
     ema: float | None = key(None)
     layer_decay: float | None = key(None)
     device: str = key("auto")
-    output: str | None = key(None)
+    output: int | str | None = key(None)
     seed: int | None = key(None)
     zeros: Literal["free", "hold"] = key("free")
     lost: Literal["refuse", "accept"] = key("refuse")
@@ -305,25 +307,19 @@ def _terms(
     verb: Learning, network: Network, scope: Scope, data: DataInfo, loss: Loss, heads: tuple[Head, ...]
 ) -> tuple[tuple[Term, ...], str | None]:
     """The loss head by head, and the name of the one output where there are no heads."""
-    from netxform.graph.outputs import outputs
+    from netxform.graph.outputs import chosen, outputs
     from netxform.language.fits import labels_fit
 
     if not heads:
-        return (), labels_fit(network, data, verb.output, loss, scope.span)
+        return (), labels_fit(network, data, None if verb.output is None else str(verb.output), loss, scope.span)
     known = outputs(network.module)
     out: list[Term] = []
     for head in heads:
-        if head.name.text not in known:
-            raise fail(
-                "X0319",
-                f"the network has no output `{head.name}`",
-                head.name.span,
-                "which one?",
-                notes=(f"outputs: {', '.join(str(n) for n in known if n is not None) or 'one without a name'}",),
-            )
+        span = head.name.span if isinstance(head.name, Name) else scope.span
+        name = chosen(known, str(head.name), span)
         if head.target is None:
-            labels_fit(network, data, head.name.text, head.loss, head.name.span)
-        out.append(Term(head.name.text, head.loss, head.target, head.weight))
+            labels_fit(network, data, name, head.loss, span)
+        out.append(Term(name, head.loss, head.target, head.weight))
     return tuple(out), None
 
 

@@ -21,6 +21,7 @@ from netxform.language.claims import Claim
 from netxform.language.laws import Contract
 from netxform.language.material import Material as Material
 from netxform.language.values import Selection, describe
+from netxform.language.work import Sight
 
 if typing.TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +108,8 @@ class ModelInfo:
     """What is known of a further model while a plan is made.
 
     `network`: its graph without weights, None for what is no network. `output`: the shape of its one output for one sample
-    (the first number is the batch), None where it has several. `params`: its number of parameters, 0 where it has none.
+    (the first number is the batch), None where it has several; `outputs`: those of all, by name or place. `params`: its number of
+    parameters, 0 where it has none. `sight`: how it is to be shown images.
     """
 
     name: str
@@ -116,6 +118,8 @@ class ModelInfo:
     params: int
     span: Span
     description: str = ""
+    outputs: Mapping[str | None, tuple[int, ...]] = field(default_factory=dict["str | None", "tuple[int, ...]"])
+    sight: Sight = Sight()
 
 
 class Scope(Protocol):

@@ -108,7 +108,7 @@ def fit(
     work, said = settled(work, shapes, data)
     copied = detached(network)
     device = device_of(work.device)
-    asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
+    asked = Teachers(work.soft, teachers or {}, device, data.normal) if work.soft is not None else None
     there = size(data.train)
     run = _prepare(copied.module.to(device), work, device, processes, there, asked)
     _modes(run.module, work)

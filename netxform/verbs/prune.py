@@ -160,11 +160,15 @@ class Prune:
     granularity: Literal["channel", "weight", "2:4"] = key("channel")
     samples: int = key(512)
     loss: Literal["cross_entropy", "mse", "bce"] | None = key(None)
-    output: str | None = key(None)
+    output: int | str | None = key(None)
     seed: int | None = key(None)
     recover: tuple[Any, ...] = nested("recover")
     stops: tuple[Stop, ...] = lines("stop_if", Stop)
     contract: ClassVar[Contract] = Contract.LOSSY
+
+    @property
+    def _output(self) -> str | None:
+        return None if self.output is None else str(self.output)
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """One way to say how much, and values in range."""
@@ -244,7 +248,7 @@ class Prune:
         wanted = Wanted(
             names, self.by.name, dict(self.by.keywords), self.amount, self._threshold(), limit, self.ranking,
             self._normalise(), self.min_channels, self._least(), self.round_to, self.step, self.compensate, data, self.samples,
-            self._loss(network, scope, data), self.output, scope.seed if self.seed is None else self.seed,
+            self._loss(network, scope, data), self._output, scope.seed if self.seed is None else self.seed,
             self.until is not None and self.until.name == "latency" and self.until.of is not None,
         )  # fmt: skip
         recover = self._trainings(network, scope)
@@ -337,7 +341,7 @@ class Prune:
             helps = ("by what the outputs feel: `by obd`", "without data: `by magnitude`")
             message = f"`{self.by.name}` is the slope of a loss, and `{info.name}` has no labels"
             raise fail("X0351", message, span, "no labels", helps=helps)
-        return settled_loss(network, info, self.loss, self.output, span)
+        return settled_loss(network, info, self.loss, self._output, span)
 
     def _other_data(self, scope: Scope) -> str | None:
         """Where the score needs no data: what the change of the loss is measured on, if anything is declared for it."""
@@ -408,5 +412,5 @@ class Prune:
             removed = tuple((n, tuple(i)) for n, i in v.removed.items())
             claims.append(MaskedTwin(removed, v.mixes, v.means))
         if isinstance(v, Removal | Zeros) and v.data is not None:
-            claims.append(LossChange(v.data, v.samples, v.wanted.loss, v.predicted, v.error, self.output, v.chosen_on))
+            claims.append(LossChange(v.data, v.samples, v.wanted.loss, v.predicted, v.error, self._output, v.chosen_on))
         return tuple(claims)
