@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from netxform.graph.copies import tensors_of
-from netxform.graph.meta import evaluating
 from netxform.graph.inputs import Given as Inputs
+from netxform.graph.meta import evaluating
 from netxform.graph.network import SAMPLES, Network, Probes, drawn_for, knowing
 
 Given = tuple[Tensor, ...]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from netxform.errors import Label, Span, fail
-from netxform.graph.outputs import outputs
+from netxform.graph.outputs import chosen, outputs
 from netxform.graph.shapes import times
 from netxform.language.methods import Loss
+from netxform.language.methods import loss as named_loss
 from netxform.language.targets import targets_fit
 from netxform.language.verb import DataInfo
 
@@ -64,14 +65,7 @@ def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss,
     (targets of another shape or kind).
     """
     known = outputs(network.module)
-    if output is None and len(known) == 1:
-        name = next(iter(known))
-    elif output in known:
-        name = output
-    else:
-        names = ", ".join(str(n) for n in known if n is not None) or "one without a name"
-        message = f"the network has no output `{output}`" if output is not None else f"the network has {len(known)} outputs"
-        raise fail("X0319", message, span, "which one?", notes=(f"outputs: {names}",), helps=("write `output=NAME`",))
+    name = chosen(known, output, span)
     shape = known[name].meta.get("shape")
     if not isinstance(shape, tuple):
         return name
@@ -91,6 +85,25 @@ def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss,
             else ("attach a head for this data: `cut before HEAD; attach head`",),
         )
     return name
+
+
+def settled_loss(
+    network: Network, data: DataInfo | None, stated: str | None, output: str | None, span: Span
+) -> Literal["cross_entropy", "mse", "bce"]:
+    """The loss that a statement measures on data: as stated, else cross-entropy; without labels the mean square change of the
+    outputs.
+
+    Raises NetxformError X0351 where a stated loss needs labels that are not there, and what `labels_fit` does.
+    """
+    if data is not None and not data.labelled:
+        if stated not in (None, "mse"):
+            helps = ("leave `loss` out: what is measured is how far the outputs move",)
+            raise fail("X0351", f"`{stated}` needs labels, and `{data.name}` has none", span, "no labels", helps=helps)
+        return "mse"
+    name = stated or "cross_entropy"
+    if data is not None and data.targets is not None:
+        labels_fit(network, data, output, named_loss(name), span)
+    return cast('Literal["cross_entropy", "mse", "bce"]', name)
 
 
 def _room(loss: Loss, width: int, classes: int) -> bool:

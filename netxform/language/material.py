@@ -39,9 +39,7 @@ class Material(Protocol):
         """What `fresh` gives, in words."""
         ...
 
-    def fresh(
-        self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False
-    ) -> Iterator[tuple[Any, Any]]:
+    def fresh(self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False) -> Iterator[tuple[Any, Any]]:
         """Batches of samples that nothing is calibrated on: of the test part, or of the validation part where there is none;
         of the training part behind the first `skip` where there is neither.
         """

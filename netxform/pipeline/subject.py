@@ -263,7 +263,7 @@ def infos_of(spec: Spec, inputs: Inputs, seen: Mapping[str, Seen]) -> dict[str, 
     """What is known of every data set before it is loaded; data that was handed in goes before declared data."""
     infos: dict[str, DataInfo] = {}
     for name, data in inputs.data.items():
-        several = (size(data.train), data.shape, NOWHERE, targets_of(data), data.inputs, data.labelled)
+        several = (size(data.train), data.shape, NOWHERE, targets_of(data), data.inputs, data.labelled, data.batch)
         infos[name] = DataInfo(name, data.classes, *several)
     for name, one in seen.items():
         targets = look(one.targets) if one.targets is not None and one.classes is None else None

@@ -93,9 +93,7 @@ class Calibration:
         """What `fresh` gives, in words."""
         return _others(self._load()[data])[0]
 
-    def fresh(
-        self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False
-    ) -> Iterator[tuple[Any, Any]]:
+    def fresh(self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False) -> Iterator[tuple[Any, Any]]:
         """Batches of samples that nothing is calibrated on; of the training part they are those behind the first `skip`."""
         held = self._load()[data]
         part = _others(held)[1]

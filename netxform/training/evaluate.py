@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from netxform.graph.inputs import arguments
 from netxform.language.work import Training
@@ -67,9 +68,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def apart(
-    model: nn.Module, samples: Samples, objective: Objective, device: torch.device, processes: Processes
-) -> float:
+def apart(model: nn.Module, samples: Samples, objective: Objective, device: torch.device, processes: Processes) -> float:
     """The mean loss against the teachers, in eval mode: what is measured where there are no labels."""
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
@@ -99,6 +98,8 @@ def taught_well(teachers: Teachers, samples: Samples, work: Training) -> dict[st
         target = column(mapped(lambda t: t.to(teachers.device), batch.y), terms_of(work)[0].target)
         if target.dtype.is_floating_point or soft.loss == "mse":
             return {}
+        if soft.classes:
+            answers = [_as_student(class_rows(full(a))[0], soft.classes) for a in answers]
         together = ensemble([class_rows(full(a))[0] for a in answers], soft.mix, soft.mean, soft.temperature)
         _, wanted = class_rows(answers[0], target)
         assert wanted is not None
@@ -107,3 +108,9 @@ def taught_well(teachers: Teachers, samples: Samples, work: Training) -> dict[st
             right[name] = right.get(name, 0.0) + float((scores.argmax(1) == wanted).sum())
         rows += len(wanted)
     return {n: r / rows for n, r in right.items()} if rows else {}
+
+
+def _as_student(rows: Tensor, classes: Sequence[int | None]) -> Tensor:
+    """A teacher's scores (M, classes of the student): very low for classes that it does not know."""
+    lowest = rows.new_full((len(rows),), -1e30)
+    return torch.stack([lowest if c is None else rows[:, c] for c in classes], 1)

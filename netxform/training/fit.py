@@ -108,7 +108,7 @@ def fit(
     work, said = settled(work, shapes, data)
     copied = detached(network)
     device = device_of(work.device)
-    asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
+    asked = Teachers(work.soft, teachers or {}, device, data.normal) if work.soft is not None else None
     there = size(data.train)
     run = _prepare(copied.module.to(device), work, device, processes, there, asked)
     _modes(run.module, work)
@@ -344,7 +344,12 @@ def _weaker(metrics: dict[str, float], work: Training, warnings: list[str], when
 
 
 def _prepare(
-    module: fx.GraphModule, work: Training, device: torch.device, processes: Processes, count: int | None, asked: Teachers | None
+    module: fx.GraphModule,
+    work: Training,
+    device: torch.device,
+    processes: Processes,
+    count: int | None,
+    asked: Teachers | None,
 ) -> Run:
     if work.strategy == "fsdp" and processes.world > 1:  # sharding changes classes and parameters for good
         module = copy.deepcopy(module)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from netxform.errors import fail
-from netxform.language.work import Penalty, Term, Training
 from netxform.graph.outputs import picked
+from netxform.language.work import Penalty, Term, Training
 from netxform.sources.data.samples import leaves, mapped, names
 from netxform.training.augment import augmented, cut, is_map, partners
 from netxform.training.data import Batch, Samples, fetch
 from netxform.training.losses import PADDING, class_rows, loss_of, mass_of
-from netxform.training.soft import ensemble, feature_loss, soft_loss
+from netxform.training.soft import ensemble, feature_loss, shared_classes, soft_loss
 from netxform.training.teachers import Teachers
 
 
@@ -173,8 +173,10 @@ class Objective:
                     wanted = column(view.y, next((t.target for t, _ in self.terms if t.output == name), None))
                 target = wanted if wanted is not None and wanted.dim() == z.dim() - 1 else None
                 rows, target = class_rows(z, target)
-                v = ensemble([class_rows(full(a), wanted if target is not None else None)[0] for a in answers], soft.mix,
-                             soft.mean, soft.temperature)  # fmt: skip
+                known = [class_rows(full(a), wanted if target is not None else None)[0] for a in answers]
+                if soft.classes:
+                    rows, known, target = shared_classes(soft.classes, rows, known, target)
+                v = ensemble(known, soft.mix, soft.mean, soft.temperature)
                 if soft.loss == "dkd" and target is not None and bool((target == PADDING).any()):
                     kept = target != PADDING
                     rows, v, target = rows[kept], v[kept], target[kept]

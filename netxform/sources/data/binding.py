@@ -1,6 +1,6 @@
 """Samples in the form that a network takes: fields in the order of its arguments, numbers in its types.
 
-    DataSet, inputs of a network ─bind→ DataSet whose x is one tensor, or a tuple with one tensor an argument
+DataSet, inputs of a network ─bind→ DataSet whose x is one tensor, or a tuple with one tensor an argument
 """
 
 from __future__ import annotations

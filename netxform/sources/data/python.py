@@ -1,6 +1,6 @@
 """Data handed in from Python, whatever has it: data sets and loaders of torch, of Hugging Face, arrays, frames, streams.
 
-    value, Wanted ─read_python→ DataSet
+value, Wanted ─read_python→ DataSet
 """
 
 # Long: one table of forms, and one short function for each.
@@ -232,7 +232,9 @@ def _first(name: str, begin: Callable[[], Iterator[Any]], wanted: Wanted) -> tup
             sample = next(samples)
             few = [sample, *(s for s, _ in zip(samples, range(1), strict=False))] if wanted.collate else [sample]
         except (StopIteration, IndexError) as error:
-            raise fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",)) from error
+            raise fail(
+                "X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",)
+            ) from error
         if wanted.collate is not None:
             sample = wanted.collate(few)
     reader = Reader(name, layout_of(name, sample, wanted.target, wanted.inputs), _numbered(wanted.names))
@@ -277,7 +279,19 @@ def _described(name: str, x: Any, y: Any, wanted: Wanted, reader: Reader | None 
     shape = None if several or wanted.collate is not None else shapes[0]
     inputs = tuple(zip(names(x), shapes if wanted.collate is None else [None] * len(shapes), strict=True)) if several else ()
     return DataSet(
-        name, nothing(), nothing(), nothing(), wanted.count, shape, "", wanted.names, (), inputs, said, y is not None, wanted.batch
+        name,
+        nothing(),
+        nothing(),
+        nothing(),
+        wanted.count,
+        shape,
+        "",
+        wanted.names,
+        (),
+        inputs,
+        said,
+        y is not None,
+        wanted.batch,
     )
 
 
@@ -371,7 +385,9 @@ def _scanned(name: str, value: Any, reader: Reader, count: int, wanted: Wanted) 
     if count > _SCANNED:
         if _text_label(first, reader) and not wanted.names:
             helps = ("name the classes: `nx.dataset(…, classes=['cat', 'dog'])`",)
-            raise fail("X0401", f"data `{name}`: labels are names, and reading all {count:,} would load every sample", helps=helps)
+            raise fail(
+                "X0401", f"data `{name}`: labels are names, and reading all {count:,} would load every sample", helps=helps
+            )
         said = f"how many classes there are was not looked for in {count:,} samples: `nx.dataset(…, classes=…)` says it"
         return replace(wanted, said=(*wanted.said, said)) if wanted.count is None else wanted, None
     found: list[Any] = []
@@ -580,7 +596,7 @@ def _several(value: Any, of: Callable[[Any, str], Any], what: str) -> Any:
 
 def column_of(value: Any, name: str, part: str) -> Any:
     """A column of numbers: a tensor, or a memory-mapped array as it is. Raises NetxformError X0401."""
-    if _is_frame(value) or type(value).__module__.partition(".")[0] in ("pandas", "polars") and hasattr(value, "to_numpy"):
+    if _is_frame(value) or (type(value).__module__.partition(".")[0] in ("pandas", "polars") and hasattr(value, "to_numpy")):
         value = value.to_numpy()
     try:
         if isinstance(value, np.memmap) and value.dtype.kind in "biuf":

@@ -1,11 +1,12 @@
 """Samples as people have them → samples (x, y) of tensors: pairs, dicts of fields, named tuples, images, numbers, class names.
 
-    a sample, what is known of its fields ─Reader→ (x, y)
+a sample, what is known of its fields ─Reader→ (x, y)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -223,6 +224,10 @@ def _array(value: Any, what: str) -> Tensor:
         return torch.stack(cast("list[Tensor]", value))
     array = numbers_in(value, what)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if not array.flags.writeable:  # nothing here writes into data
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
     return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))  # a number alone becomes a row in between
 
 

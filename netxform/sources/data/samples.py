@@ -394,15 +394,15 @@ class _Told:
 
 def _sown(samples: Any, index: int, salt: Salt) -> Any:
     seed = (salt[0] * 1_000_003 + salt[1] * 7_919 + index * 2_654_435_761) % 2**32
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         torch.default_generator.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)
         random.seed(seed)
         return samples[index]
     finally:
         torch.set_rng_state(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+        np.random.set_state(states[1])
         random.setstate(states[2])
 
 
