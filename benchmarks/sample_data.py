@@ -1,11 +1,11 @@
 """Make the small data that some sample specs read, of what installed packages carry: photos, handwritten digits, patients.
 
-    python -m benchmarks.sample_data [specs/data]
+python -m benchmarks.sample_data [specs/data]
 
-    photos/{train,val}/{flower,temple}/*.jpg    pieces of the two photographs of scikit-learn
-    digits.csv, digits/*.png                    three handwritten digits side by side, and a column for each of 0, 1, 2: is it there?
-    scenes/*.png, masks/*.png                   digits on a noisy ground, and where they are (255)
-    diabetes.parquet                            442 patients: ten measurements, and the progression a year later (Efron et al., 2004)
+photos/{train,val}/{flower,temple}/*.jpg    pieces of the two photographs of scikit-learn
+digits.csv, digits/*.png                    three handwritten digits side by side, and a column for each of 0, 1, 2: is it there?
+scenes/*.png, masks/*.png                   digits on a noisy ground, and where they are (255)
+diabetes.parquet                            442 patients: ten measurements, and the progression a year later (Efron et al., 2004)
 """
 
 from __future__ import annotations

@@ -88,7 +88,9 @@ def no_links(folder: Path, span: Span = NOWHERE) -> None:
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(root):
                 where = path.relative_to(folder)
-                raise fail("X0901", f"`{folder.name}/{where}` is a link that leads out of the folder", span, "not followed")
+                text = f"`{folder.name}/{where}` is a link that leads out of the folder"
+                helps = ("put the file itself there, or allow it: `--allow-outside`",)
+                raise fail("X0901", text, span, "not followed", helps=helps)
             if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise fail(
                     "X0905",

@@ -5,12 +5,13 @@ View, file ─seen→ (C, h, w) float32       View, file of a mask ─seen_mask�
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from netxform.errors import NOWHERE, NetxformError, Span, fail
 from netxform.language.methods import IGNORED
@@ -64,11 +65,9 @@ Image: TypeAlias = "Path | bytes | Any"
 
 def header(file: Image, name: str, span: Span = NOWHERE) -> Header:
     """Read the beginning of an image alone. Raises NetxformError X0862 (no image, or damaged), X0906 (too many pixels)."""
-    with _named(name, span):
-        image = _opened(file, name, span)
-        with image:
-            alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-            return Header(image.width, image.height, image.mode, str(image.format), alpha)
+    with _reading(file, name, span) as image:
+        alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+        return Header(image.width, image.height, image.mode, str(image.format), alpha)
 
 
 def seen(file: Image, view: View, name: str, span: Span = NOWHERE, mask: MaskOf | None = None) -> Any:
@@ -79,8 +78,8 @@ def seen(file: Image, view: View, name: str, span: Span = NOWHERE, mask: MaskOf 
     """
     import torch
 
-    with _named(name, span):
-        image = _whole(_opened(file, name, span), name, span, view.channels)
+    with _reading(file, name, span) as opened:
+        image = _whole(opened, name, span, view.channels)
         deep = image.mode == "F"
         shape = (image.height, image.width)
         x = _tensor(_fitted(image, view, view.interpolation))
@@ -104,13 +103,13 @@ class MaskOf:
         import numpy as np
         import torch
 
-        with _named(self.name, span):
-            image = plane(_opened(self.file, self.name, span), self.name, span)
+        with _reading(self.file, self.name, span) as opened:
+            image = plane(opened, self.name, span)
             image.load()
-        if (image.height, image.width) != shape:
-            text = f"the mask `{self.name}` is {image.height} x {image.width}, the image `{of}` {shape[0]} x {shape[1]}"
-            raise fail("X0861", text, span, "another size", helps=("a mask has the size of its image",))
-        found = np.asarray(_fitted(image, view, "nearest")).astype(np.int64)
+            if (image.height, image.width) != shape:
+                text = f"the mask `{self.name}` is {image.height} x {image.width}, the image `{of}` {shape[0]} x {shape[1]}"
+                raise fail("X0861", text, span, "another size", helps=("a mask has the size of its image",))
+            found = np.asarray(_fitted(image, view, "nearest")).astype(np.int64)
         table = np.full(int(found.max()) + 1, -1, dtype=np.int64)
         for number, value in enumerate(self.values):
             if value < len(table):
@@ -143,34 +142,42 @@ def values_in(files: Sequence[tuple[Image, str]], span: Span) -> list[int]:
 
     out: set[int] = set()
     for file, name in files:
-        with _named(name, span):
-            image = plane(_opened(file, name, span), name, span)
-            out |= {int(v) for v in np.unique(np.asarray(image))}
+        with _reading(file, name, span) as opened:
+            out |= {int(v) for v in np.unique(np.asarray(plane(opened, name, span)))}
     return sorted(out)
 
 
-def _opened(file: Image, name: str, span: Span) -> Any:
+@contextlib.contextmanager
+def _reading(file: Image, name: str, span: Span) -> Generator[Any]:
+    """The image, closed afterwards. What a library raises meanwhile is said of that file: X0862; too many pixels: X0906."""
     import PIL.Image as pil
 
-    if isinstance(file, pil.Image):
-        return file
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pil.DecompressionBombWarning)
-        try:
-            image = pil.open(io.BytesIO(file) if isinstance(file, bytes) else file)
-        except pil.DecompressionBombError as error:
-            raise _too_many(name, str(error), span) from error
+    given = isinstance(file, pil.Image)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pil.DecompressionBombWarning)
+            image = file if given else pil.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+        with contextlib.nullcontext() if given else image:
+            _one_of_a_size(image, name, span)
+            yield image
+    except NetxformError:
+        raise
+    except pil.DecompressionBombError as error:
+        raise _too_many(name, str(error).split(",")[0], span) from error
+    except Exception as error:
+        raise damaged(name, error, span) from error
+
+
+def _one_of_a_size(image: Any, name: str, span: Span) -> None:
     if image.width * image.height > MOST_PIXELS:
         raise _too_many(name, f"{image.width:,} x {image.height:,} pixels", span)
     if image.format in _SEVERAL and getattr(image, "is_animated", False):
         helps = ("save the one that counts as a file of its own", "or leave such files out, counted: `bad=skip`")
-        text = f"`{name}` holds {cast(Any, image).n_frames} pictures"
-        raise fail("X0862", text, span, "which one?", helps=helps)
-    return image
+        raise fail("X0862", f"`{name}` holds {image.n_frames} pictures", span, "which one?", helps=helps)
 
 
 def _too_many(name: str, what: str, span: Span) -> NetxformError:
-    text = f"the image `{name}` is too large to be decoded: {what.split(',', 1)[0] if 'exceeds' in what else what}"
+    text = f"the image `{name}` is too large to be decoded: {what}"
     notes = (f"an image has at most {MOST_PIXELS / 1e6:.0f} million pixels",)
     return fail("X0906", text, span, "too large", notes=notes, helps=("make it smaller, or take it out",))
 
@@ -223,21 +230,6 @@ def _column(values: Sequence[float]) -> Tensor:
     import torch
 
     return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
-
-
-class _named:
-    """While a file is read: what any library raises is said of that file. X0862."""
-
-    def __init__(self, name: str, span: Span) -> None:
-        self.name, self.span = name, span
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, NetxformError) or not isinstance(error, Exception):
-            return
-        raise damaged(self.name, error, self.span) from error
 
 
 def damaged(name: str, error: Exception | str, span: Span = NOWHERE) -> NetxformError:

@@ -95,6 +95,7 @@ class Shards:
                     "X0862", f"`{name}` is compressed: a sample cannot be read from its place", self.span, "", helps=helps
                 )
         out: list[tuple[str, tuple[int, int]]] = []
+        end = 0
         try:
             with tarfile.open(file, "r:") as tar:
                 for member in tar:
@@ -103,7 +104,12 @@ class Shards:
                     if member.offset_data + member.size > size:
                         raise tarfile.ReadError(f"it ends inside `{printable(member.name)}`")
                     out.append((member.name, (member.offset_data, member.size)))
+                    end = member.offset_data + -(-member.size // 512) * 512
                     tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
+            with file.open("rb") as opened:
+                opened.seek(end)
+                if opened.read(512) != bytes(512):
+                    raise tarfile.ReadError("it does not end as a tar file ends")
         except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
             helps = ("look whether it is whole: `tar tf FILE`",)
             raise fail(

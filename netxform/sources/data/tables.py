@@ -107,6 +107,8 @@ def below(table: Columns, name: str, folder: Path, trust: Trust, span: Span) -> 
         if "\0" in text:
             raise fail("X0807", f"{where} is no name of a file", span, "not a name", helps=("write its name",))
         path = os.path.join(root, text)
+        if not trust.outside and (os.path.isabs(text) or os.path.commonpath([root, os.path.normpath(path)]) != root):
+            raise _outside(where, span)
         above = os.path.dirname(path)
         if above not in resolved:
             resolved[above] = os.path.realpath(above)
@@ -116,11 +118,9 @@ def below(table: Columns, name: str, folder: Path, trust: Trust, span: Span) -> 
             if stat.S_ISLNK(mode):
                 real = os.path.realpath(real)
         except OSError as error:
-            if os.path.isabs(text) and not trust.outside:
-                raise _outside(where, span) from error
             helps = (f'names are taken from `{folder.name}`; others: `folder="FOLDER"`',)
             raise fail("X0807", f"{where}: {error.strerror}", span, "missing", helps=helps) from error
-        if not trust.outside and (os.path.isabs(text) or os.path.commonpath([root, real]) != root):
+        if not trust.outside and os.path.commonpath([root, real]) != root:
             raise _outside(where, span)
     return Below(Path(root), Names(names), span)
 
