@@ -81,6 +81,9 @@ def steps(
         return
     source = source_of(samples)
     indices = order(len(source), *shuffle, chances) if shuffle is not None else torch.arange(len(source))
+    if world == 1 and accumulate == 1:
+        yield from _alone(source, indices, batch, drop_single, shuffle or (0, 0))
+        return
     cut = [
         [_share(piece, rank, world) for piece in _pieces(chunk, accumulate)]
         for chunk in (indices.split(batch) if len(indices) else ())
@@ -91,6 +94,20 @@ def steps(
         with loading(step[0][0].tolist() if step else []):
             pairs = [next(loaded) for _ in step]
         yield tuple(Batch(x, y, *rest) for rest, (x, y) in zip(step, pairs, strict=True))
+
+
+def _alone(source: Source, indices: Tensor, batch: int, drop_single: bool, salt: tuple[int, int]) -> Iterator[tuple[Batch, ...]]:
+    """The steps of one process, a piece each: as of several, with as little as possible between two steps."""
+    chunks = indices.split(batch) if len(indices) else ()
+    if drop_single and len(chunks) > 1 and batch > 1 and len(chunks[-1]) == 1:
+        chunks = chunks[:-1]
+    every = torch.arange(batch)
+    loaded = source.batches(chunks, salt)
+    for chunk in chunks:
+        count = len(chunk)
+        with loading(chunk):
+            x, y = next(loaded)
+        yield (Batch(x, y, chunk, every if count == batch else every[:count], chunk, count),)
 
 
 def _pieces(chunk: Tensor, accumulate: int) -> tuple[Tensor, ...]:

@@ -141,7 +141,8 @@ def fit(
                     iteration += 1
                     loss = _step(run, pieces, data.train, iteration)
                     progress.step(f"loss {loss:.3f}", int(steps is not None))
-                    average.follow(run, iteration)
+                    if work.ema is not None:
+                        average.follow(run, iteration)
                     if steps is not None and iteration >= steps:
                         break
                 if iteration == begun:
@@ -186,7 +187,10 @@ def _open_epoch(run: Run, data: DataSet, drop_single: bool, drawn: Tensor | None
     """The batches of the next epoch; random numbers and modes as they are at its start."""
     work = run.work
     run.epoch = len(run.rows) + 1
-    torch.manual_seed((work.seed * 7_919 + run.epoch) % (2**63))
+    drawn_from = (work.seed * 7_919 + run.epoch) % (2**63)
+    torch.default_generator.manual_seed(drawn_from)
+    if run.device.type != "cpu":  # for accelerators that are not used, `manual_seed` notes where it was called from: slow
+        torch.manual_seed(drawn_from)
     run.sums = {"loss": 0.0, "count": 0.0}
     _modes(run.module, work)
     return stream(

@@ -39,7 +39,9 @@ class View:
 
 def show(batch: Batch, work: Training, samples: Samples, device: torch.device, step: tuple[int, int]) -> View:
     """The batch on its device, augmented and mixed under (seed, epoch, step) alone."""
-    x, y = (mapped(lambda t: t.to(device, non_blocking=True), part) for part in (batch.x, batch.y))
+    x, y = batch.x, batch.y
+    if device.type != "cpu":
+        x, y = (mapped(lambda t: t.to(device, non_blocking=True), part) for part in (x, y))
     if not work.augment and not work.mixup and not work.cutmix:
         return View(x, y)
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
@@ -110,7 +112,8 @@ class Objective:
 
     def labels(self, output: Any, target: Any, shares: Sequence[float] | None = None) -> Tensor:
         """The weighted sum of the heads' losses, each times its share where it is a part of a larger batch."""
-        losses = [t.weight * loss(full(pick(output, t.output)), column(target, t.target)) for t, loss in self.terms]
+        losses = [loss(full(pick(output, t.output)), column(target, t.target)) for t, loss in self.terms]
+        losses = [v if t.weight == 1 else t.weight * v for v, (t, _) in zip(losses, self.terms, strict=True)]
         if shares is not None:
             losses = [s * value for s, value in zip(shares, losses, strict=True)]
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
