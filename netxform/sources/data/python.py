@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from netxform.errors import NetxformError, did_you_mean, fail
 from netxform.limits import need
 from netxform.sources.data.parts import NAMES, finite, split
-from netxform.sources.data.reader import TARGETS, Key, Reader, layout_of, listed, numbers_in, tensor_of
+from netxform.sources.data.reader import TARGETS, Key, Reader, fields_of, layout_of, listed, numbers_in, tensor_of
 from netxform.sources.data.samples import (
     Items,
     Source,
@@ -57,6 +57,10 @@ class Wanted:
     seed: int = 0
     batch: int | None = None
     said: tuple[str, ...] = field(default=())
+    tokenizer: Any = None
+    text: str | None = None
+    pair: str | None = None
+    length: int = 128
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,6 +75,8 @@ class Wanted:
 
 def read_python(name: str, value: Any, wanted: Wanted) -> DataSet:
     """The value as a data set. Raises NetxformError X0401 (of no kind that is known), and what its samples are refused for."""
+    if wanted.tokenizer is not None and not _is_parts(value):
+        return _texts(name, value, wanted)
     for fits, read in _FORMS:
         if fits(value):
             return read(name, value, wanted)
@@ -656,6 +662,56 @@ def _look(values: Any, what: str, digest: Any) -> None:
             finite(column(values, torch.arange(len(values))), what)
             raise
         digest.update(np.ascontiguousarray(_plain(some)).tobytes())
+
+
+def _texts(name: str, value: Any, wanted: Wanted) -> DataSet:
+    """Texts, or pairs of them, as the columns that a tokenizer makes: words, mask, which of the two."""
+    from netxform.errors import NOWHERE
+    from netxform.sources.data.tokens import encoded, tokenizer_of
+
+    first, second, labels = _written(name, value, wanted)
+    for i, one in enumerate((*first, *(second or ()))):
+        if not isinstance(one, str):
+            raise fail("X0401", f"data `{name}`: sample {i % len(first)} is no text, but a `{type(one).__name__}`")
+    if not first:
+        raise fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
+    tokenizer = tokenizer_of(wanted.tokenizer, None, NOWHERE)
+    columns, said = encoded(tokenizer, first, second, wanted.length, f"data `{name}`", NOWHERE)
+    plain = replace(wanted, tokenizer=None, text=None, pair=None, target=None, inputs=None, said=(*wanted.said, *said))
+    return table(name, columns, labels, plain)
+
+
+def _written(name: str, value: Any, wanted: Wanted) -> tuple[list[Any], list[Any] | None, Any]:
+    """Texts, second texts where there are some, and labels; None for no labels."""
+    if wanted.text is None:
+        if not _is_pair(value):
+            helps = (
+                'say which field is the text: `nx.dataset(…, text="sentence", tokenizer=…)`',
+                "or hand in `(texts, labels)`",
+            )
+            raise fail("X0401", f"data `{name}`: which field is the text is not said", helps=helps)
+        texts: list[Any] = list(value[0])
+        pairs = bool(texts) and all(isinstance(t, tuple | list) and len(cast("list[Any]", t)) == 2 for t in texts)
+        return ([t[0] for t in texts], [t[1] for t in texts], value[1]) if pairs else (texts, None, value[1])
+    if hasattr(value, "column_names"):
+        known: list[str] = list(value.column_names)
+    elif _is_frame(value) or isinstance(value, Mapping):
+        known = [str(c) for c in value]
+    else:
+        rows_ = [fields_of(value[i]) or {} for i in range(_length(name, value))]
+        known = list(rows_[0]) if rows_ else []
+        value = {k: [r.get(k) for r in rows_] for k in known}
+    target = wanted.target if wanted.target is not None else next((k for k in TARGETS if k in known), None)
+    for key in (wanted.text, wanted.pair, target):
+        if key is not None and key not in known:
+            helps = did_you_mean(str(key), known) or (f"fields: {listed(known)}",)
+            raise fail("X0401", f"data `{name}`: there is no field `{key}`", helps=helps)
+    labels = None if target is None else value[target]
+    features = getattr(value, "features", None)
+    held = None if labels is None or hasattr(labels, "to_numpy") else list(labels)
+    if held is not None and features is not None and hasattr(features.get(target), "int2str"):
+        held = [features[target].int2str(int(v)) for v in held]
+    return list(value[wanted.text]), None if wanted.pair is None else list(value[wanted.pair]), labels if held is None else held
 
 
 def _is_text(value: Any) -> bool:

@@ -392,6 +392,8 @@ def loading(numbers: Sequence[int]) -> Generator[None]:
         own = isinstance(error, TypeError | ValueError) or "TypeError" in text or "ValueError" in text
         look = f"look at it: `dataset[{numbers[0]}]`" if len(numbers) else "look at what its `__iter__` gives"
         helps = ("each sample is a pair (x, y); all x have one shape, all y too",) if own else (look,)
+        if "several shapes" in text:
+            helps = ("pad them where a batch is made: a `DataLoader` with a `collate_fn`, or `nx.dataset(…, collate=…)`",)
         raise fail("X0805", f"samples{shown} cannot be loaded: {text}", helps=helps) from error
 
 
