@@ -289,9 +289,9 @@ def dataset(
     `target`, `inputs`: the fields (or parts) of a sample that are the label and that go into the model, by the names of its
     arguments. `classes`: how many there are, or their names in order. `collate`: a list of samples → a batch. `workers`:
     processes that load samples. `val`, `test`: the shares that are cut off, `seed`: of the cut. `text`, `pair`: the fields that
-    hold texts, `tokenizer`: what makes numbers of them (a tokenizer, or the folder of a model), padded and cut to `length` tokens.
-    Raises NetxformError X0401 (no data, or of a form that says nothing), X0805 (a sample that cannot be read), X0817 (no samples,
-    or not as many targets), X0838 (NaN or infinity), X0406 (a setting out of range), X0826 (no tokenizer).
+    hold texts, `tokenizer`: what makes numbers of them (a tokenizer, or the folder of a model), padded and cut to `length`
+    tokens. Raises NetxformError X0401 (no data, or of a form that says nothing), X0805 (a sample that cannot be read), X0817
+    (no samples, or not as many targets), X0838 (NaN or infinity), X0406 (a setting out of range), X0826 (no tokenizer).
     """
     from netxform import arguments
     from netxform.sources import data

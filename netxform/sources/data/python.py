@@ -90,6 +90,10 @@ _HELPS = (
 )
 
 
+def _empty(name: str) -> NetxformError:
+    return fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
+
+
 def in_part(name: str, part: str) -> str:
     """What a part of a data set is called in messages."""
     return f"{name}, {part}"
@@ -238,9 +242,7 @@ def _first(name: str, begin: Callable[[], Iterator[Any]], wanted: Wanted) -> tup
             sample = next(samples)
             few = [sample, *(s for s, _ in zip(samples, range(1), strict=False))] if wanted.collate else [sample]
         except (StopIteration, IndexError) as error:
-            raise fail(
-                "X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",)
-            ) from error
+            raise _empty(name) from error
         if wanted.collate is not None:
             sample = wanted.collate(few)
     reader = Reader(name, layout_of(name, sample, wanted.target, wanted.inputs), _numbered(wanted.names))
@@ -324,7 +326,7 @@ def _items(name: str, value: Any, wanted: Wanted) -> DataSet:
     """A data set whose samples are looked up by number."""
     count = _length(name, value)
     if not count:
-        raise fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
+        raise _empty(name)
     first, reader = _first(name, lambda: (value[i] for i in range(min(count, 2))), wanted)
     x, y = first
     known = None if y is None else _known(value, reader)
@@ -359,6 +361,8 @@ def _known(value: Any, reader: Reader) -> Any:
     target = reader.layout.target
     if isinstance(value, TensorDataset) and isinstance(target, int):
         return value.tensors[target]
+    if isinstance(value, TensorDataset):
+        return None
     if isinstance(target, str) and hasattr(value, "column_names") and target in value.column_names:
         held = value.with_format(None)[target] if hasattr(value, "with_format") else value[target]
         found = list(held)
@@ -401,7 +405,7 @@ def _scanned(name: str, value: Any, reader: Reader, count: int, wanted: Wanted) 
         with loading([i]):
             sample = value[i]
             at = reader.layout.target
-            label = cast(Any, sample)[at] if not hasattr(sample, "_asdict") else sample._asdict()[at]
+            label = (fields_of(sample) or {}).get(at)
             found.append(label if isinstance(label, str) else replace(reader, numbers=_Any()).target(label))
     if all(isinstance(v, str) for v in found):
         return _named(name, found, wanted)
@@ -414,10 +418,7 @@ def _scanned(name: str, value: Any, reader: Reader, count: int, wanted: Wanted) 
 
 
 def _text_label(sample: Any, reader: Reader) -> bool:
-    try:
-        return isinstance(cast(Any, sample)[reader.layout.target], str)
-    except (TypeError, KeyError, IndexError):
-        return False
+    return isinstance((fields_of(sample) or {}).get(reader.layout.target), str)
 
 
 def _named(name: str, labels: Sequence[str], wanted: Wanted) -> tuple[Wanted, Tensor]:
@@ -478,7 +479,7 @@ def _columns(name: str, value: Any, wanted: Wanted) -> DataSet:
     rows_of = {k: v[0] if isinstance(v, Tensor | np.ndarray | list | tuple) else next(iter(v)) for k, v in held.items()} \
         if next(iter(sizes.values())) else {}  # fmt: skip
     if not rows_of:
-        raise fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
+        raise _empty(name)
     layout = layout_of(name, rows_of, wanted.target, wanted.inputs)
     assert layout.inputs is not None
     x = {str(k): held[cast(str, k)] for k in layout.inputs}
@@ -562,7 +563,7 @@ def table(name: str, x: Any, y: Any, wanted: Wanted) -> DataSet:
         helps = ("hand in one target for each input: x (N, …), y (N)",)
         raise fail("X0817", f"data `{name}`: {several}", helps=helps)
     if not sizes[0] or any(not np.prod(np.shape(c)) for c in leaves(given)):
-        raise fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
+        raise _empty(name)
     digest = hashlib.sha256()
     for part, held in (("x", given), ("y", targets)):
         for key, values in zip(names(held), leaves(held), strict=True):
@@ -570,11 +571,11 @@ def table(name: str, x: Any, y: Any, wanted: Wanted) -> DataSet:
     if isinstance(targets, Tensor) and not targets.dtype.is_floating_point:
         targets = targets.to(torch.int64)
     source: Any = Table(given, targets)
-    first = source[0]
+    x0, y0 = source[0]
     known = targets if isinstance(targets, Tensor | np.ndarray) else None
     if isinstance(known, np.ndarray):
         known = column(known, torch.arange(len(known)))
-    described = _described(name, *first, wanted)
+    described = _described(name, x0, y0, wanted)
     return _in_memory(_cut(described, source, known, wanted, digest.hexdigest()))
 
 
@@ -667,14 +668,14 @@ def _look(values: Any, what: str, digest: Any) -> None:
 def _texts(name: str, value: Any, wanted: Wanted) -> DataSet:
     """Texts, or pairs of them, as the columns that a tokenizer makes: words, mask, which of the two."""
     from netxform.errors import NOWHERE
-    from netxform.sources.data.tokens import encoded, tokenizer_of
+    from netxform.sources.tokenized import encoded, tokenizer_of
 
     first, second, labels = _written(name, value, wanted)
     for i, one in enumerate((*first, *(second or ()))):
         if not isinstance(one, str):
             raise fail("X0401", f"data `{name}`: sample {i % len(first)} is no text, but a `{type(one).__name__}`")
     if not first:
-        raise fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
+        raise _empty(name)
     tokenizer = tokenizer_of(wanted.tokenizer, None, NOWHERE)
     columns, said = encoded(tokenizer, first, second, wanted.length, f"data `{name}`", NOWHERE)
     plain = replace(wanted, tokenizer=None, text=None, pair=None, target=None, inputs=None, said=(*wanted.said, *said))

@@ -9,99 +9,21 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from netxform.errors import Span, did_you_mean, fail
-from netxform.limits import need as memory
 from netxform.sources.data.parts import share
 from netxform.sources.data.source import DATA, DataSet, DataSource, Options
 from netxform.sources.files import regular
-from netxform.sources.models.source import need
-from netxform.sources.trust import TEXT, Trust, no_links, read_path
+from netxform.sources.tokenized import encoded, next_tokens, tokenizer_of
+from netxform.sources.trust import TEXT, Trust, read_path
 from netxform.syntax import ast
 
-if TYPE_CHECKING:
-    import numpy as np
-
 KINDS = ("classes", "values", "next")
-IGNORED = -100
-_HUB = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
-
-
-def tokenizer_of(named: Any, trust: Trust | None, span: Span) -> Any:
-    """A tokenizer of transformers: itself, of a folder or a `tokenizer.json`, or by its name where there is a hub. Nothing of the
-    folder is run.
-
-    Raises NetxformError X0807 (no such folder), X0814 (transformers is missing), X0826 (no tokenizer in it).
-    """
-    if callable(named):
-        return named
-    if type(named).__module__.startswith("tokenizers"):
-        return cast(Any, need("transformers", "text", span)).PreTrainedTokenizerFast(tokenizer_object=named)
-    text = str(named)
-    library: Any = need("transformers", "text", span)
-    root = Path.cwd() if trust is None else trust.root
-    if trust is None:
-        path: Path | None = Path(text) if Path(text).exists() else None
-    else:
-        path = read_path(text, trust, span) if (root / text).exists() or not _HUB.fullmatch(text) else None
-        if path is not None and path.is_dir() and not trust.outside:
-            no_links(path, span)
-    try:
-        if path is not None and path.is_file():
-            return library.PreTrainedTokenizerFast(tokenizer_file=str(path))
-        local = path is not None
-        return library.AutoTokenizer.from_pretrained(str(path or text), local_files_only=local, trust_remote_code=False)
-    except Exception as error:  # whatever the library raises on files that it does not know
-        line = (str(error).strip().splitlines() or [""])[0][:160]
-        helps = ('name the folder of the model, with its `tokenizer.json`, or that file: `tokenizer="FOLDER"`',)
-        raise fail("X0826", f"no tokenizer is read from `{text}`: {line}", span, "no tokenizer", helps=helps) from error
-
-
-def encoded(
-    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, length: int, what: str, span: Span
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Columns (N, length) by the names of the model's arguments, padded behind, and what was cut, in words.
-
-    Raises NetxformError X0406 where there is nothing to pad with.
-    """
-    import numpy as np
-
-    memory(len(texts) * length * 12, f"{what}: {len(texts):,} texts of {length} tokens", span)
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            message = f"{what}: the tokenizer has no token to pad with"
-            raise fail("X0406", message, span, "no `pad_token`", helps=("set one: `tokenizer.pad_token = …`",))
-        tokenizer.pad_token = tokenizer.eos_token
-    settings: dict[str, Any] = {"padding": "max_length", "truncation": True, "max_length": length}
-    found: Any = tokenizer(list(texts), None if pairs is None else list(pairs), **settings)
-    columns = {k: np.asarray(v, dtype=np.int32) for k, v in found.items() if len(v) == len(texts)}
-    whole = tokenizer(list(texts), None if pairs is None else list(pairs), truncation=False, verbose=False)["input_ids"]
-    cut = sum(len(ids) > length for ids in whole)
-    said = (f"{cut:,} of {len(texts):,} texts are longer than {length} tokens, and cut",) if cut else ()
-    return columns, said
-
-
-def next_tokens(tokenizer: Any, text: str, length: int, what: str, span: Span) -> tuple[np.ndarray, np.ndarray]:
-    """Running text in blocks: x (N, length), and y (N, length) with the token that comes next; behind the text −100.
-
-    Raises NetxformError X0817 where there are fewer than two tokens.
-    """
-    import numpy as np
-
-    ids: Any = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    if len(ids) < 2:
-        raise fail("X0817", f"{what} holds fewer than two tokens", span, "nothing comes next")
-    count = -(-(len(ids) - 1) // length)
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    x = np.full((count * length,), padding, dtype=np.int32)
-    y = np.full((count * length,), IGNORED, dtype=np.int64)
-    x[: len(ids) - 1] = ids[:-1]
-    y[: len(ids) - 1] = ids[1:]
-    return x.reshape(count, length), y.reshape(count, length)
 
 
 def _load(data: ast.Data, options: Options, trust: Trust, seed: int) -> DataSet:
@@ -139,7 +61,7 @@ def _load(data: ast.Data, options: Options, trust: Trust, seed: int) -> DataSet:
         targets: Any = np.array([_number(v, i, path, span) for i, v in enumerate(labels)], dtype=np.float32)
     else:
         numbers = all(re.fullmatch(r"\d+", v) for v in labels)
-        names = tuple(sorted(set(labels), key=(lambda v: (int(v), v)) if numbers else (lambda v: (0, v))))
+        names = tuple(sorted(set(labels), key=int if numbers else str))
         if len(names) < 2:
             helps = ("a line is a label, a tab and a sentence", "labels that are measured: `kind=values`")
             raise fail("X0817", f"`{path.name}` has one label alone: `{names[0]}`", span, "nothing to tell apart", helps=helps)
@@ -169,7 +91,7 @@ def _running(data: ast.Data, tokenizer: Any, text: str, options: Options) -> Dat
             "X0817", message, data.span, "too little text", helps=("take a smaller `length`, or fewer for `val` and `test`",)
         )
     columns = torch.from_numpy(x), torch.from_numpy(y)
-    parts = [Table(*columns, torch.arange(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
+    parts = [Table(*columns, torch.arange(a, b)) for a, b in pairwise(ends)]
     digest = hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()
     return DataSet(data.name, parts[0], parts[1], parts[2], None, (options.length,), digest, (), tuple(_words(tokenizer)))
 
