@@ -276,6 +276,10 @@ def dataset(
     val: float = 0.15,
     test: float = 0.2,
     seed: int = 0,
+    text: str | None = None,
+    pair: str | None = None,
+    tokenizer: _Any = None,
+    length: int = 128,
 ) -> DataSet:
     """Data as `data=` takes it, with what the value does not say by itself; `docs/data.md` has a table of what is understood.
 
@@ -284,14 +288,16 @@ def dataset(
     kept; a frame; a dict of columns; an `IterableDataset`; or `{"train": …, "val": …, "test": …}` of any of these.
     `target`, `inputs`: the fields (or parts) of a sample that are the label and that go into the model, by the names of its
     arguments. `classes`: how many there are, or their names in order. `collate`: a list of samples → a batch. `workers`:
-    processes that load samples. `val`, `test`: the shares that are cut off, `seed`: of the cut. Raises NetxformError X0401 (no
-    data, or of a form that says nothing), X0805 (a sample that cannot be read), X0817 (no samples, or not as many targets),
-    X0838 (NaN or infinity), X0406 (a setting out of range).
+    processes that load samples. `val`, `test`: the shares that are cut off, `seed`: of the cut. `text`, `pair`: the fields that
+    hold texts, `tokenizer`: what makes numbers of them (a tokenizer, or the folder of a model), padded and cut to `length`
+    tokens. Raises NetxformError X0401 (no data, or of a form that says nothing), X0805 (a sample that cannot be read), X0817
+    (no samples, or not as many targets), X0838 (NaN or infinity), X0406 (a setting out of range), X0826 (no tokenizer).
     """
     from netxform import arguments
     from netxform.sources import data
 
     more: dict[str, _Any] = {"target": target, "inputs": inputs, "classes": classes, "collate": collate, "workers": workers}
+    more |= {"text": text, "pair": pair, "tokenizer": tokenizer, "length": length}
     return data.dataset(value, name=arguments.text(name, "name"), **more, val=val, test=test, seed=seed)
 
 

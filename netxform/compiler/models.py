@@ -38,7 +38,7 @@ class Models:
         self.given = given
         self.trust = trust
         self.bundle = bundle
-        self.example: tuple[Tensor, ...] | None = None
+        self.example: tuple[Tensor | None, ...] | None = None
         self._loaded: dict[str, LoadedModel] = {}
         self._networks: dict[str, Network | None] = {}
         self._sources: dict[str, Network] = {}
@@ -118,6 +118,7 @@ class Models:
                 given = self.example
                 if size is not None:
                     first = self.example[0]
+                    assert first is not None
                     given = (first.new_zeros((*first.shape[:2], *size)),)
                 try:
                     self._networks[name] = capture(loaded.module, *given)

@@ -27,8 +27,8 @@ Given = tuple[Tensor, ...]
 def probed(network: Network, seed: int, data: Iterable[Inputs] = ()) -> Network:
     """The network with the probes that every claim about it is measured on, the same for the same seed.
 
-    `data`: batches of samples (N, …), one tensor or one for each input; those are taken that fit the network's inputs. A network that holds no numbers, or
-    that does not run on what it was captured with, keeps that.
+    `data`: batches of samples (N, …), one tensor or one for each input; those are taken that fit the network's inputs. A
+    network that holds no numbers, or that does not run on what it was captured with, keeps that.
     """
     return knowing(network, replace(network, probes=_probes(network, seed, data)))
 

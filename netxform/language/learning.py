@@ -249,8 +249,8 @@ def planned(
         record=_recording(scope, data.name),
     )
     origins = {} if verb.on is not None else {"data": "the only data set"}
-    if verb.batch is None:
-        origins["batch"] = "default" if data.batch is None else f"as `{data.name}` comes"
+    if verb.batch is None and data.batch is not None:
+        origins["batch"] = f"as `{data.name}` comes"
     if verb.seed is None:
         origins["seed"] = "seed of the spec"
     if "lr" not in verb.using.keywords:

@@ -108,8 +108,8 @@ class ModelInfo:
     """What is known of a further model while a plan is made.
 
     `network`: its graph without weights, None for what is no network. `output`: the shape of its one output for one sample
-    (the first number is the batch), None where it has several; `outputs`: those of all, by name or place. `params`: its number of
-    parameters, 0 where it has none. `sight`: how it is to be shown images.
+    (the first number is the batch), None where it has several; `outputs`: those of all, by name or place. `params`: its number
+    of parameters, 0 where it has none. `sight`: how it is to be shown images.
     """
 
     name: str

@@ -75,8 +75,8 @@ class Soft:
 
     `mix` weighs the teachers and sums to 1. `mean`: arithmetic averages probabilities, geometric averages logits. `digests`
     of the teachers are not known before weights are read, and so are no part of this. `outputs`: which output of each teacher
-    teaches, `sights`: how each is shown the samples; `classes`: for every class of the student its number with the teachers, None
-    for one that they do not know.
+    teaches, `sights`: how each is shown the samples; `classes`: for every class of the student its number with the teachers,
+    None for one that they do not know.
     """
 
     teachers: tuple[str, ...]

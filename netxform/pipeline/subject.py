@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
         captured = capture(loaded.module, *models.example)
         known = replace(
             captured,
-            given=tuple(t for t in cast("tuple[Tensor | None, ...]", models.example) if t is not None),
+            given=tuple(t for t in models.example if t is not None),
             drawn=inputs.example_inputs is None,
         )
         network = knowing(captured, known)
@@ -191,7 +191,7 @@ def _in_size(loaded: LoadedModel, declared: ast.Model, seen: Mapping[str, Seen])
     return loaded if size_[0] != first[1] else replace(loaded, shapes=(((first[0], *size_), kind),))
 
 
-def example_of(loaded: LoadedModel, inputs: Inputs) -> tuple[Tensor, ...]:
+def example_of(loaded: LoadedModel, inputs: Inputs) -> tuple[Tensor | None, ...]:
     """Inputs that the model takes: those handed in, else made of its declared shapes, else of the shape of the data.
 
     Raises NetxformError X0215 where no shape is known.

@@ -153,7 +153,6 @@ def _batch(
     with torch.no_grad():
         target = target_of(y, z, loss)
         each = each_loss(z.double(), target, loss)
-        width = z.shape[-1]
         slope = slope_of(z, target, loss)
     last_is_slope = method != "gauss-newton"
     if method == "gauss-newton":

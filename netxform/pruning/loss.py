@@ -1,8 +1,8 @@
 """The loss that curvature and pruning speak of: of one output (N, …), over batches, in float64.
 
-Cross-entropy takes class scores (N, C), or (N, T, C) and (N, C, …) with a class number at every position; the loss of a sample is
-then the mean over its positions that count (−100 does not). Squared error and the two-sided cross-entropy of `bce` take outputs
-of any shape, and targets as many numbers; the loss of a sample is the mean over them.
+Cross-entropy takes class scores (N, C), or (N, T, C) and (N, C, …) with a class number at every position; the loss of a sample
+is then the mean over its positions that count (−100 does not). Squared error and the two-sided cross-entropy of `bce` take
+outputs of any shape, and targets as many numbers; the loss of a sample is the mean over them.
 
 Data without labels: the targets are what the network answered before (`Answered`), the loss their mean square distance.
 """
@@ -29,7 +29,9 @@ IGNORED = -100
 
 
 def logits(value: Any, output: str | None) -> Tensor:
-    """The scored output (N, …) of what the network returns. Raises NetxformError X0319 (which one?), X0823 (a single number)."""
+    """The scored output (N, …) of what the network returns. Raises NetxformError X0319 (which one?), X0823 (a single
+    number).
+    """
     found = picked(value, output)
     if found.dim() < 1:
         raise fail("X0823", "the output is one number for the whole batch: there is no loss of a sample")

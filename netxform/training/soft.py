@@ -33,8 +33,9 @@ def ensemble(logits: Sequence[Tensor], mix: Sequence[float], mean: str, temperat
 def shared_classes(
     classes: Sequence[int | None], rows: Tensor, known: Sequence[Tensor], target: Tensor | None
 ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-    """Scores of the classes that student and teachers know, in the student's order: rows (M, C) of the student, and those of each
-    teacher by the number that `classes` gives to every class of the student. Targets (M) are numbered anew, −100 for the others.
+    """Scores of the classes that student and teachers know, in the student's order: rows (M, C) of the student, and those of
+    each teacher by the number that `classes` gives to every class of the student. Targets (M) are numbered anew, −100 for the
+    others.
     """
     mine = [i for i, c in enumerate(classes) if c is not None]
     theirs = [c for c in classes if c is not None]

@@ -87,7 +87,7 @@ def settled(work: Training, shapes: dict[str | None, tuple[int, ...]], data: Dat
     """
     said: list[str] = []
 
-    def of(loss: Loss, shape: tuple[int, ...] | None, index: int | None) -> Loss:
+    def of(loss: Loss, shape: tuple[int, ...] | None, index: int | str | None) -> Loss:
         settings = dict(loss.settings)
         for key in ("weight", "pos_weight"):
             value = settings.get(key)
@@ -152,7 +152,9 @@ def _all_there(counts: Tensor, name: str) -> None:
 
 
 def _counted(data: DataSet, what: str) -> Any:
-    """The targets of all training samples. Raises NetxformError X0351 where there are none, or they cannot be looked through."""
+    """The targets of all training samples. Raises NetxformError X0351 where there are none, or they cannot be looked
+    through.
+    """
     if data.streamed:
         raise fail("X0351", f"`{data.name}` is a stream: its labels cannot be counted beforehand", label=what)
     target = labels_of(data.train)

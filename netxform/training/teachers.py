@@ -53,7 +53,9 @@ Normal: TypeAlias = "tuple[tuple[float, ...], tuple[float, ...]] | None"
 
 
 def _channels(numbers: tuple[float, ...], x: Tensor) -> Tensor:
-    """A number for each channel of x (N, C, H, W), or one for all. Raises NetxformError X0343 for another number of channels."""
+    """A number for each channel of x (N, C, H, W), or one for all. Raises NetxformError X0343 for another number of
+    channels.
+    """
     if len(numbers) not in (1, x.shape[1]):
         raise fail("X0343", f"`normalize` has {len(numbers)} numbers, and the images {x.shape[1]} channels")
     return torch.tensor(numbers, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
@@ -66,7 +68,8 @@ def _inputs_in_memory(samples: Samples) -> list[Tensor]:
     if isinstance(samples, Bound) and isinstance(samples.source, Table):
         held = leaves(samples.source.x)
         if all(isinstance(t, Tensor) for t in held):
-            return list(arguments(samples.take(torch.arange(len(samples)))[0]))
+            x = samples.take(torch.arange(len(samples)))[0]
+            return [] if isinstance(x, dict) else list(arguments(x))
     return []
 
 

@@ -53,18 +53,18 @@ class Taught(Lesson):
 class Distill(Learning):
     """Train on the soft answers of a teacher: `distill from teacher for 5epochs on DATA temperature=4 hard=0.1`.
 
-    Data without labels will do: then `hard` is 0. The loss is hard · CE(labels) + (1 − hard) · T² · KL(softmax(v/T) ‖ softmax(z/T)), summed over classes, averaged over the
-    batch. An ensemble teaches by its mean: `from [t1, t2] mix=[0.6, 0.4]`, `mean=arithmetic` of the probabilities or
-    `geometric` (of the logits). Other soft losses by name: `ce`, `logit_mse`, `dist`, `dkd`; `mse` for targets that are no
-    classes.
+    Data without labels will do: then `hard` is 0. The loss is hard · CE(labels) + (1 − hard) · T² · KL(softmax(v/T) ‖
+    softmax(z/T)), summed over classes, averaged over the batch. An ensemble teaches by its mean: `from [t1, t2] mix=[0.6,
+    0.4]`, `mean=arithmetic` of the probabilities or `geometric` (of the logits). Other soft losses by name: `ce`, `logit_mse`,
+    `dist`, `dkd`; `mse` for targets that are no classes.
 
     A teacher is a declared model of any source (a bundle, a library, an ONNX file, a classifier stored by skops, Python under
     trust), a `snapshot` of this network, or given by `nx.apply(…, models={"teacher": …})`. It is in eval mode, sees the same
     augmented view, and is proven untouched. Where every sample is seen the same way each time, its answers are kept on disk
     (`cache=false` asks it at every step).
 
-    A teacher with other classes: `classes=[3, 0, none]` gives the teacher's number of every class of the student, `none` for one
-    that it does not know. Of a teacher with several outputs the one teaches that is called as the student's, or
+    A teacher with other classes: `classes=[3, 0, none]` gives the teacher's number of every class of the student, `none` for
+    one that it does not know. Of a teacher with several outputs the one teaches that is called as the student's, or
     `teacher_output=NAME`. `model t = … input="1x3x64x64" normalize=[[…], […]]` is shown images in that size, normalised so.
 
     In the block, `match student.layer3 to t1.layer3 via conv1x1` draws features together (`via none`, `conv1x1`, `linear`: a

@@ -332,7 +332,9 @@ class Prune:
         return Choice(values, (str(self.selection or "**"),), warnings=warnings, provisional=text)
 
     def _loss(self, network: Network, scope: Scope, data: str | None) -> Literal["cross_entropy", "mse", "bce"]:
-        """The loss on the data. Raises NetxformError X0351 where targets do not fit, or a score needs labels that are not there."""
+        """The loss on the data. Raises NetxformError X0351 where targets do not fit, or a score needs labels that are not
+        there.
+        """
         from netxform.language.fits import settled_loss
 
         span = self.over.span if self.over is not None else scope.span

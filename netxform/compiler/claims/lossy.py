@@ -31,7 +31,8 @@ from netxform.compiler.evidence import (
 )
 from netxform.compiler.harms import accuracy_fell, beyond_prediction, loss_rose
 from netxform.errors import fail
-from netxform.graph.inputs import Given, arguments, count, joined, some
+from netxform.graph.inputs import Given, arguments, joined, some
+from netxform.graph.inputs import count as samples_in
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
@@ -302,7 +303,7 @@ def _kept(network: Network, batches: Iterable[tuple[Given, Tensor]], claim: Loss
     xs, ys, zs, room = list[Given](), list[Tensor](), list[Tensor](), KEPT_BYTES
     for x, y in batches:
         size = sum(t[0].numel() * t.element_size() for t in arguments(x))
-        few = min(count(x), room // max(1, size))
+        few = min(samples_in(x), room // max(1, size))
         if not few and xs:
             break
         few = max(few, 1)
@@ -311,6 +312,6 @@ def _kept(network: Network, batches: Iterable[tuple[Given, Tensor]], claim: Loss
         xs.append(some(x, slice(few)))
         ys.append(y[:few])
         room -= size_of(list(arguments(xs[-1])))
-        if few < count(x):
+        if few < samples_in(x):
             break
     return (*arguments(joined(xs)), torch.cat(ys), torch.cat(zs))

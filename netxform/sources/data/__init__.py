@@ -156,6 +156,10 @@ def dataset(
     val: float = 0.15,
     test: float = 0.2,
     seed: int = 0,
+    text: str | None = None,
+    pair: str | None = None,
+    tokenizer: Any = None,
+    length: int = 128,
 ) -> DataSet:
     """Data as netxform takes it (`nx.dataset`): what `value` is, and what it does not say by itself.
 
@@ -163,20 +167,26 @@ def dataset(
     torchvision, a list of samples, a Hugging Face `Dataset`; a `DataLoader`, whose collate function, workers and batch size are
     kept; a frame of pandas; a dict of columns; an `IterableDataset`; or `{"train": …, "val": …, "test": …}` of any of these.
     `target`, `inputs`: the fields (or parts) of a sample that are the label and that go into the model, by the names of its
-    arguments. `classes`: how many there are, or their names in order. `collate`: a list of samples → a batch. `workers`: processes
-    that load samples. `val`, `test`: the shares that are cut off, `seed`: of the cut.
+    arguments. `classes`: how many there are, or their names in order. `collate`: a list of samples → a batch. `workers`:
+    processes that load samples. `val`, `test`: the shares that are cut off, `seed`: of the cut. `text`, `pair`: the fields
+    that hold texts, `tokenizer`: what makes numbers of them (a tokenizer, or the folder of a model), padded and cut to
+    `length` tokens.
 
-    Raises NetxformError X0401 (no data, or of a form that says nothing), X0805 (a sample that cannot be read), X0817 (no samples,
-    or not as many targets), X0838 (NaN or infinity), X0406 (a setting out of range).
+    Raises NetxformError X0401 (no data, or of a form that says nothing), X0805 (a sample that cannot be read), X0817 (no
+    samples, or not as many targets), X0838 (NaN or infinity), X0406 (a setting out of range).
     """
     from netxform.sources.data.python import Wanted, read_python
 
-    for key, share in (("val", val), ("test", test)):
+    shares: tuple[tuple[str, Any], ...] = (("val", val), ("test", test))
+    for key, share in shares:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
             raise fail("X0406", f"`{key}` is a share in [0, 1), not {share!r}", helps=(f"write `{key}=0.15`",))
     if val + test >= 1:
         raise fail("X0406", f"`val` and `test` take {val + test:.0%} of the samples", helps=("leave a share for training",))
-    for key, whole in (("workers", workers), ("seed", seed)):
+    if tokenizer is None and (text is not None or pair is not None):
+        raise fail("X0408", "texts need a tokenizer", helps=("name the folder of a model, or hand one in: `tokenizer=…`",))
+    wholes: tuple[tuple[str, Any], ...] = (("workers", workers), ("seed", seed), ("length", length))
+    for key, whole in wholes:
         if isinstance(whole, bool) or not isinstance(whole, int) or whole < 0:
             raise fail("X0406", f"`{key}` is a whole number from 0, not {whole!r}", helps=(f"write `{key}=0`",))
     if isinstance(classes, str) or (isinstance(classes, int) and (isinstance(classes, bool) or classes < 1)):
@@ -186,5 +196,6 @@ def dataset(
     named = classes if classes is None or isinstance(classes, int) else tuple(str(c) for c in classes)
     if isinstance(inputs, str):
         inputs = (inputs,)
-    wanted = Wanted(target, None if inputs is None else tuple(inputs), named, collate, workers, val, test, seed)
-    return read_python(name, value, wanted)
+    several = None if inputs is None else tuple(inputs)
+    words: dict[str, Any] = {"tokenizer": tokenizer, "text": text, "pair": pair, "length": length}
+    return read_python(name, value, Wanted(target, several, named, collate, workers, val, test, seed, **words))

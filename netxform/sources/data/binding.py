@@ -107,6 +107,8 @@ def _cast(tensor: Tensor, wanted: torch.dtype, what: str) -> tuple[torch.dtype |
     names_ = [str(d).removeprefix("torch.") for d in (have, wanted)]
     if have == torch.uint8 and wanted.is_floating_point and tensor.dim() >= 4:
         return wanted, True, f"{what} are images of bytes: as {names_[1]} in [0, 1]"
+    if not have.is_floating_point and have.is_signed and not wanted.is_floating_point:
+        return wanted, False, ""  # wider, and the same numbers
     return wanted, False, f"{what} is {names_[0]}: as {names_[1]}"
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from netxform.errors import NetxformError, did_you_mean, fail
 from netxform.limits import need
 from netxform.sources.data.parts import NAMES, finite, split
-from netxform.sources.data.reader import TARGETS, Key, Reader, layout_of, listed, numbers_in, tensor_of
+from netxform.sources.data.reader import TARGETS, Key, Reader, fields_of, layout_of, listed, numbers_in, tensor_of
 from netxform.sources.data.samples import (
     Items,
     Source,
@@ -57,6 +57,10 @@ class Wanted:
     seed: int = 0
     batch: int | None = None
     said: tuple[str, ...] = field(default=())
+    tokenizer: Any = None
+    text: str | None = None
+    pair: str | None = None
+    length: int = 128
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,6 +75,8 @@ class Wanted:
 
 def read_python(name: str, value: Any, wanted: Wanted) -> DataSet:
     """The value as a data set. Raises NetxformError X0401 (of no kind that is known), and what its samples are refused for."""
+    if wanted.tokenizer is not None and not _is_parts(value):
+        return _texts(name, value, wanted)
     for fits, read in _FORMS:
         if fits(value):
             return read(name, value, wanted)
@@ -82,6 +88,10 @@ _HELPS = (
     "hand in a pair (x, y) of arrays, a data set or DataLoader of torch, a Hugging Face data set, or a frame",
     "several parts: `{'train': …, 'val': …, 'test': …}`",
 )
+
+
+def _empty(name: str) -> NetxformError:
+    return fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
 
 
 def in_part(name: str, part: str) -> str:
@@ -232,9 +242,7 @@ def _first(name: str, begin: Callable[[], Iterator[Any]], wanted: Wanted) -> tup
             sample = next(samples)
             few = [sample, *(s for s, _ in zip(samples, range(1), strict=False))] if wanted.collate else [sample]
         except (StopIteration, IndexError) as error:
-            raise fail(
-                "X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",)
-            ) from error
+            raise _empty(name) from error
         if wanted.collate is not None:
             sample = wanted.collate(few)
     reader = Reader(name, layout_of(name, sample, wanted.target, wanted.inputs), _numbered(wanted.names))
@@ -318,7 +326,7 @@ def _items(name: str, value: Any, wanted: Wanted) -> DataSet:
     """A data set whose samples are looked up by number."""
     count = _length(name, value)
     if not count:
-        raise fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
+        raise _empty(name)
     first, reader = _first(name, lambda: (value[i] for i in range(min(count, 2))), wanted)
     x, y = first
     known = None if y is None else _known(value, reader)
@@ -353,6 +361,8 @@ def _known(value: Any, reader: Reader) -> Any:
     target = reader.layout.target
     if isinstance(value, TensorDataset) and isinstance(target, int):
         return value.tensors[target]
+    if isinstance(value, TensorDataset):
+        return None
     if isinstance(target, str) and hasattr(value, "column_names") and target in value.column_names:
         held = value.with_format(None)[target] if hasattr(value, "with_format") else value[target]
         found = list(held)
@@ -395,7 +405,7 @@ def _scanned(name: str, value: Any, reader: Reader, count: int, wanted: Wanted) 
         with loading([i]):
             sample = value[i]
             at = reader.layout.target
-            label = cast(Any, sample)[at] if not hasattr(sample, "_asdict") else sample._asdict()[at]
+            label = (fields_of(sample) or {}).get(at)
             found.append(label if isinstance(label, str) else replace(reader, numbers=_Any()).target(label))
     if all(isinstance(v, str) for v in found):
         return _named(name, found, wanted)
@@ -408,10 +418,7 @@ def _scanned(name: str, value: Any, reader: Reader, count: int, wanted: Wanted) 
 
 
 def _text_label(sample: Any, reader: Reader) -> bool:
-    try:
-        return isinstance(cast(Any, sample)[reader.layout.target], str)
-    except (TypeError, KeyError, IndexError):
-        return False
+    return isinstance((fields_of(sample) or {}).get(reader.layout.target), str)
 
 
 def _named(name: str, labels: Sequence[str], wanted: Wanted) -> tuple[Wanted, Tensor]:
@@ -472,7 +479,7 @@ def _columns(name: str, value: Any, wanted: Wanted) -> DataSet:
     rows_of = {k: v[0] if isinstance(v, Tensor | np.ndarray | list | tuple) else next(iter(v)) for k, v in held.items()} \
         if next(iter(sizes.values())) else {}  # fmt: skip
     if not rows_of:
-        raise fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
+        raise _empty(name)
     layout = layout_of(name, rows_of, wanted.target, wanted.inputs)
     assert layout.inputs is not None
     x = {str(k): held[cast(str, k)] for k in layout.inputs}
@@ -556,7 +563,7 @@ def table(name: str, x: Any, y: Any, wanted: Wanted) -> DataSet:
         helps = ("hand in one target for each input: x (N, …), y (N)",)
         raise fail("X0817", f"data `{name}`: {several}", helps=helps)
     if not sizes[0] or any(not np.prod(np.shape(c)) for c in leaves(given)):
-        raise fail("X0817", f"data `{name}` has no samples", helps=("hand in at least one sample of each class",))
+        raise _empty(name)
     digest = hashlib.sha256()
     for part, held in (("x", given), ("y", targets)):
         for key, values in zip(names(held), leaves(held), strict=True):
@@ -564,11 +571,11 @@ def table(name: str, x: Any, y: Any, wanted: Wanted) -> DataSet:
     if isinstance(targets, Tensor) and not targets.dtype.is_floating_point:
         targets = targets.to(torch.int64)
     source: Any = Table(given, targets)
-    first = source[0]
+    x0, y0 = source[0]
     known = targets if isinstance(targets, Tensor | np.ndarray) else None
     if isinstance(known, np.ndarray):
         known = column(known, torch.arange(len(known)))
-    described = _described(name, *first, wanted)
+    described = _described(name, x0, y0, wanted)
     return _in_memory(_cut(described, source, known, wanted, digest.hexdigest()))
 
 
@@ -656,6 +663,56 @@ def _look(values: Any, what: str, digest: Any) -> None:
             finite(column(values, torch.arange(len(values))), what)
             raise
         digest.update(np.ascontiguousarray(_plain(some)).tobytes())
+
+
+def _texts(name: str, value: Any, wanted: Wanted) -> DataSet:
+    """Texts, or pairs of them, as the columns that a tokenizer makes: words, mask, which of the two."""
+    from netxform.errors import NOWHERE
+    from netxform.sources.tokenized import encoded, tokenizer_of
+
+    first, second, labels = _written(name, value, wanted)
+    for i, one in enumerate((*first, *(second or ()))):
+        if not isinstance(one, str):
+            raise fail("X0401", f"data `{name}`: sample {i % len(first)} is no text, but a `{type(one).__name__}`")
+    if not first:
+        raise _empty(name)
+    tokenizer = tokenizer_of(wanted.tokenizer, None, NOWHERE)
+    columns, said = encoded(tokenizer, first, second, wanted.length, f"data `{name}`", NOWHERE)
+    plain = replace(wanted, tokenizer=None, text=None, pair=None, target=None, inputs=None, said=(*wanted.said, *said))
+    return table(name, columns, labels, plain)
+
+
+def _written(name: str, value: Any, wanted: Wanted) -> tuple[list[Any], list[Any] | None, Any]:
+    """Texts, second texts where there are some, and labels; None for no labels."""
+    if wanted.text is None:
+        if not _is_pair(value):
+            helps = (
+                'say which field is the text: `nx.dataset(…, text="sentence", tokenizer=…)`',
+                "or hand in `(texts, labels)`",
+            )
+            raise fail("X0401", f"data `{name}`: which field is the text is not said", helps=helps)
+        texts: list[Any] = list(value[0])
+        pairs = bool(texts) and all(isinstance(t, tuple | list) and len(cast("list[Any]", t)) == 2 for t in texts)
+        return ([t[0] for t in texts], [t[1] for t in texts], value[1]) if pairs else (texts, None, value[1])
+    if hasattr(value, "column_names"):
+        known: list[str] = list(value.column_names)
+    elif _is_frame(value) or isinstance(value, Mapping):
+        known = [str(c) for c in value]
+    else:
+        rows_ = [fields_of(value[i]) or {} for i in range(_length(name, value))]
+        known = list(rows_[0]) if rows_ else []
+        value = {k: [r.get(k) for r in rows_] for k in known}
+    target = wanted.target if wanted.target is not None else next((k for k in TARGETS if k in known), None)
+    for key in (wanted.text, wanted.pair, target):
+        if key is not None and key not in known:
+            helps = did_you_mean(str(key), known) or (f"fields: {listed(known)}",)
+            raise fail("X0401", f"data `{name}`: there is no field `{key}`", helps=helps)
+    labels = None if target is None else value[target]
+    features = getattr(value, "features", None)
+    held = None if labels is None or hasattr(labels, "to_numpy") else list(labels)
+    if held is not None and features is not None and hasattr(features.get(target), "int2str"):
+        held = [features[target].int2str(int(v)) for v in held]
+    return list(value[wanted.text]), None if wanted.pair is None else list(value[wanted.pair]), labels if held is None else held
 
 
 def _is_text(value: Any) -> bool:

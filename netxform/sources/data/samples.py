@@ -142,9 +142,9 @@ def column(values: Column, places: Tensor) -> Tensor:
 class Items(Source):
     """A map-style data set of samples (x, y), loaded one by one, in `workers` processes.
 
-    `collate`: a list of samples → a batch (x, y); the default stacks. `known`: the targets (N, …) where they are at hand without
-    loading. Random numbers that the data set draws are a function of (seed, epoch, number of the sample) alone: whatever the
-    number of workers, a sample looks the same.
+    `collate`: a list of samples → a batch (x, y); the default stacks. `known`: the targets (N, …) where they are at hand
+    without loading. Random numbers that the data set draws are a function of (seed, epoch, number of the sample) alone:
+    whatever the number of workers, a sample looks the same.
     """
 
     def __init__(
@@ -202,7 +202,8 @@ class Items(Source):
         """Those that are known."""
         if self.known is None:
             return None
-        return self.known if self.places is None else mapped(lambda c: column(c, self.places), self.known)
+        at = self.places
+        return self.known if at is None else mapped(lambda c: column(c, at), self.known)
 
 
 class Bound(Source):
@@ -235,7 +236,8 @@ class Bound(Source):
 
 
 class Stream(Dataset[Any]):
-    """Samples that come one after the other, in the order in which they come. `begin` starts anew; `length`: how many, if known.
+    """Samples that come one after the other, in the order in which they come. `begin` starts anew; `length`: how many, if
+    known.
 
     No order is drawn, no sample can be looked up by number, and the same bytes in two runs are a matter of the source.
     `collate` and `of`: what is done to a list of samples, and to the x of a batch.
@@ -265,7 +267,7 @@ class Stream(Dataset[Any]):
 
     def changed(self, **fields: Any) -> Stream:
         """The same stream with other settings."""
-        held = {"begin": self.begin, "length": self.length, "collate": self.collate, "of": self.of}
+        held: dict[str, Any] = {"begin": self.begin, "length": self.length, "collate": self.collate, "of": self.of}
         return Stream(**held | {"targets": self.on_targets, "most": self.most, "skip": self.skip} | fields)
 
     def batches(self, size: int) -> Iterator[tuple[Inputs, Targets]]:
@@ -429,6 +431,8 @@ def loading(numbers: Sequence[int] | Tensor) -> Generator[None]:
         own = isinstance(error, TypeError | ValueError) or "TypeError" in text or "ValueError" in text
         look = f"look at it: `dataset[{numbers[0]}]`" if len(numbers) else "look at what its `__iter__` gives"
         helps = ("each sample is a pair (x, y); all x have one shape, all y too",) if own else (look,)
+        if "several shapes" in text:
+            helps = ("pad them where a batch is made: a `DataLoader` with a `collate_fn`, or `nx.dataset(…, collate=…)`",)
         raise fail("X0805", f"samples{shown} cannot be loaded: {text}", helps=helps) from error
 
 

@@ -18,8 +18,8 @@ class DataSet:
 
     `classes` is the number of classes, None for targets that are no classes, or where it is not known; `shape` is that of one
     x, None where it is not known, or where a sample has several `inputs` (name, shape); `digest` hashes what it was made of;
-    `labels` are the names of the classes, `vocabulary` the words by their number. `said`: what was done with the data, in words.
-    `labelled`: whether there are targets. `batch`: the batch size that it came with; `normal`: mean and
+    `labels` are the names of the classes, `vocabulary` the words by their number. `said`: what was done with the data, in
+    words. `labelled`: whether there are targets. `batch`: the batch size that it came with; `normal`: mean and
     spread (a channel each) that images were normalised by.
     """
 
