@@ -152,9 +152,7 @@ def bundle_module(folder: Path) -> nn.Module:
     return bundle.read(folder)[0].module
 
 
-def subject_of(
-    spec: Spec, inputs: Inputs, models: Models, seen: Mapping[str, Seen] | None = None
-) -> tuple[str, LoadedModel]:
+def subject_of(spec: Spec, inputs: Inputs, models: Models, seen: Mapping[str, Seen] | None = None) -> tuple[str, LoadedModel]:
     """The name of the model that is changed, and the model: the one handed in, else the first that the spec declares. `seen`:
     of the data; a model of a library takes images in the size of the data, where the spec says no other.
 

@@ -14,6 +14,7 @@ from netxform.errors import fail
 from netxform.sources.data.parts import finite
 from netxform.sources.data.samples import (
     Inputs,
+    Source,
     Stream,
     Targets,
     leaves,
@@ -96,7 +97,9 @@ def steps(
         yield tuple(Batch(x, y, *rest) for rest, (x, y) in zip(step, pairs, strict=True))
 
 
-def _alone(source: Source, indices: Tensor, batch: int, drop_single: bool, salt: tuple[int, int]) -> Iterator[tuple[Batch, ...]]:
+def _alone(
+    source: Source, indices: Tensor, batch: int, drop_single: bool, salt: tuple[int, int]
+) -> Iterator[tuple[Batch, ...]]:
     """The steps of one process, a piece each: as of several, with as little as possible between two steps."""
     chunks = indices.split(batch) if len(indices) else ()
     if drop_single and len(chunks) > 1 and batch > 1 and len(chunks[-1]) == 1:

@@ -60,7 +60,8 @@ def _processor(file: Path) -> Stated | None:
         return None
     if not isinstance(held, dict) or cast("dict[str, Any]", held).get("do_normalize", True) is not True:
         return None
-    return _of(held.get("image_mean"), held.get("image_std"), f"`{file.name}` states", _PIL.get(cast(int, held.get("resample"))))
+    how = _PIL.get(cast(int, held.get("resample")))
+    return _of(held.get("image_mean"), held.get("image_std"), f"`{file.name}` states", how)
 
 
 _PIL = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
