@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from netxform.errors import NetxformError, Span, fail
 from netxform.sources.data.images import SUFFIXES, Header, Image, MaskOf, View, header, seen, values_in
@@ -89,6 +89,7 @@ class Pictures:
     masks: Files | None = None
     values: tuple[int, ...] = ()
     ignored: int | None = None
+    without_chance: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.files)
