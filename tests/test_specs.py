@@ -53,6 +53,7 @@ def test_the_readme_shows_a_sample_spec() -> None:
 def test_the_public_names() -> None:
     assert nx.__all__ == [
         "Builder",
+        "DataSet",
         "Diagnostic",
         "NetxformError",
         "Span",
@@ -60,6 +61,7 @@ def test_the_public_names() -> None:
         "capture",
         "check",
         "compare",
+        "dataset",
         "export",
         "format",
         "load",
