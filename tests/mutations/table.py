@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.mutations.defect import Defect
-from tests.mutations.rows import axes, claims, factorization, graph, linalg, pruning, syntax, training, verbs
+from tests.mutations.rows import axes, claims, data, factorization, graph, linalg, pruning, syntax, training, verbs
 
 DEFECTS: tuple[Defect, ...] = (
     *pruning.DEFECTS,
@@ -14,5 +14,6 @@ DEFECTS: tuple[Defect, ...] = (
     *graph.DEFECTS,
     *verbs.DEFECTS,
     *training.DEFECTS,
+    *data.DEFECTS,
     *syntax.DEFECTS,
 )
