@@ -54,6 +54,7 @@ def test_the_readme_shows_a_sample_spec() -> None:
 def test_the_public_names() -> None:
     assert nx.__all__ == [
         "Builder",
+        "DataSet",
         "Diagnostic",
         "NetxformError",
         "Span",
@@ -61,6 +62,7 @@ def test_the_public_names() -> None:
         "capture",
         "check",
         "compare",
+        "dataset",
         "export",
         "format",
         "load",

@@ -77,7 +77,7 @@ def picked(found: Any, name: str | None) -> Any:
 
 
 def given(found: Any) -> dict[str | None, Any]:
-    """What a network gave, by name, as `outputs` names it; of dicts, tuples, and classes with fields, the tensors alone."""
+    """What a network gave, by name, as `outputs` names it; of dicts and tuples the tensors alone."""
     out: dict[str | None, Any] = {}
 
     def walk(item: Any, name: str) -> None:
@@ -86,8 +86,6 @@ def given(found: Any) -> dict[str | None, Any]:
         elif isinstance(item, Mapping):
             for key, inner in cast("Mapping[Any, Any]", item).items():
                 walk(inner, f"{name}.{key}" if name else str(key))
-        elif isinstance(item, tuple) and hasattr(item, "_asdict"):
-            walk(cast(Any, item)._asdict(), name)
         elif isinstance(item, list | tuple):
             for i, inner in enumerate(cast("list[Any]", item)):
                 walk(inner, f"{name}.{i}" if name else str(i))

@@ -28,9 +28,11 @@ def input_fits(network: Network, data: DataInfo, span: Span) -> None:
     wanted = network.inputs[0].shape[1:]
     if len(data.shape) == len(wanted) and (len(wanted) != 3 or data.shape[0] == wanted[0]):
         return
-    helps: tuple[str, ...] = ()
+    helps: tuple[str, ...] = (f"hand in samples of {times(wanted)}, or example inputs of {times(data.shape)}",)
     if len(data.shape) == len(wanted) == 3:
         helps = (f"write `channels={wanted[0]}` on the data, or build the model with {data.shape[0]} channel(s)",)
+        if data.shape[-1] == wanted[0]:
+            helps = ("channels come first: hand in `x.transpose(0, 3, 1, 2)`",)
     raise fail(
         "X0318",
         f"samples of `{data.name}` are {times(data.shape)}; the network takes {times(wanted)}",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 IGNORED = -100
+_PADDING = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
 _HUB = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 
 
@@ -44,7 +45,10 @@ def tokenizer_of(named: Any, trust: Trust | None, span: Span) -> Any:
             no_links(path, span)
     try:
         if path is not None and path.is_file():
-            return library.PreTrainedTokenizerFast(tokenizer_file=str(path))
+            made = library.PreTrainedTokenizerFast(tokenizer_file=str(path))
+            known: dict[str, int] = made.get_vocab()
+            made.pad_token = next((t for t in _PADDING if t in known), None)  # a file alone does not say which it is
+            return made
         local = path is not None
         return library.AutoTokenizer.from_pretrained(str(path or text), local_files_only=local, trust_remote_code=False)
     except Exception as error:  # whatever the library raises on files that it does not know
@@ -86,7 +90,7 @@ def next_tokens(tokenizer: Any, text: str, length: int, what: str, span: Span) -
 
     ids: Any = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     if len(ids) < 2:
-        raise fail("X0817", f"{what} holds fewer than two tokens", span, "nothing comes next")
+        raise fail("X0817", f"{what} holds fewer than two tokens", span, "nothing comes next", helps=("give it more text",))
     count = -(-(len(ids) - 1) // length)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     x = np.full((count * length,), padding, dtype=np.int32)

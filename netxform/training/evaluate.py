@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from netxform.graph.inputs import arguments
+from netxform.graph.meta import evaluating
 from netxform.language.work import Training
 from netxform.sources.data.samples import mapped
 from netxform.training.data import Samples, shares
@@ -70,19 +71,16 @@ def evaluate(
 @torch.no_grad()
 def apart(model: nn.Module, samples: Samples, objective: Objective, device: torch.device, processes: Processes) -> float:
     """The mean loss against the teachers, in eval mode: what is measured where there are no labels."""
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
     sums = {"loss": 0.0, "count": 0.0}
-    for batch in shares(samples, max(objective.work.batch, 256), rank=processes.rank, world=processes.world):
-        x = mapped(lambda t: t.to(device), batch.x)
-        with precision(objective.work, device):
-            given = model(*arguments(x))
-        if batch.live:
-            value = objective(given, View(x, None, asked_anew=True), batch)
-            sums["loss"] += float(value) * batch.live
-            sums["count"] += batch.live
-    for part, mode in modes:
-        part.training = mode
+    with evaluating(model):
+        for batch in shares(samples, max(objective.work.batch, 256), rank=processes.rank, world=processes.world):
+            x = mapped(lambda t: t.to(device), batch.x)
+            with precision(objective.work, device):
+                given = model(*arguments(x))
+            if batch.live:
+                value = objective(given, View(x, None, asked_anew=True), batch)
+                sums["loss"] += float(value) * batch.live
+                sums["count"] += batch.live
     sums = total(sums, processes)
     return sums["loss"] / max(sums["count"], 1.0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.mutations.defect import Defect
-from tests.mutations.rows import axes, claims, data, factorization, graph, linalg, pruning, syntax, training, verbs
+from tests.mutations.rows import axes, claims, data, factorization, files, graph, linalg, pruning, syntax, training, verbs
 
 DEFECTS: tuple[Defect, ...] = (
     *pruning.DEFECTS,
@@ -15,5 +15,6 @@ DEFECTS: tuple[Defect, ...] = (
     *verbs.DEFECTS,
     *training.DEFECTS,
     *data.DEFECTS,
+    *files.DEFECTS,
     *syntax.DEFECTS,
 )

@@ -179,7 +179,7 @@ def dataset(
 
     shares: tuple[tuple[str, Any], ...] = (("val", val), ("test", test))
     for key, share in shares:
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        if type(share) not in (int, float) or not 0 <= share < 1:
             raise fail("X0406", f"`{key}` is a share in [0, 1), not {share!r}", helps=(f"write `{key}=0.15`",))
     if val + test >= 1:
         raise fail("X0406", f"`val` and `test` take {val + test:.0%} of the samples", helps=("leave a share for training",))
@@ -187,7 +187,7 @@ def dataset(
         raise fail("X0408", "texts need a tokenizer", helps=("name the folder of a model, or hand one in: `tokenizer=…`",))
     wholes: tuple[tuple[str, Any], ...] = (("workers", workers), ("seed", seed), ("length", length))
     for key, whole in wholes:
-        if isinstance(whole, bool) or not isinstance(whole, int) or whole < 0:
+        if type(whole) is not int or whole < 0:
             raise fail("X0406", f"`{key}` is a whole number from 0, not {whole!r}", helps=(f"write `{key}=0`",))
     if isinstance(classes, str) or (isinstance(classes, int) and (isinstance(classes, bool) or classes < 1)):
         raise fail("X0406", f"`classes` is a number from 1, or a list of names, not {classes!r}")

@@ -121,9 +121,12 @@ def _parts(name: str, value: Any, wanted: Wanted) -> DataSet:
         ours, theirs = (first.shape, first.inputs), (one.shape, one.inputs)
         if (ours[0] and theirs[0] and ours[0] != theirs[0]) or [i[0] for i in ours[1]] != [i[0] for i in theirs[1]]:
             shown = [str(s[0] or [i[0] for i in s[1]]) for s in (ours, theirs)]
-            raise fail("X0401", f"data `{name}`: samples of `train` are {shown[0]}, those of `{part}` {shown[1]}")
+            helps = ("give all parts samples of one form",)
+            raise fail("X0401", f"data `{name}`: samples of `train` are {shown[0]}, those of `{part}` {shown[1]}", helps=helps)
         if one.labelled != first.labelled:
-            raise fail("X0401", f"data `{name}`: one of `train` and `{part}` has labels, the other has none")
+            helps = ("give labels to both, or to none",)
+            message = f"data `{name}`: one of `train` and `{part}` has labels, the other has none"
+            raise fail("X0401", message, helps=helps)
     counts = [d.classes for d in (first, *read.values()) if d.classes is not None]
     said = (*first.said, *(s for d in read.values() for s in d.said if s not in first.said))
     val = read["val"].train if "val" in read else first.val

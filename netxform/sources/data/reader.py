@@ -198,7 +198,7 @@ def tensor_of(value: Any, what: str) -> Tensor:
     elif hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise ValueError(f"{what} is sparse: hand in `.toarray()`")
     elif _is_image(value):
-        picture = np.asarray(value if value.mode in ("L", "RGB", "RGBA", "F", "I", "I;16") else value.convert("RGB"))
+        picture = np.array(value if value.mode in ("L", "RGB", "RGBA", "F", "I", "I;16") else value.convert("RGB"))
         picture = picture[:, :, None] if picture.ndim == 2 else picture
         value = torch.from_numpy(np.ascontiguousarray(np.moveaxis(picture, 2, 0)))
     elif value is None:

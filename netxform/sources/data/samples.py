@@ -267,8 +267,12 @@ class Stream(Dataset[Any]):
 
     def changed(self, **fields: Any) -> Stream:
         """The same stream with other settings."""
-        held: dict[str, Any] = {"begin": self.begin, "length": self.length, "collate": self.collate, "of": self.of}
-        return Stream(**held | {"targets": self.on_targets, "most": self.most, "skip": self.skip} | fields)
+        held: dict[str, Any] = {
+            "begin": self.begin, "length": self.length, "collate": self.collate, "of": self.of,
+            "targets": self.on_targets, "most": self.most, "skip": self.skip,
+        }  # fmt: skip
+        held.update(fields)
+        return Stream(**held)
 
     def batches(self, size: int) -> Iterator[tuple[Inputs, Targets]]:
         """Batches of so many samples; the last may be shorter. Raises NetxformError X0805 for what the source raises."""

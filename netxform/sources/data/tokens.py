@@ -64,7 +64,7 @@ def _load(data: ast.Data, options: Options, trust: Trust, seed: int) -> DataSet:
         names = tuple(sorted(set(labels), key=int if numbers else str))
         if len(names) < 2:
             helps = ("a line is a label, a tab and a sentence", "labels that are measured: `kind=values`")
-            raise fail("X0817", f"`{path.name}` has one label alone: `{names[0]}`", span, "nothing to tell apart", helps=helps)
+            raise fail("X0817", f"`{path.name}` has one label alone: `{labels[0]}`", span, "nothing to tell apart", helps=helps)
         targets = np.array([names.index(v) for v in labels], dtype=np.int64)
         wanted = Wanted(classes=names, val=wanted.val, test=wanted.test, seed=wanted.seed)
     made = table(data.name, columns, targets, wanted)
@@ -124,7 +124,7 @@ def _rows(
     named = {k: str(more[k]) for k in ("text", "pair", "label") if k in more}
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
-        raise fail("X0817", f"`{path.name}` is empty", span, "no samples")
+        raise fail("X0817", f"`{path.name}` is empty", span, "no samples", helps=("a line is a label, a tab and a sentence",))
     tab = "\t" in lines[0]
     rows = list(
         csv.reader(lines, delimiter="\t" if tab else ",", quoting=csv.QUOTE_NONE if tab and not named else csv.QUOTE_MINIMAL)
@@ -151,6 +151,8 @@ def _rows(
         raise fail("X0826", f"`{path.name}`, line {short}: {len(rows[short - 1])} of {len(header)} columns", span, "damaged?")
     at = {k: header.index(v) for k, v in named.items()}
     body = rows[1:]
+    if not body:
+        raise fail("X0817", f"`{path.name}` has a header alone", span, "no samples", helps=("it has a row a sample",))
     pairs = [r[at["pair"]] for r in body] if "pair" in at else None
     return [r[at["text"]] for r in body], pairs, [r[at["label"]].strip() for r in body]
 

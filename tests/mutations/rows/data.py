@@ -1,103 +1,103 @@
-"""Data from files: what is shown, which part it is of, what is refused."""
+"""Data from Python, samples bound to arguments, loading, texts; losses of outputs of every shape."""
 
 from __future__ import annotations
 
 from tests.mutations.defect import Defect
 
-FILES = "tests/sources/test_files.py"
-ODD = ("tests/sources/test_odd_files.py",)
-DECLARED = "tests/pipeline/test_declared_data.py"
-SHOWN = (f"{FILES}::test_an_image_is_what_the_transforms_of_torchvision_make_of_it",)
-MASKS = (f"{FILES}::test_a_mask_is_cut_and_scaled_with_its_image",)
-BYTES = (f"{DECLARED}::test_one_seed_the_same_bytes_with_any_number_of_workers_and_after_a_kill",)
+PYTHON = "tests/sources/test_python_data.py"
+BOTH = "tests/training/test_inputs_outputs.py"
+TOKENS = "tests/sources/test_tokens.py"
+SAME = (f"{PYTHON}::test_one_data_set_in_every_form_trains_to_the_same_bytes",)
+DRAWN = (f"{PYTHON}::test_what_a_data_set_draws_is_the_same_with_any_number_of_workers",)
+CURVED = (f"{BOTH}::test_slopes_and_curvature_are_those_of_autograd",)
 
 DEFECTS: tuple[Defect, ...] = (
     Defect(
-        "the shorter side covers the longer", "sources/data/images.py",
-        "scale = max(height / image.height, width / image.width)", "scale = min(height / image.height, width / image.width)",
-        "an image is what torchvision makes of it", SHOWN,
+        "what a sample draws depends on who loads it", "sources/data/samples.py",
+        "torch.default_generator.manual_seed(seed)", "pass",
+        "what a data set draws is a function of seed, epoch and sample", DRAWN,
     ),
     Defect(
-        "the spread is taken off, not divided by", "sources/data/images.py",
-        "x.sub_(_column(view.mean)).div_(_column(view.std))", "x.sub_(_column(view.mean)).sub_(_column(view.std))",
-        "an image is what torchvision makes of it", SHOWN,
+        "numpy draws as it likes", "sources/data/samples.py",
+        "np.random.seed(seed)", "pass",
+        "what a data set draws is a function of seed, epoch and sample", DRAWN,
     ),
     Defect(
-        "masks are blurred", "sources/data/images.py",
-        'np.asarray(_fitted(image, view, "nearest"))', 'np.asarray(_fitted(image, view, "bilinear"))',
-        "a mask is cut and scaled with its image", MASKS,
+        "the generators of the caller are moved", "sources/data/samples.py",
+        "torch.set_rng_state(states[0])", "pass",
+        "loading leaves the caller's random numbers alone",
+        (f"{PYTHON}::test_the_generators_of_the_caller_are_left_as_they_were",),
     ),
     Defect(
-        "photos lie as they were taken", "sources/data/images.py",
-        "    image = ImageOps.exif_transpose(image)\n", "",
-        "a turned photo stands upright", (f"{FILES}::test_a_turned_photo_stands_upright",),
+        "parts of loaded samples begin at the first", "sources/data/samples.py",
+        "return (places if self.places is None else self.places[places]).tolist()", "return places.tolist()",
+        "parts are disjoint, whatever form the data has", SAME,
     ),
     Defect(
-        "sixteen bits are read as eight", "sources/data/images.py",
-        "Image.fromarray(found.astype(np.float32) / 65_535)", "Image.fromarray(found.astype(np.float32) / 255)",
-        "sixteen bits keep their range", (f"{FILES}::test_sixteen_bits_keep_their_range",),
+        "a memory map is read into memory", "sources/data/python.py",
+        "if isinstance(value, np.memmap) and value.dtype.kind in", "if value is None and value.dtype.kind in",
+        "memory-mapped columns stay where they are", (f"{PYTHON}::test_a_memory_map_is_not_read_whole",),
     ),
     Defect(
-        "an animation is its first picture", "sources/data/images.py",
-        'if image.format in _SEVERAL and getattr(image, "is_animated", False):', "if False:",
-        "what holds several pictures is refused", ODD,
+        "images of bytes stay bytes", "sources/data/binding.py",
+        "return found / 255 if scaled else found", "return found",
+        "images of bytes are numbers in [0, 1]", (f"{PYTHON}::test_images_of_bytes_are_shown_in_0_to_1",),
     ),
     Defect(
-        "a strange value of a mask is a class", "sources/data/images.py",
-        "if (out == -1).any():", "if False:",
-        "what is no class is refused", ODD,
+        "fields go to arguments in their own order", "sources/data/binding.py",
+        "return tuple(n if n in held else None for n in wanted)", "return tuple(held)[: len(wanted)]",
+        "fields go to the arguments of their names", (f"{PYTHON}::test_fields_go_to_the_arguments_of_their_names",),
     ),
     Defect(
-        "the test part of a folder is cut anew", "sources/data/found.py",
-        '    out |= {n: p for n, p in found.given.items() if n != "train"}\n', "",
-        "the parts that a folder has are kept", (f"{FILES}::test_the_parts_that_a_folder_has_are_kept",),
+        "every process learns all of a stream", "training/data.py",
+        "at = share[0] - begun", "at = torch.arange(len(share[0]))",
+        "each sample of a stream is in one share", (f"{PYTHON}::test_a_stream_is_gone_through_once_in_its_order",),
     ),
     Defect(
-        "columns are measured by all rows", "sources/data/found.py",
-        "    held = x[train].double()\n", "    held = x.double()\n",
-        "numbers are in units of the training part", (f"{FILES}::test_numbers_in_units_of_the_training_part",),
+        "the target is the token itself", "sources/tokenized.py",
+        "y[: len(ids) - 1] = ids[1:]", "y[: len(ids) - 1] = ids[:-1]",
+        "the target is the next token",
+        (f"{TOKENS}::test_the_target_is_the_next_token_everywhere_and_nothing_behind_the_text",),
     ),
     Defect(
-        "class numbers in the order of their letters", "sources/data/columns.py",
-        "key=_by_number if all(_whole(v) for v in distinct) else str", "key=str",
-        "class numbers keep their order", (f"{FILES}::test_class_numbers_keep_their_order",),
+        "padding counts as a target", "sources/tokenized.py",
+        "y = np.full((count * length,), IGNORED", "y = np.full((count * length,), padding",
+        "behind the text nothing counts",
+        (f"{TOKENS}::test_the_target_is_the_next_token_everywhere_and_nothing_behind_the_text",),
     ),
     Defect(
-        "a gap is a number", "sources/data/columns.py",
-        "    return found if math.isfinite(found) else None\n", "    return found\n",
-        "NaN is refused with its line", ODD,
+        "positions that do not count weigh", "pruning/loss.py",
+        "kept = (target != IGNORED).double()", "kept = torch.ones_like(target).double()",
+        "the loss of a sequence is the mean over tokens that count",
+        (f"{BOTH}::test_a_loss_of_sequences_is_the_mean_over_tokens_that_count",),
     ),
     Defect(
-        "a table names files above it", "sources/data/tables.py",
-        "if not trust.outside and (os.path.isabs(text) or os.path.commonpath([root, os.path.normpath(path)]) != root):",
-        "if False:",
-        "a table reads below its folder", ODD,
+        "drawn positions are not scaled", "pruning/loss.py",
+        "return found if target is None else found * weights_of(target).sqrt()[..., None]", "return found",
+        "what is drawn has the second derivative of the loss for its mean square", CURVED,
     ),
     Defect(
-        "pickles of an archive are numbers", "sources/data/npz.py",
-        "        if name in self._pickled:\n", "        if False:\n",
-        "pickles are refused as such", ODD,
+        "labels of several classes are drawn as normal numbers", "pruning/loss.py",
+        "return (torch.bernoulli(p, generator=rng) - p) / width**0.5", "return torch.bernoulli(p, generator=rng) - p",
+        "what is drawn has the second derivative of the loss for its mean square", CURVED,
     ),
     Defect(
-        "a shard that is cut off ends there", "sources/data/shards.py",
-        "if opened.read(512) != bytes(512):", "if False:",
-        "a shard that is cut off is refused", ODD,
+        "classes of the teacher in its own order", "training/soft.py",
+        "return rows[:, mine], [v[:, theirs] for v in known], target",
+        "return rows[:, mine], [v[:, : len(theirs)] for v in known], target", "classes are shared by their numbers",
+        (f"{BOTH}::test_classes_are_shared_by_their_numbers",),
     ),
     Defect(
-        "a saved set names files elsewhere", "sources/data/hf_dataset.py",
-        'if not isinstance(name, str) or not _PLAIN.fullmatch(name) or name.startswith(".."):', "if False:",
-        "a saved set reads its own files", ODD,
+        "the data's normalisation is not undone", "training/teachers.py",
+        "x = x * _channels(self.normal[1], x) + _channels(self.normal[0], x)", "x = x * _channels(self.normal[1], x)",
+        "a teacher is shown images normalised as it learnt them",
+        (f"{BOTH}::test_a_teacher_is_shown_images_in_its_size_and_its_normalisation",),
     ),
     Defect(
-        "a refusal in a worker loses its place", "sources/data/samples.py",
-        "        except NetxformError as error:\n            return _Refused(error.diagnostics)\n\n\n@dataclass",
-        "        except ZeroDivisionError as error:\n            return _Refused(error.diagnostics)\n\n\n@dataclass",
-        "a damaged file is named, whoever decodes it",
-        (f"{DECLARED}::test_damaged_files_are_named_or_left_out_and_counted",),
-    ),
-    Defect(
-        "a network of a library costs what it does on its own size", "pipeline/subject.py",
-        "return loaded if size_[0] != first[1] else replace(loaded, shapes=(((first[0], *size_), kind),))", "return loaded",
-        "costs are those on the data", (f"{DECLARED}::test_a_model_of_a_library_costs_what_it_costs_on_the_data",),
+        "without labels nothing moves", "pruning/loss.py",
+        "y = logits(self._network.module(*arguments(x)), self._output).detach()",
+        "y = logits(self._network.module(*arguments(x)), self._output).detach() * 0",
+        "without labels the change of the outputs is measured",
+        (f"{BOTH}::test_scores_without_labels_measure_how_far_the_outputs_move",),
     ),
 )  # fmt: skip
