@@ -24,11 +24,12 @@ from netxform.door import door as _door
 from netxform.errors import Diagnostic as Diagnostic
 from netxform.errors import NetxformError as NetxformError
 from netxform.errors import Span as Span
+from netxform.sources.data.source import DataSet as DataSet
 from netxform.syntax.format import format as _format
 from netxform.syntax.parse import parse as _parse
 
 if _TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.figure import Figure
     from torch import Tensor, nn
@@ -46,6 +47,7 @@ if _TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Builder",
+    "DataSet",
     "Diagnostic",
     "NetxformError",
     "Span",
@@ -53,6 +55,7 @@ __all__ = [
     "capture",
     "check",
     "compare",
+    "dataset",
     "export",
     "format",
     "load",
@@ -260,6 +263,44 @@ def sign(folder: str | _Path, key: str | _Path) -> _Path:
     from netxform.artifacts import signing
 
     return signing.sign_bundle(arguments.path_of(folder, "folder"), arguments.path_of(key, "key"))
+
+
+@_door("reading the data")
+def dataset(
+    value: _Any,
+    *,
+    name: str = "data",
+    target: str | int | None = None,
+    inputs: str | Sequence[str | int] | None = None,
+    classes: int | Sequence[str] | None = None,
+    collate: Callable[[list[_Any]], _Any] | None = None,
+    workers: int = 0,
+    val: float = 0.15,
+    test: float = 0.2,
+    seed: int = 0,
+    text: str | None = None,
+    pair: str | None = None,
+    tokenizer: _Any = None,
+    length: int = 128,
+) -> DataSet:
+    """Data as `data=` takes it, with what the value does not say by itself; `docs/data.md` has a table of what is understood.
+
+    `value`: (x, y) of arrays, tensors, lists, memory maps or frames, x alone for data without labels; a data set of torch or
+    torchvision, a list of samples, a Hugging Face `Dataset`; a `DataLoader`, whose collate function, workers and batch size are
+    kept; a frame; a dict of columns; an `IterableDataset`; or `{"train": …, "val": …, "test": …}` of any of these.
+    `target`, `inputs`: the fields (or parts) of a sample that are the label and that go into the model, by the names of its
+    arguments. `classes`: how many there are, or their names in order. `collate`: a list of samples → a batch. `workers`:
+    processes that load samples. `val`, `test`: the shares that are cut off, `seed`: of the cut. `text`, `pair`: the fields that
+    hold texts, `tokenizer`: what makes numbers of them (a tokenizer, or the folder of a model), padded and cut to `length`
+    tokens. Raises NetxformError X0401 (no data, or of a form that says nothing), X0805 (a sample that cannot be read), X0817
+    (no samples, or not as many targets), X0838 (NaN or infinity), X0406 (a setting out of range), X0826 (no tokenizer).
+    """
+    from netxform import arguments
+    from netxform.sources import data
+
+    more: dict[str, _Any] = {"target": target, "inputs": inputs, "classes": classes, "collate": collate, "workers": workers}
+    more |= {"text": text, "pair": pair, "tokenizer": tokenizer, "length": length}
+    return data.dataset(value, name=arguments.text(name, "name"), **more, val=val, test=test, seed=seed)
 
 
 @_door("loading the bundle")

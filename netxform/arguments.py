@@ -131,12 +131,18 @@ def params_of(value: Any) -> dict[str, Any]:
 
 
 def data_of(value: Any) -> dict[str, Any]:
-    """Data by name; one alone is called `data`."""
+    """Data by name; one alone is called `data`. A mapping with `train` and nothing but parts is one."""
     if value is None:
         return {}
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not _one_in_parts(cast("Mapping[Any, Any]", value)):
         return named(cast("Any", value), "data")
     return {"data": value}
+
+
+def _one_in_parts(value: Mapping[Any, Any]) -> bool:
+    from netxform.sources.data.parts import NAMES
+
+    return "train" in value and len(value) > 1 and all(k in NAMES for k in value)
 
 
 def model_of(value: Any, name: str = "model") -> nn.Module:

@@ -259,6 +259,17 @@ CODES: dict[str, tuple[str, str]] = {
         "a text or a file of vectors that cannot be read",
         "The file is damaged or of another format; the place in it is given.",
     ),
+    "X0861": (
+        "data that is not as the declaration says",
+        "A column is missing, or a value in it is of another kind, or two files do not belong together. The place is given:\n"
+        "the line of a table, or the name of a file. Change the declaration, or the data.",
+    ),
+    "X0862": (
+        "a file of the data that cannot be read",
+        "An image (or another file of the data) is damaged, empty, or of a kind that is not read. It is named. Take it out,\n"
+        "put a whole one in its place, or let such files be left out: `bad=skip` decodes every file once at the beginning,\n"
+        "leaves out what is damaged, and counts it in the certificate.",
+    ),
     "X0833": ("a package that fails", "An installed package offers something by entry point, and its file cannot be imported."),
     "X0834": (
         "unknown exporter",

@@ -35,6 +35,7 @@ from netxform.compiler.plan import Plan
 from netxform.compiler.remeasure import Witness, environment
 from netxform.compiler.scores import HeldOut, Part
 from netxform.errors import fail
+from netxform.graph.inputs import Given
 from netxform.graph.network import Network
 from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
@@ -134,7 +135,9 @@ def _evidence(path: Path, witness: Witness) -> None:
     named |= {f"value.{i}.{j}.{n}": t for (i, j), several in witness.values.items() for n, t in several.items()}
     named |= {f"reference.{i}.{j}.{k}": t for (i, j), several in witness.references.items() for k, t in enumerate(several)}
     parts = witness.held_out.parts if witness.held_out is not None else {}
-    named |= {f"held_out.{n}.{what}": t for n, p in parts.items() for what, t in (("x", p.x), ("y", p.y))}
+    for n, p in parts.items():
+        several = {"x": p.x} if isinstance(p.x, Tensor) else {f"x.{i}": t for i, t in enumerate(p.x)}
+        named |= {f"held_out.{n}.{what}": t for what, t in (several | {"y": p.y}).items()}
     index = {n: tensor_hash(t)[:24] for n, t in named.items()}
     held = {index[n]: t.detach().cpu().contiguous().clone() for n, t in named.items()}
     told = {"index": index, "of": {n: p.of for n, p in parts.items()}, "certificate": witness.certificate}
@@ -220,6 +223,13 @@ def comparable(certificate: Certificate) -> bool:
     return all(certificate.versions.get(n) == here[n] for n in ("netxform", "torch"))
 
 
+def _samples(stored: dict[str, Tensor], part: str, inputs: int) -> Given:
+    """The samples of a part: one tensor, or one for each input."""
+    if inputs == 1:
+        return stored[f"held_out.{part}.x"]
+    return tuple(stored[f"held_out.{part}.x.{i}"] for i in range(inputs))
+
+
 def witness(folder: Path, network: Network) -> Witness:
     """What the claims of a bundle are measured again on. Raises NetxformError X0822 (damaged)."""
     try:
@@ -243,7 +253,7 @@ def witness(folder: Path, network: Network) -> Witness:
                 else:
                     references.setdefault((int(i), int(j)), {})[int(last)] = tensor
         ordered = {place: tuple(several[k] for k in sorted(several)) for place, several in references.items()}
-        parts = {n: Part(stored[f"held_out.{n}.x"], stored[f"held_out.{n}.y"], int(of)) for n, of in told["of"].items()}
+        parts = {n: Part(_samples(stored, n, len(inputs)), stored[f"held_out.{n}.y"], int(of)) for n, of in told["of"].items()}
         plan = json.loads((folder / "plan.json").read_text())
         return Witness(inputs, outputs, values, ordered, HeldOut(parts) if parts else None, plan, str(told["certificate"]))
     except PermissionError as error:

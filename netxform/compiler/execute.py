@@ -19,6 +19,7 @@ from netxform.compiler.resolve import Planned, Walk
 from netxform.compiler.standing import Lives
 from netxform.compiler.vacuous import NOT_FINITE
 from netxform.errors import Diagnostic, NetxformError, during, fail
+from netxform.graph.inputs import Given
 from netxform.graph.network import Network
 from netxform.graph.probes import probed
 from netxform.graph.surgery import perform
@@ -63,8 +64,8 @@ class Workers(Protocol):
         """Calibration data and progress for a step that settles its choice on the real network."""
         ...
 
-    def samples(self) -> Iterator[Tensor]:
-        """Samples (N, …) of every data set that is at hand."""
+    def samples(self) -> Iterator[Given]:
+        """Samples (N, …) of every data set that is at hand, one tensor or one for each input."""
         ...
 
     def finished(self, stage: str | None, index: int, network: Network) -> None:

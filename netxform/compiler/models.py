@@ -22,8 +22,9 @@ from netxform.graph.outputs import outputs
 from netxform.graph.tensors import DTYPES
 from netxform.language.values import plain
 from netxform.language.verb import ModelInfo
+from netxform.language.work import Sight
 from netxform.sources.foreign import Foreign, as_model
-from netxform.sources.models import LoadedModel, check_finite, load_model
+from netxform.sources.models import LoadedModel, check_finite, load_model, normal_of, parse_input
 from netxform.sources.trust import Trust
 from netxform.syntax import ast
 from netxform.syntax.format import format_node
@@ -37,7 +38,7 @@ class Models:
         self.given = given
         self.trust = trust
         self.bundle = bundle
-        self.example: tuple[Tensor, ...] | None = None
+        self.example: tuple[Tensor | None, ...] | None = None
         self._loaded: dict[str, LoadedModel] = {}
         self._networks: dict[str, Network | None] = {}
         self._sources: dict[str, Network] = {}
@@ -113,11 +114,32 @@ class Models:
                 self._networks[name] = None
             else:
                 assert self.example is not None
+                size = self._sight(name).size
+                given = self.example
+                if size is not None:
+                    first = self.example[0]
+                    assert first is not None
+                    given = (first.new_zeros((*first.shape[:2], *size)),)
                 try:
-                    self._networks[name] = capture(loaded.module, *self.example)
+                    self._networks[name] = capture(loaded.module, *given)
                 except NetxformError as error:
                     raise NetxformError([d if d.span.line else _at(d, span) for d in error.diagnostics]) from error
         return self._networks[name]
+
+    def _sight(self, name: str) -> Sight:
+        """How the model is shown images: in the size of its declared input, normalised as it is declared."""
+        declared = None if name in self.given else self.spec.models.get(name)
+        options = {} if declared is None else {o.key: o.value for o in declared.options}
+        size, mean, std = None, tuple[float, ...](), tuple[float, ...]()
+        example = self.example or ()
+        if "input" in options and len(example) == 1 and example[0] is not None:
+            shapes = parse_input(str(plain(options["input"])), options["input"].span)
+            shape, mine = shapes[0][0], tuple(example[0].shape)
+            if len(shapes) == 1 and len(shape) == len(mine) == 4 and shape[2:] != mine[2:]:
+                size = (shape[2], shape[3])
+        if "normalize" in options:
+            mean, std = normal_of(options["normalize"]) or (mean, std)
+        return Sight(size, mean, std)
 
     def source(self, name: str, span: Span) -> Network:
         """The model as a graph on inputs of its own, where their shape is known: weights may come from one with others."""
@@ -137,12 +159,12 @@ class Models:
         network = self.network(name, span)
         if network is not None:
             shadow = twin(network)
-            return described(name, shadow, span, self._loaded[name].description)
+            return replace(described(name, shadow, span, self._loaded[name].description), sight=self._sight(name))
         assert self.example is not None
         module = self._loaded[name].module
         with torch.no_grad():
             found = module(*self.example)
-        return ModelInfo(name, None, tuple(found.shape), 0, span, self._loaded[name].description)
+        return ModelInfo(name, None, tuple(found.shape), 0, span, self._loaded[name].description, {None: tuple(found.shape)})
 
     def module(self, name: str, span: Span) -> nn.Module:
         """What answers: the graph, or what is asked as a whole."""
@@ -153,9 +175,10 @@ class Models:
 def described(name: str, network: Network, span: Span, description: str) -> ModelInfo:
     """What a plan may know of a network."""
     known = outputs(network.module)
-    shape = next(iter(known.values())).meta.get("shape") if len(known) == 1 else None
+    shapes = {n: tuple(node.meta["shape"]) for n, node in known.items() if isinstance(node.meta.get("shape"), tuple)}
+    shape = next(iter(shapes.values())) if len(known) == 1 and shapes else None
     params = sum(p.numel() for p in network.module.parameters())
-    return ModelInfo(name, network, tuple(shape) if shape is not None else None, params, span, description)
+    return ModelInfo(name, network, shape, params, span, description, shapes)
 
 
 def _at(diagnostic: Any, span: Span) -> Any:

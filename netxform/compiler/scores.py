@@ -14,11 +14,13 @@ from torch import Tensor
 
 from netxform.compiler.evidence import KEPT_BYTES
 from netxform.compiler.standing import Lives
+from netxform.graph.inputs import Given, arguments, some
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
 from netxform.language.certificate import ScoreRecord
 from netxform.language.methods import LOSSES, METRICS, Metric
 from netxform.registry import called
+from netxform.sources.data.samples import size, source_of
 
 _BATCH = 256
 # a metric adds up thousands of samples; evaluated in other batches it may differ by the rounding of single precision
@@ -29,7 +31,7 @@ CLOSE = 1e-5
 class Part:
     """Samples (N, …) of one part of the data, their targets (N), and how many there were `of` that part."""
 
-    x: Tensor
+    x: Given
     y: Tensor
     of: int
 
@@ -47,15 +49,17 @@ def held_out_of(network: Network, data: Any) -> HeldOut | None:
         return None
     parts: dict[str, Part] = {}
     for name, samples in (("test", data.test), ("val", data.val)):
-        if not len(samples):
+        whole = size(samples)
+        if not whole:
             continue
-        x0, y0 = samples[0]
-        if torch.as_tensor(y0).dim():
+        source = source_of(samples)
+        x0, y0 = source.take(torch.tensor([0]))
+        if isinstance(x0, dict) or not isinstance(y0, Tensor) or y0.dim() > 1:
             continue
-        count = min(len(samples), max(1, KEPT_BYTES // 2 // max(1, x0.numel() * x0.element_size())))
-        pairs = [samples[i] for i in range(count)]
-        y = torch.stack([torch.as_tensor(p[1]) for p in pairs])
-        parts[name] = Part(torch.stack([p[0] for p in pairs]), y, len(samples))
+        each = sum(t.numel() * t.element_size() for t in arguments(x0))
+        x, y = source.take(torch.arange(min(whole, max(1, KEPT_BYTES // 2 // max(1, each)))))
+        if isinstance(x, Tensor | tuple) and isinstance(y, Tensor):
+            parts[name] = Part(x, y, whole)
     return HeldOut(parts) if parts else None
 
 
@@ -127,8 +131,9 @@ def _measured(network: Network, part: Part, what: str, loss: Any) -> float | str
         metric = known
     total: dict[str, float] = {}
     with evaluating(network.module):
-        for x, y in zip(part.x.split(_BATCH), part.y.split(_BATCH), strict=True):
-            z: Any = network.module(x)
+        for at in torch.arange(len(part.y)).split(_BATCH):
+            x, y = some(part.x, at), part.y[at]
+            z: Any = network.module(*arguments(x))
             if not isinstance(z, Tensor):
                 return "the network has several outputs"
             classes = z.dim() == 2 and z.shape[1] > 1 and not y.dtype.is_floating_point

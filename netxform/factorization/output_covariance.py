@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from netxform.graph.inputs import arguments, count
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
+from netxform.graph.outputs import given
 
 # positions of a map beyond this many a batch are thinned out evenly: neighbours tell the same
 _POSITIONS = 65_536
@@ -72,16 +74,18 @@ def _rows(y: Tensor, channels_first: bool) -> Tensor:
 
 
 def observe(
-    network: Network, layers: Sequence[str], batches: Iterable[tuple[Tensor, Tensor]], *, gradients: bool = False
+    network: Network, layers: Sequence[str], batches: Iterable[tuple[Any, Any]], *, gradients: bool = False
 ) -> dict[str, Seen]:
     """Outputs of the named layers over the batches, in eval mode.
 
     With `gradients`, the loss is the cross-entropy against the labels (for targets that are no classes: half the squared
-    error), and its gradient is taken at the outputs.
+    error; without labels: the output in a random direction, whose mean square gradient is that of its squared change), and its
+    gradient is taken at the outputs.
     """
     module = network.module
     found: dict[str, Seen] = {}
     kept: dict[str, list[Tensor]] = {}
+    generator = torch.Generator().manual_seed(0)
 
     def watch(path: str, part: nn.Module) -> Any:
         first = isinstance(part, nn.modules.conv._ConvNd)  # pyright: ignore[reportPrivateUsage]
@@ -105,13 +109,14 @@ def observe(
         with evaluating(module):
             for x, y in batches:
                 with torch.set_grad_enabled(gradients):
-                    if gradients and x.is_floating_point():
-                        x = x.detach().requires_grad_()
-                    out: Any = module(x)
-                    for seen in found.values():
-                        seen.samples += len(x)
+                    held = arguments(x)
                     if gradients:
-                        _slopes(_loss(out, y), kept, found)
+                        held = tuple(t.detach().requires_grad_() if t.is_floating_point() else t for t in held)
+                    out: Any = module(*held)
+                    for seen in found.values():
+                        seen.samples += count(x)
+                    if gradients:
+                        _slopes(_loss(out, y, generator), kept, found)
                 kept.clear()
     finally:
         for handle in handles:
@@ -119,15 +124,16 @@ def observe(
     return found
 
 
-def _loss(out: Any, y: Tensor) -> Tensor:
-    if isinstance(out, dict):
-        out = next(iter(cast("dict[str, Tensor]", out).values()))
-    if isinstance(out, tuple | list):
-        out = cast("tuple[Tensor, ...]", out)[0]
-    z = cast(Tensor, out)
-    if z.dim() == 2 and not y.is_floating_point():
-        return nn.functional.cross_entropy(z.float(), y, reduction="sum")
-    return 0.5 * (z.float() - y.float()).square().sum() if z.shape == y.shape else 0.5 * z.float().square().sum()
+def _loss(out: Any, y: Tensor | None, generator: torch.Generator) -> Tensor:
+    z = next(iter(given(out).values())).float()
+    if y is None:
+        return (z * torch.randn(z.shape, generator=generator)).sum()
+    if not y.is_floating_point():
+        if z.dim() == 3 and y.shape == z.shape[:-1]:  # sequences have their classes last
+            z = z.movedim(-1, 1)
+        if z.dim() >= 2 and y.shape == (len(z), *z.shape[2:]):
+            return nn.functional.cross_entropy(z, y.long(), reduction="sum")
+    return 0.5 * (z - y.float().reshape(z.shape)).square().sum() if z.numel() == y.numel() else 0.5 * z.square().sum()
 
 
 def _slopes(loss: Tensor, kept: dict[str, list[Tensor]], found: dict[str, Seen]) -> None:

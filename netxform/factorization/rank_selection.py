@@ -21,6 +21,7 @@ from netxform.factorization.latency import seconds
 from netxform.factorization.output_covariance import Seen
 from netxform.factorization.rank_curves import Ranks, Table, rounded
 from netxform.graph.building import build
+from netxform.graph.inputs import arguments
 from netxform.graph.layer_spec import Invocation, Layer
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
@@ -378,7 +379,7 @@ def gaps(network: Network, chains: Mapping[str, nn.Module], batches: Iterable[tu
     try:
         with torch.no_grad(), evaluating(module):
             for x, _ in batches:
-                module(x)
+                module(*arguments(x))
     finally:
         for handle in handles:
             handle.remove()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from netxform.graph.inputs import Given, arguments
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
 
@@ -35,10 +36,10 @@ class _Moments(fx.Interpreter):
         return value
 
 
-def channel_moments(network: Network, nodes: Iterable[str], batches: Iterable[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def channel_moments(network: Network, nodes: Iterable[str], batches: Iterable[Given]) -> dict[str, tuple[Tensor, Tensor]]:
     """Of the value of each node (N, C, …), in eval mode: mean (C,) and variance (C,) over samples and places, in float64."""
     watch = _Moments(network.module, nodes)
     with torch.no_grad(), evaluating(network.module):
         for x in batches:
-            watch.run(x)
+            watch.run(*arguments(x))
     return {name: (mean, spread / count) for name, (count, mean, spread) in watch.found.items()}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import operator
+import re
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
-from torch import fx
+from torch import Tensor, fx
 
+from netxform.errors import NOWHERE, Span, did_you_mean, fail
 from netxform.graph.guards import is_guard, only
 from netxform.graph.memory import Memory, memory_of
 from netxform.graph.network import Network
@@ -37,6 +40,58 @@ def outputs(module: fx.GraphModule) -> dict[str | None, fx.Node]:
 
     walk(value, "")
     return found
+
+
+def called(name: str | None) -> str:
+    """An output in a spec: its name or place."""
+    return "the only one" if name is None else f"`output={name}`" if _PLAIN.fullmatch(name) else f'`output="{name}"`'
+
+
+_PLAIN = re.compile(r"[A-Za-z_][\w.]*|\d+")
+
+
+def chosen(known: Collection[str | None], name: str | None, span: Span = NOWHERE) -> str | None:
+    """The output of that name or place, of those that there are; the end of a name will do, where it is one output's alone.
+
+    Raises NetxformError X0319: there are several and none is named, or none is called so.
+    """
+    if name in known or (len(known) == 1 and name is None):
+        return name if name in known else next(iter(known))
+    ends = [k for k in known if k is not None and name is not None and k.endswith(f".{name}")]
+    if len(ends) == 1:
+        return ends[0]
+    what = f"the network has no output `{name}`" if name is not None else f"the network has {len(known)} outputs"
+    if set(known) == {None}:
+        raise fail("X0319", what, span, "which one?", helps=("there is one output alone: leave `output` out",))
+    near = () if name is None else did_you_mean(name, [str(k) for k in known])
+    helps = (*near, f"say which: {', '.join(called(k) for k in known)}")
+    raise fail("X0319", what, span, "which one?", notes=(f"outputs: {', '.join(map(str, known))}",), helps=helps)
+
+
+def picked(found: Any, name: str | None) -> Any:
+    """The output of that name or place, of what a network gave (`chosen`)."""
+    if isinstance(found, Tensor) and name is None:
+        return found
+    known = given(found)
+    return known[chosen(known, name)]
+
+
+def given(found: Any) -> dict[str | None, Any]:
+    """What a network gave, by name, as `outputs` names it; of dicts and tuples the tensors alone."""
+    out: dict[str | None, Any] = {}
+
+    def walk(item: Any, name: str) -> None:
+        if isinstance(item, Tensor):
+            out[name or None] = item
+        elif isinstance(item, Mapping):
+            for key, inner in cast("Mapping[Any, Any]", item).items():
+                walk(inner, f"{name}.{key}" if name else str(key))
+        elif isinstance(item, list | tuple):
+            for i, inner in enumerate(cast("list[Any]", item)):
+                walk(inner, f"{name}.{i}" if name else str(i))
+
+    walk(found, "")
+    return out
 
 
 def shapes_of(network: Network) -> dict[str | None, tuple[int, ...]]:

@@ -17,17 +17,18 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from netxform.graph.copies import tensors_of
+from netxform.graph.inputs import Given as Inputs
 from netxform.graph.meta import evaluating
 from netxform.graph.network import SAMPLES, Network, Probes, drawn_for, knowing
 
 Given = tuple[Tensor, ...]
 
 
-def probed(network: Network, seed: int, data: Iterable[Tensor] = ()) -> Network:
+def probed(network: Network, seed: int, data: Iterable[Inputs] = ()) -> Network:
     """The network with the probes that every claim about it is measured on, the same for the same seed.
 
-    `data`: batches of samples (N, …); those are taken that fit the network's only input. A network that holds no numbers, or
-    that does not run on what it was captured with, keeps that.
+    `data`: batches of samples (N, …), one tensor or one for each input; those are taken that fit the network's inputs. A
+    network that holds no numbers, or that does not run on what it was captured with, keeps that.
     """
     return knowing(network, replace(network, probes=_probes(network, seed, data)))
 
@@ -37,7 +38,7 @@ def samples(network: Network, seed: int) -> Given:
     return (network.probes or _probes(network, seed, ())).inputs
 
 
-def _probes(network: Network, seed: int, data: Iterable[Tensor]) -> Probes:
+def _probes(network: Network, seed: int, data: Iterable[Inputs]) -> Probes:
     given = tuple(t.detach().clone() for t in network.given)
     rows = _fitting(network, data)
     if network.drawn or not given:
@@ -51,21 +52,26 @@ def _count(inputs: Given) -> int:
     return inputs[0].shape[0] if inputs and inputs[0].dim() else 1
 
 
-def _fitting(network: Network, data: Iterable[Tensor]) -> Tensor | None:
-    """Up to `SAMPLES` samples that are of the shape and kind of the network's only input."""
-    if len(network.inputs) != 1 or len(network.inputs[0].shape) < 1:
+def _fitting(network: Network, data: Iterable[Inputs]) -> Given | None:
+    """Up to `SAMPLES` samples that are of the shapes and kinds of the network's inputs."""
+    wanted = network.inputs
+    if not wanted or any(len(w.shape) < 1 for w in wanted):
         return None
-    wanted = network.inputs[0]
     for x in data:
-        if tuple(x.shape[1:]) == tuple(wanted.shape[1:]) and x.dtype == wanted.dtype and len(x):
-            return x[:SAMPLES].detach().clone()
+        several = (x,) if isinstance(x, Tensor) else x
+        fits = len(several) == len(wanted) and all(
+            tuple(t.shape[1:]) == tuple(w.shape[1:]) and t.dtype == w.dtype and len(t)
+            for t, w in zip(several, wanted, strict=True)
+        )
+        if fits:
+            return tuple(t[:SAMPLES].detach().clone() for t in several)
     return None
 
 
-def _of_data(network: Network, rows: Tensor | None) -> Probes | None:
-    if rows is None or _outputs(network, (rows,)) is None:
+def _of_data(network: Network, rows: Given | None) -> Probes | None:
+    if rows is None or _outputs(network, rows) is None:
         return None
-    return Probes((rows,), (("of the data", len(rows)),))
+    return Probes(rows, (("of the data", _count(rows)),))
 
 
 def _drawn(network: Network, seed: int) -> Probes:
@@ -79,7 +85,7 @@ def _drawn(network: Network, seed: int) -> Probes:
 # --- variations ------------------------------------------------------------------------------------------------------
 
 
-def _extended(network: Network, given: Given, data: Tensor | None, seed: int) -> Probes | None:
+def _extended(network: Network, given: Given, data: Given | None, seed: int) -> Probes | None:
     """The given samples with others behind them, if the network computes every sample by itself."""
     count = _count(given)
     if not given or any(t.dim() == 0 or t.shape[0] != count for t in given):
@@ -89,7 +95,8 @@ def _extended(network: Network, given: Given, data: Tensor | None, seed: int) ->
         return None
     base, kinds = given, [("given", count)]
     if data is not None:
-        base, kinds = (torch.cat([given[0], data.to(given[0].dtype)]),), [*kinds, ("of the data", len(data))]
+        base = tuple(torch.cat([g, d.to(g.dtype)]) for g, d in zip(given, data, strict=True))
+        kinds = [*kinds, ("of the data", _count(data))]
     generator = torch.Generator().manual_seed(seed)
     missing = max(SAMPLES - _count(base), 0)
     found: list[Probes] = []

@@ -269,7 +269,7 @@ class LossChange(Claim):
 
     data: str
     samples: int
-    loss: Literal["cross_entropy", "mse"]
+    loss: Literal["cross_entropy", "mse", "bce"]
     predicted: float | None
     error: float | None = None
     output: str | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from netxform.errors import Label, Span, fail
-from netxform.graph.outputs import outputs
+from netxform.graph.outputs import chosen, outputs
 from netxform.graph.shapes import times
 from netxform.language.methods import Loss
+from netxform.language.methods import loss as named_loss
 from netxform.language.targets import targets_fit
 from netxform.language.verb import DataInfo
 
@@ -19,14 +20,19 @@ if TYPE_CHECKING:
 
 def input_fits(network: Network, data: DataInfo, span: Span) -> None:
     """Raises NetxformError X0318 where the samples have another rank or other channels than the network takes."""
+    if data.inputs or (len(network.inputs) > 1 and data.shape is not None):
+        _fields_fit(network, data, span)
+        return
     if data.shape is None or not network.inputs:
         return
     wanted = network.inputs[0].shape[1:]
     if len(data.shape) == len(wanted) and (len(wanted) != 3 or data.shape[0] == wanted[0]):
         return
-    helps: tuple[str, ...] = ()
+    helps: tuple[str, ...] = (f"hand in samples of {times(wanted)}, or example inputs of {times(data.shape)}",)
     if len(data.shape) == len(wanted) == 3:
         helps = (f"write `channels={wanted[0]}` on the data, or build the model with {data.shape[0]} channel(s)",)
+        if data.shape[-1] == wanted[0]:
+            helps = ("channels come first: hand in `x.transpose(0, 3, 1, 2)`",)
     raise fail(
         "X0318",
         f"samples of `{data.name}` are {times(data.shape)}; the network takes {times(wanted)}",
@@ -37,6 +43,23 @@ def input_fits(network: Network, data: DataInfo, span: Span) -> None:
     )
 
 
+def _fields_fit(network: Network, data: DataInfo, span: Span) -> None:
+    """Raises NetxformError X0318 where the network takes inputs that a sample does not have, or has of another rank."""
+    wanted = {i.name: i.shape[1:] for i in network.inputs}
+    have = dict(data.inputs)
+    known = f"the network takes {', '.join(wanted)}; a sample has " + (", ".join(have) or "one x")
+    missing = [n for n in wanted if n not in have]
+    if missing:
+        helps = ("name the fields as the arguments of the model: `nx.dataset(…, inputs=[…])`",)
+        message = f"samples of `{data.name}` have no `{missing[0]}`" if have else f"samples of `{data.name}` have one input"
+        raise fail("X0318", message, span, "does not fit", notes=(known,), helps=helps)
+    for name, shape in wanted.items():
+        found = have[name]
+        if found is not None and len(found) != len(shape):
+            message = f"`{name}` of `{data.name}` is {times(found)}; the network takes {times(shape)}"
+            raise fail("X0318", message, span, "does not fit")
+
+
 def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss, span: Span) -> str | None:
     """The name of the output that is trained, None for the only one, whose targets fit the loss as far as they are known.
 
@@ -44,14 +67,7 @@ def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss,
     (targets of another shape or kind).
     """
     known = outputs(network.module)
-    if output is None and len(known) == 1:
-        name = next(iter(known))
-    elif output in known:
-        name = output
-    else:
-        names = ", ".join(str(n) for n in known if n is not None) or "one without a name"
-        message = f"the network has no output `{output}`" if output is not None else f"the network has {len(known)} outputs"
-        raise fail("X0319", message, span, "which one?", notes=(f"outputs: {names}",), helps=("write `output=NAME`",))
+    name = chosen(known, output, span)
     shape = known[name].meta.get("shape")
     if not isinstance(shape, tuple):
         return name
@@ -71,6 +87,25 @@ def labels_fit(network: Network, data: DataInfo, output: str | None, loss: Loss,
             else ("attach a head for this data: `cut before HEAD; attach head`",),
         )
     return name
+
+
+def settled_loss(
+    network: Network, data: DataInfo | None, stated: str | None, output: str | None, span: Span
+) -> Literal["cross_entropy", "mse", "bce"]:
+    """The loss that a statement measures on data: as stated, else cross-entropy; without labels the mean square change of the
+    outputs.
+
+    Raises NetxformError X0351 where a stated loss needs labels that are not there, and what `labels_fit` does.
+    """
+    if data is not None and not data.labelled:
+        if stated not in (None, "mse"):
+            helps = ("leave `loss` out: what is measured is how far the outputs move",)
+            raise fail("X0351", f"`{stated}` needs labels, and `{data.name}` has none", span, "no labels", helps=helps)
+        return "mse"
+    name = stated or "cross_entropy"
+    if data is not None and data.targets is not None:
+        labels_fit(network, data, output, named_loss(name), span)
+    return cast('Literal["cross_entropy", "mse", "bce"]', name)
 
 
 def _room(loss: Loss, width: int, classes: int) -> bool:

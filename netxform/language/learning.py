@@ -19,6 +19,7 @@ from netxform.language.claims import Claim, Untouched, ZerosHeld
 from netxform.language.methods import OPTIMIZERS, TRANSFORMS, Loss, MetricName, Schedule, Vision, loss
 from netxform.language.regularizer import Regularizer
 from netxform.language.settings import asked_metrics, decayed, installed
+from netxform.language.targets import UNLABELLED
 from netxform.language.values import Count, Name, Selection
 from netxform.language.verb import DataInfo, Scope, key, lines, operand, prep
 from netxform.language.work import Group, Penalty, Recording, Soft, Term, Training
@@ -39,12 +40,14 @@ class Rates:
 
 @dataclass(frozen=True)
 class Head:
-    """`head NAME loss=mse weight=0.5 target=1`: one output's share of the loss, and its column of the targets."""
+    """`head NAME loss=mse weight=0.5 target=1`: one output's share of the loss, by its name or place, and its column of the
+    targets, or the one of that name.
+    """
 
-    name: Name = operand()
+    name: Name | int | str = operand()
     loss: Loss = key(loss("cross_entropy"))
     weight: float = key(1.0)
-    target: int | None = key(None)
+    target: int | str | None = key(None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ class Learning:
     on: Name | None = prep("on")
     using: Invocation = prep("using", Invocation("adamw", (), {"lr": 1e-3}))
     regularize: tuple[Regularizer, ...] = prep("regularize", ())
-    batch: int = key(32)
+    batch: int | None = key(None)
     accumulate: int = key(1)
     schedule: Schedule = key(Schedule("constant"))
     warmup: int = key(0)
@@ -91,7 +94,7 @@ class Learning:
     ema: float | None = key(None)
     layer_decay: float | None = key(None)
     device: str = key("auto")
-    output: str | None = key(None)
+    output: int | str | None = key(None)
     seed: int | None = key(None)
     zeros: Literal["free", "hold"] = key("free")
     lost: Literal["refuse", "accept"] = key("refuse")
@@ -194,6 +197,8 @@ def planned(
     )
     data = scope.data(verb.on.text if verb.on else None, scope.span)
     input_fits(network, data, scope.span)
+    if not data.labelled and (soft is None or soft.hard > 0):
+        raise fail("X0351", f"`{data.name}` has no labels", scope.span, "nothing to learn from", helps=UNLABELLED)
     training = modules_in_training(network, scope.modules_of(selection), owners)
     lost = _lost(verb, network, training, selection)
     terms, output = _terms(verb, network, scope, data, loss, heads)
@@ -203,6 +208,7 @@ def planned(
         raise fail("X0404", f"`{used[0].name}` has no labels to be smoothed", scope.span, "with `label_smoothing`")
     installed(verb, scope.span)
     keep = scope.settings.get("keep")
+    batch = verb.batch or data.batch or 32
     seed = scope.seed + scope.index if verb.seed is None else verb.seed
     using = Invocation(verb.using.name, (), {"lr": OPTIMIZERS.find(verb.using.name).lr} | verb.using.keywords, verb.using.span)
     work = Training(
@@ -214,7 +220,7 @@ def planned(
         unit="epochs" if length.unit == "epochs" else "steps",
         optimizer=using,
         loss=loss,
-        batch=verb.batch,
+        batch=batch,
         seed=seed,
         outputs=() if output is None else (output,),
         groups=_groups(verb, network, scope, parameters, using),
@@ -243,6 +249,8 @@ def planned(
         record=_recording(scope, data.name),
     )
     origins = {} if verb.on is not None else {"data": "the only data set"}
+    if verb.batch is None and data.batch is not None:
+        origins["batch"] = f"as `{data.name}` comes"
     if verb.seed is None:
         origins["seed"] = "seed of the spec"
     if "lr" not in verb.using.keywords:
@@ -253,7 +261,7 @@ def planned(
         data=data.name,
         length=f"{work.length} {work.unit}",
         optimizer=str(using),
-        batch=verb.batch,
+        batch=batch,
         learns=None if len(terms) or str(loss) == "cross_entropy" else str(loss),
         schedule=None if verb.schedule.name == "constant" else str(verb.schedule),
         metrics=metrics or None,
@@ -299,25 +307,19 @@ def _terms(
     verb: Learning, network: Network, scope: Scope, data: DataInfo, loss: Loss, heads: tuple[Head, ...]
 ) -> tuple[tuple[Term, ...], str | None]:
     """The loss head by head, and the name of the one output where there are no heads."""
-    from netxform.graph.outputs import outputs
+    from netxform.graph.outputs import chosen, outputs
     from netxform.language.fits import labels_fit
 
     if not heads:
-        return (), labels_fit(network, data, verb.output, loss, scope.span)
+        return (), labels_fit(network, data, None if verb.output is None else str(verb.output), loss, scope.span)
     known = outputs(network.module)
     out: list[Term] = []
     for head in heads:
-        if head.name.text not in known:
-            raise fail(
-                "X0319",
-                f"the network has no output `{head.name}`",
-                head.name.span,
-                "which one?",
-                notes=(f"outputs: {', '.join(str(n) for n in known if n is not None) or 'one without a name'}",),
-            )
+        span = head.name.span if isinstance(head.name, Name) else scope.span
+        name = chosen(known, str(head.name), span)
         if head.target is None:
-            labels_fit(network, data, head.name.text, head.loss, head.name.span)
-        out.append(Term(head.name.text, head.loss, head.target, head.weight))
+            labels_fit(network, data, name, head.loss, span)
+        out.append(Term(name, head.loss, head.target, head.weight))
     return tuple(out), None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +22,9 @@ class Material(Protocol):
 
     def batches(
         self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128, shared: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (x, y) of the training part of the data set, in an order that is a function of the seed alone.
+    ) -> Iterator[tuple[Any, Any]]:
+        """Batches (x, y) of the training part of the data set; x is one tensor (N, …), or a tuple with one for each argument of
+        the network; y (N, …), or None where there are no labels. They come in an order that is a function of the seed alone.
 
         The first `skip` samples are left out, so that two calls give samples that are disjoint. With `shared` each of
         several processes is given its share of every batch, and `total` adds up what they found.
@@ -38,9 +39,7 @@ class Material(Protocol):
         """What `fresh` gives, in words."""
         ...
 
-    def fresh(
-        self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def fresh(self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False) -> Iterator[tuple[Any, Any]]:
         """Batches of samples that nothing is calibrated on: of the test part, or of the validation part where there is none;
         of the training part behind the first `skip` where there is neither.
         """

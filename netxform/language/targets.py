@@ -11,6 +11,11 @@ from netxform.errors import NetxformError, Span, fail
 from netxform.language.methods import IGNORED, Loss
 
 MOST = 1000
+UNLABELLED = (
+    "learn from a teacher: `distill from TEACHER`",
+    "with labels: hand in `(x, y)`, or say which field they are: `nx.dataset(…, target=…)`",
+)
+"""What is done without labels."""
 _MANY = 6
 
 

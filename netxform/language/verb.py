@@ -21,6 +21,7 @@ from netxform.language.claims import Claim
 from netxform.language.laws import Contract
 from netxform.language.material import Material as Material
 from netxform.language.values import Selection, describe
+from netxform.language.work import Sight
 
 if typing.TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +86,11 @@ def _slot(slot: Slot, default: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """What is known of a data set before it is loaded; None where it is not."""
+    """What is known of a data set before it is loaded; None where it is not.
+
+    `shape` is that of one x; `inputs` those of several, by name; `labelled`: whether there are targets; `batch`: the size of
+    the batches that it comes in.
+    """
 
     name: str
     classes: int | None
@@ -93,6 +98,9 @@ class DataInfo:
     shape: tuple[int, ...] | None
     span: Span
     targets: Targets | None = None
+    inputs: tuple[tuple[str, tuple[int, ...] | None], ...] = ()
+    labelled: bool = True
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,8 @@ class ModelInfo:
     """What is known of a further model while a plan is made.
 
     `network`: its graph without weights, None for what is no network. `output`: the shape of its one output for one sample
-    (the first number is the batch), None where it has several. `params`: its number of parameters, 0 where it has none.
+    (the first number is the batch), None where it has several; `outputs`: those of all, by name or place. `params`: its number
+    of parameters, 0 where it has none. `sight`: how it is to be shown images.
     """
 
     name: str
@@ -109,6 +118,8 @@ class ModelInfo:
     params: int
     span: Span
     description: str = ""
+    outputs: Mapping[str | None, tuple[int, ...]] = field(default_factory=dict["str | None", "tuple[int, ...]"])
+    sight: Sight = Sight()
 
 
 class Scope(Protocol):

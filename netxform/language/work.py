@@ -22,14 +22,15 @@ SOFT_LOSSES = ("kd", "ce", "logit_mse", "dist", "dkd", "mse")
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One head's share of the loss: `weight` times `loss` between the output and column `target` of the targets.
+    """One head's share of the loss: `weight` times `loss` between the output and column `target` of the targets (or the one
+    of that name).
 
     `output`: the name in a dictionary of outputs, None for the only one; `target` None takes the targets whole.
     """
 
     output: str | None
     loss: Loss
-    target: int | None = None
+    target: int | str | None = None
     weight: float = 1.0
 
 
@@ -60,11 +61,22 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Sight:
+    """How a teacher is shown images: in another `size` (H, W), and normalised by its own `mean` and `std`, a channel each."""
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Soft:
     """The teachers' part of the loss: (1 − hard) · soft loss against the mean of the teachers + hard · loss on the labels.
 
     `mix` weighs the teachers and sums to 1. `mean`: arithmetic averages probabilities, geometric averages logits. `digests`
-    of the teachers are not known before weights are read, and so are no part of this.
+    of the teachers are not known before weights are read, and so are no part of this. `outputs`: which output of each teacher
+    teaches, `sights`: how each is shown the samples; `classes`: for every class of the student its number with the teachers,
+    None for one that they do not know.
     """
 
     teachers: tuple[str, ...]
@@ -76,6 +88,9 @@ class Soft:
     matches: tuple[Match, ...] = ()
     cache: bool = True
     baseline: float | None = None
+    outputs: tuple[str | None, ...] = ()
+    sights: tuple[Sight, ...] = ()
+    classes: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

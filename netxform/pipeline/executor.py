@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import Subset
+from torch import nn
 
 from netxform.compiler.execute import Trained
 from netxform.compiler.plan import Plan, Step
+from netxform.graph.inputs import Given
 from netxform.graph.network import SAMPLES, Network, clone
 from netxform.language.trajectory import Trajectory
 from netxform.language.work import Fitting, Snapshot, Training
 from netxform.pipeline.subject import Prepared, carries
-from netxform.sources.data import DataSet, check_python_data, load_data
+from netxform.sources.data import DataSet, load_data
+from netxform.sources.data.binding import bind
+from netxform.sources.data.samples import part_of, size
 from netxform.sources.parts import cannot_write
 from netxform.training.calibration import Calibration
 from netxform.training.data import batches
@@ -73,11 +75,12 @@ class Executor:
         """The name of a statement's state: its number among the statements that do something, whatever asserts there are."""
         return f"{[s.index for s in self.prepared.plan.steps].index(step.index):03d}"
 
-    def samples(self) -> Iterator[Tensor]:
+    def samples(self) -> Iterator[Given]:
         """The first samples of the training part of every data set, up to eight of each."""
         for data in self.data.values():
-            x = next((x for x, _ in batches(Subset(data.train, range(min(SAMPLES, len(data.train)))), SAMPLES)), None)
-            if x is not None:
+            few = part_of(data.train, torch.arange(min(SAMPLES, SAMPLES if (n := size(data.train)) is None else n)))
+            x = next((x for x, _ in batches(few, SAMPLES)), None)
+            if x is not None and not isinstance(x, dict):
                 yield x
 
     def _weights(self, step: Step) -> Callable[[str], nn.Module]:
@@ -98,7 +101,9 @@ class Executor:
             found = (self.variant, self.seed, self.carried, step.text, work.record.what, tuple(epochs))
             self.trajectories.append(Trajectory(*found, torch.stack(list(points)), history.rows))
         self.carried = self.variant in AS_WRITTEN  # what trains after this begins with what was learnt here
-        return Trained(trained, history.metrics, history.evidence, history.warnings, history.settled)
+        told = " ".join(self.prepared.plan.notes)
+        said = tuple(f"{work.data}: {s}" for s in self.last.said if s not in told)
+        return Trained(trained, history.metrics, history.evidence, history.warnings, (*history.settled, *said))
 
     def remember(self, network: Network, work: Snapshot) -> None:
         """Keep the network; what is done to it later is done to copies."""
@@ -122,10 +127,10 @@ AS_WRITTEN = ("spec", "alone")
 def load_all(prepared: Prepared) -> dict[str, DataSet]:
     """Every data set by name: what was handed in, and what the spec declares."""
     spec, inputs = prepared.spec, prepared.inputs
-    data = {n: check_python_data(n, v) for n, v in inputs.data.items()}
+    data = dict(inputs.data)
     for name, declared in spec.data.items():
         if name not in data:
-            data[name] = load_data(declared, inputs.trust, spec.seed)
+            data[name] = bind(load_data(declared, inputs.trust, spec.seed, prepared.stated), prepared.network.inputs)
     return data
 
 

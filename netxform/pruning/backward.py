@@ -7,6 +7,7 @@ v_k is the sum over gates and places of a_k · ∂(seedling · z)/∂a_k, for ev
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from netxform.axes.algebra import Atom
 from netxform.errors import fail
+from netxform.graph.inputs import Given, arguments, count
 from netxform.graph.network import Network
 from netxform.pruning.gates import Gate, Gated
 from netxform.pruning.loss import logits
@@ -33,10 +35,10 @@ class Backward:
         self.seen: list[tuple[Gate, Tensor]] = []  # a gate inside a layer sees several values
         self.checked = False
 
-    def forward(self, x: Tensor, output: str | None) -> Tensor:
-        """The logits (N, C)."""
+    def forward(self, x: Given, output: str | None, lay: Callable[[Tensor], Tensor] = lambda z: z) -> Tensor:
+        """The scores (N, C) or (N, P, C), as `lay` makes them of the output."""
         versions: list[int] = []
-        z = x
+        z = arguments(x)[0]
 
         def act(gate: Gate, value: Tensor) -> Tensor:
             if value.requires_grad:
@@ -51,7 +53,7 @@ class Backward:
             self.seen, versions[:] = [], []
             with torch.enable_grad():
                 try:
-                    z = logits(self.gated((x,), act), output)
+                    z = lay(logits(self.gated(arguments(x), act), output))
                 except (RuntimeError, ValueError) as error:
                     raise fail("X0805", f"the network fails on the data: {str(error).splitlines()[0]}") from error
             # a value that the network overwrites later is kept as a copy, in a second run
@@ -59,7 +61,7 @@ class Backward:
             if not changed:
                 break
             self.copied |= changed
-        self.count = len(x)
+        self.count = count(x)
         self.place = {g: self._batch_axis(g, v) for g, v in self.seen}
         if not self.checked and self.seen and z.requires_grad:
             self._check(z)

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from netxform.axes.algebra import Atom, positions
 from netxform.axes.infer import types_of
+from netxform.graph.inputs import arguments
+from netxform.graph.inputs import count as size_of
 from netxform.graph.network import Network
 from netxform.pruning.gates import Gate, Gated, gates, masks
 from netxform.pruning.ranking import kept
@@ -98,8 +100,8 @@ def refit(network: Network, removed: Mapping[Atom, Sequence[int]], request: Requ
     run = Gated(network, list(by_gate))
     with torch.no_grad():
         for x, _ in request.batches():
-            run((x,), act)
-            count += len(x)
+            run(arguments(x), act)
+            count += size_of(x)
     tensors: dict[str, Tensor] = {}
     for reader in readers:
         path, weight = reader.path, reader.part.weight.detach().double()

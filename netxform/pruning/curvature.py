@@ -20,15 +20,26 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from netxform.axes.algebra import Atom
 from netxform.errors import fail
+from netxform.graph.inputs import Given, arguments, count
 from netxform.graph.network import Network
 from netxform.pruning.backward import Backward
 from netxform.pruning.gates import Gate, Gated, Gates, along_axis, gates
-from netxform.pruning.loss import Batches, Loss, logits, squared, target_of
+from netxform.pruning.loss import (
+    Batches,
+    Loss,
+    chance_of,
+    drawn,
+    each_loss,
+    laid,
+    logits,
+    slope_of,
+    target_of,
+    weights_of,
+)
 
 _AUTO_CLASSES = 32  # with more, `auto` draws classes instead of going through all of them
 
@@ -101,15 +112,15 @@ def saliency(
     for x, y in batches:
         if chosen == "exact":
             total += _exact(network, wanted, sums, x, y, loss, output)
-            samples += len(x)
+            samples += count(x)
             continue
-        z = run.forward(x, output)
+        z = run.forward(x, output, lambda z, y=y: laid(z, y, loss))
         if chosen == "auto":
-            chosen = "gauss-newton" if z.shape[1] <= _AUTO_CLASSES else "monte-carlo"
-        samples += len(x)
+            chosen = "gauss-newton" if z[0].numel() <= _AUTO_CLASSES else "monte-carlo"
+        samples += count(x)
         few = samples * sum(a.size for a in scored) <= EACH
         for s in sums.values():
-            s.each = [*s.each, torch.zeros(len(x), s.first.shape[0])] if few else []
+            s.each = [*s.each, torch.zeros(count(x), s.first.shape[0])] if few else []
         total += _batch(run, z, y, sums, chosen, loss, draws, generator)
     counted, total = (float(t) for t in total_of(torch.tensor(float(samples)).double(), torch.tensor(total).double()))
     samples = int(counted)
@@ -140,37 +151,54 @@ def _batch(
 ) -> float:
     """Add one batch; returns the sum of its losses."""
     with torch.no_grad():
-        p = z.double().softmax(1)
         target = target_of(y, z, loss)
-        each = F.cross_entropy(z.double(), target, reduction="none") if loss == "cross_entropy" else squared(z, target)
-        width = z.shape[1]
-        slope = p - F.one_hot(target, width) if loss == "cross_entropy" else 2 * (z.double() - target) / width
+        each = each_loss(z.double(), target, loss)
+        slope = slope_of(z, target, loss)
     last_is_slope = method != "gauss-newton"
     if method == "gauss-newton":
-        moments: dict[Atom, list[Tensor]] = {}
-        for c in range(width):
-            chance = p[:, c : c + 1] if loss == "cross_entropy" else torch.full_like(p[:, :1], 2 / width)
-            for atom, v in run.backward(z, F.one_hot(torch.full((len(z),), c), width).to(z), c + 1 < width).items():
-                m = moments.setdefault(atom, [torch.zeros_like(v) for _ in range(3)])
-                m[0] += chance * v * v
-                m[1] += chance * v
-                m[2] += slope[:, c : c + 1] * v
-        for atom, (square, mean, first) in moments.items():
-            own = 0.5 * (square - (mean * mean if loss == "cross_entropy" else 0.0))
+        for atom, (own, first) in _whole(run, z, target, slope, loss).items():
             _add(sums[atom], own, first)
     if method == "monte-carlo":
         for _ in range(draws):
-            if loss == "cross_entropy":
-                label = torch.multinomial(p, 1, generator=rng)[:, 0]
-                seedling = F.one_hot(label, width) - p
-            else:
-                seedling = torch.randn(z.shape, generator=rng, dtype=torch.float64) * (2 / width) ** 0.5
+            seedling = drawn(z.detach(), target if loss == "cross_entropy" else None, loss, rng)
             for atom, v in run.backward(z, seedling.to(z), True).items():
                 _add(sums[atom], 0.5 * v * v, None, draws)
     if last_is_slope:
         for atom, v in run.backward(z, slope.to(z), False).items():
             _add(sums[atom], None, v)
     return float(each.sum())
+
+
+def _whole(run: Backward, z: Tensor, target: Tensor, slope: Tensor, loss: Loss) -> dict[Atom, tuple[Tensor, Tensor]]:
+    """½ of the Gauss–Newton second derivative, and the first, of every sample (N, size): one backward pass for each score."""
+    with torch.no_grad():
+        width = z.shape[-1]
+        if loss == "mse":
+            chance = torch.full(z.shape, 2 / width, dtype=torch.float64)
+        elif loss == "bce":
+            p = chance_of(z, loss)
+            chance = p * (1 - p) / width
+        else:
+            chance = chance_of(z, loss)
+    weight = weights_of(target) if loss == "cross_entropy" else torch.ones(z.shape[:-1], dtype=torch.float64)
+    places: list[tuple[int, ...]] = [()] if z.dim() == 2 else [(t,) for t in range(z.shape[1])]
+    out: dict[Atom, tuple[Tensor, Tensor]] = {}
+    for number, at in enumerate(places):
+        moments: dict[Atom, list[Tensor]] = {}
+        for c in range(width):
+            seedling = torch.zeros_like(z)
+            seedling[(slice(None), *at, c)] = 1.0
+            last = number + 1 == len(places) and c + 1 == width
+            for atom, v in run.backward(z, seedling, not last).items():
+                m = moments.setdefault(atom, [torch.zeros_like(v) for _ in range(3)])
+                m[0] += chance[(slice(None), *at, c)][:, None] * v * v
+                m[1] += chance[(slice(None), *at, c)][:, None] * v
+                m[2] += slope[(slice(None), *at, c)][:, None] * v
+        for atom, (square, mean, first) in moments.items():
+            own = 0.5 * weight[(slice(None), *at)][:, None] * (square - (mean * mean if loss == "cross_entropy" else 0.0))
+            held = out.get(atom)
+            out[atom] = (own, first) if held is None else (held[0] + own, held[1] + first)
+    return out
 
 
 def _add(sums: _Sums, second: Tensor | None, slope: Tensor | None, draws: int = 1) -> None:
@@ -190,7 +218,7 @@ def _add(sums: _Sums, second: Tensor | None, slope: Tensor | None, draws: int = 
 
 
 def gate_loss(
-    network: Network, wanted: list[Gate], x: Tensor, y: Tensor, m: dict[Atom, Tensor], loss: Loss, output: str | None = None
+    network: Network, wanted: list[Gate], x: Given, y: Tensor, m: dict[Atom, Tensor], loss: Loss, output: str | None = None
 ) -> Tensor:
     """The mean loss as a function of the gates m (one vector for each atom)."""
 
@@ -202,17 +230,16 @@ def gate_loss(
                 value = value * along_axis(factor.to(value.dtype), gate.axis, value.dim())
         return value
 
-    z = logits(Gated(network, wanted)((x,), act), output)
-    target = target_of(y, z, loss)
-    return F.cross_entropy(z, target) if loss == "cross_entropy" else F.mse_loss(z, target.to(z.dtype))
+    z = laid(logits(Gated(network, wanted)(arguments(x), act), output), y, loss)
+    return each_loss(z, target_of(y, z, loss), loss).mean()
 
 
 def _exact(
-    network: Network, wanted: list[Gate], sums: dict[Atom, _Sums], x: Tensor, y: Tensor, loss: Loss, output: str | None
+    network: Network, wanted: list[Gate], sums: dict[Atom, _Sums], x: Given, y: Tensor, loss: Loss, output: str | None
 ) -> float:
     """Double backward: one Hessian-vector product for each gate. Sums are over samples, hence the factor N."""
     dtype = next((p.dtype for p in network.module.parameters() if p.dtype.is_floating_point), torch.float32)
-    n = len(x)
+    n = count(x)
     m = {a: torch.ones(a.size, dtype=dtype, requires_grad=True) for a in sums}
     # the fused attention kernels have no second derivative
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):

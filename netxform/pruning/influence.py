@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from netxform.graph.blocks import passed_by
 from netxform.graph.edits import Bypass, Edit
+from netxform.graph.inputs import arguments
+from netxform.graph.inputs import count as size_of
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
@@ -53,8 +55,8 @@ def by_cosine(network: Network, paths: Sequence[str], source: Source) -> dict[st
     count = 0
     with torch.no_grad(), evaluating(network.module):
         for x, _ in source():
-            watch.run(x)
-            count += len(x)
+            watch.run(*arguments(x))
+            count += size_of(x)
     return {p: s / max(count, 1) for p, s in watch.sums.items()}
 
 

@@ -29,7 +29,7 @@ from netxform.language.work import Training
 from netxform.pruning.compensate import fold, refit
 from netxform.pruning.gates import gates, unmasked
 from netxform.pruning.halves import Halves, halves
-from netxform.pruning.loss import little_learnt
+from netxform.pruning.loss import answered, little_learnt
 from netxform.pruning.needs import SCORES
 from netxform.pruning.ranking import Removed, kept, until
 from netxform.pruning.removal import Sign, Wanted, cost_of, named_maps, ranking
@@ -89,6 +89,7 @@ class _State:
 
 def prune(network: Network, wanted: Wanted, recover: Sequence[Training], stop: Stop, material: Material) -> Pruned:
     """The indices that go, and the tensors that a compensation or recovery computed. Raises X0331, X0603, X0823."""
+    material = answered(material, network, wanted.output)
     axes = {a.name: a for a in axes_of(network)}
     state = _State(network, {n: list(range(axes[n].size)) for n in wanted.names})
     total = sum(axes[n].size for n in wanted.names)

@@ -19,7 +19,7 @@ class ScoreKind:
     classes are ranked in one list, where the spec says nothing. `single`: the score that ranks single weights under this name,
     None where there is none; it has `weights`: (Network, names, Request) → a number for each element of these tensors.
     `predicts`: those numbers are changes of the loss. `each`: (Network, masks by tensor, Request) → that change for
-    every sample (N,).
+    every sample (N,). `slope`: it is of the first derivative alone, which needs labels.
     """
 
     of: Callable[..., Any] | str
@@ -30,13 +30,14 @@ class ScoreKind:
     weights: Callable[..., Any] | str | None = None
     predicts: bool = False
     each: Callable[..., Any] | str | None = None
+    slope: bool = False
 
 
 SCORES: Registry[ScoreKind] = Registry("netxform.scores", "score", "X0412")
 
 _AT = "netxform.pruning.scores"
 SCORES.register("obd")(ScoreKind(f"{_AT}:obd", labels=True, single="obd-weights"))
-SCORES.register("taylor")(ScoreKind(f"{_AT}:taylor", labels=True))
+SCORES.register("taylor")(ScoreKind(f"{_AT}:taylor", labels=True, slope=True))
 SCORES.register("obd-weights")(
     ScoreKind(
         f"{_AT}:obd_weights",

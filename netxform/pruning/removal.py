@@ -54,7 +54,7 @@ class Wanted:
     compensate: Literal["none", "mean", "refit"]
     data: str | None
     samples: int
-    loss: Literal["cross_entropy", "mse"]
+    loss: Literal["cross_entropy", "mse", "bce"]
     output: str | None
     seed: int
     share: bool = False

@@ -14,16 +14,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from netxform.axes.algebra import Atom, normal
 from netxform.axes.infer import types_of
 from netxform.axes.roles import roles
 from netxform.errors import fail
+from netxform.graph.inputs import arguments, count
 from netxform.graph.network import Network
 from netxform.pruning.curvature import Totals, saliency
 from netxform.pruning.gates import Gate, Gated, free, gates
-from netxform.pruning.loss import Loss, logits
+from netxform.pruning.loss import Loss, drawn, laid, logits, target_of
 from netxform.pruning.needs import SCORES, ScoreKind
 from netxform.registry import called
 
@@ -176,17 +176,21 @@ def _slopes(network: Network, request: Request) -> Iterator[tuple[dict[str, Tens
     buffers = dict(module.named_buffers(remove_duplicate=False))
     rng = torch.Generator().manual_seed(request.seed)
 
-    def one(p: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    def one(p: dict[str, Tensor], x: tuple[Tensor, ...], seedling: Tensor) -> Tensor:
         state = p | {n: p[f] for n, f in ties.items()} | buffers
-        z = logits(torch.func.functional_call(module, state, (x[None],), tie_weights=False), request.output)
-        return F.cross_entropy(z, y[None])
+        found = torch.func.functional_call(module, state, tuple(t[None] for t in x), tie_weights=False)
+        return (logits(found, request.output)[0] * seedling).sum()
 
     slopes = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0), chunk_size=32)
-    for x, _ in request.batches():
+    for x, y in request.batches():
         with torch.no_grad():
-            chance = logits(module(x), request.output).double().softmax(1)
-        label = torch.multinomial(chance, 1, generator=rng)[:, 0]
-        yield slopes(params, x, label), len(x)
+            raw = logits(module(*arguments(x)), request.output)
+        raw.requires_grad_()
+        z = laid(raw, y, request.loss)
+        target = target_of(y, z.detach(), request.loss) if request.loss == "cross_entropy" else None
+        drawn_ = drawn(z.detach(), target, request.loss, rng)
+        (seedling,) = torch.autograd.grad(z, raw, drawn_.to(z))  # in the shape of the output as it is
+        yield slopes(params, arguments(x), seedling), count(x)
 
 
 def half_curvature(network: Network, names: Sequence[str], request: Request) -> dict[str, Tensor]:
@@ -316,8 +320,8 @@ def activity(network: Network, request: Request) -> Activity:
     run, samples = Gated(network, found.gates), 0
     with torch.no_grad():
         for x, _ in request.batches():
-            run((x,), act)
-            samples += len(x)
+            run(arguments(x), act)
+            samples += count(x)
     if not samples:
         raise fail("X0823", "there is no sample to score on")
     size: dict[Atom, Tensor] = {}

@@ -18,7 +18,7 @@ from netxform.language.material import Material
 from netxform.language.work import Training
 from netxform.pruning.halves import Halves, halves
 from netxform.pruning.iterative import Stop, recovered, tensors_of
-from netxform.pruning.loss import little_learnt
+from netxform.pruning.loss import answered, little_learnt
 from netxform.pruning.needs import SCORES
 from netxform.pruning.removal import Sign
 from netxform.pruning.scores import Request
@@ -52,7 +52,7 @@ class Sparsity:
     step: float | None
     data: str | None
     samples: int
-    loss: Literal["cross_entropy", "mse"]
+    loss: Literal["cross_entropy", "mse", "bce"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def zero_weights(
     trainings = [replace(w, held=tuple(dict.fromkeys((*w.held, *(n for n in names if n in w.parameters))))) for w in recover]
     rounds = 1 if wanted.step is None else max(1, math.ceil(wanted.amount / wanted.step - 1e-9))
     kind = SCORES.find(wanted.by)
+    material = answered(material, network, None)
     parts = halves(material, wanted.data, wanted.samples, kind.data)
     judged: _Judged | None = _Judged() if kind.predicts and parts.judge else None
     notes, metrics = list[str](), dict[str, float]()

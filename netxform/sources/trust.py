@@ -33,8 +33,9 @@ class Trust:
         return allowed() if self.memory is None else self.memory
 
 
-def read_path(text: str, trust: Trust, span: Span = NOWHERE, most: int | None = None) -> Path:
-    """The existing file or folder that a spec names; a file of at most `most` bytes (None: what the memory holds).
+def read_path(text: str, trust: Trust, span: Span = NOWHERE, most: int | None = None, whole: bool = True) -> Path:
+    """The existing file or folder that a spec names; a file of at most `most` bytes (None: what the memory holds). A file that
+    is never in memory as a whole (`whole=False`) may be larger.
 
     Raises NetxformError X0901 (outside), X0807 (missing), X0905 (no plain file or folder), X0906 (too large).
     """
@@ -56,11 +57,12 @@ def read_path(text: str, trust: Trust, span: Span = NOWHERE, most: int | None = 
             helps=tuple(f"did you mean `{n}`?" for n in near) or (f"put the file there: {trust.root}",),
         )
     if not stat.S_ISDIR(mode):
-        room_for(path, trust.room if most is None else min(most, trust.room), span)
+        limit = trust.room if most is None else min(most, trust.room)
+        room_for(path, limit if whole else None, span)
     return path
 
 
-def room_for(path: Path, most: int, span: Span = NOWHERE) -> int:
+def room_for(path: Path, most: int | None, span: Span = NOWHERE) -> int:
     """The size of a plain file, in bytes. Raises NetxformError X0905 (a pipe, a device), X0906 (more than `most` bytes)."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
@@ -72,7 +74,7 @@ def room_for(path: Path, most: int, span: Span = NOWHERE) -> int:
             notes=(_PLAIN,),
             helps=("copy what it gives into a file first",),
         )
-    if found.st_size > most:
+    if most is not None and found.st_size > most:
         raise too_large(f"`{path.name}`", found.st_size, most, span)
     return found.st_size
 
@@ -86,7 +88,9 @@ def no_links(folder: Path, span: Span = NOWHERE) -> None:
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(root):
                 where = path.relative_to(folder)
-                raise fail("X0901", f"`{folder.name}/{where}` is a link that leads out of the folder", span, "not followed")
+                text = f"`{folder.name}/{where}` is a link that leads out of the folder"
+                helps = ("put the file itself there, or allow it: `--allow-outside`",)
+                raise fail("X0901", text, span, "not followed", helps=helps)
             if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise fail(
                     "X0905",

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Subset, TensorDataset
 
 from netxform.errors import Span, fail
 from netxform.graph.network import Network
 from netxform.language.material import HeldOut
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
+from netxform.sources.data.samples import Stream, part_of, size, source_of
 from netxform.sources.trust import Trust, read_path
 from netxform.training.data import Samples, batches, order
 from netxform.training.fit import History, Progress, fit
@@ -23,9 +23,13 @@ from netxform.training.process import join
 
 def _others(data: DataSet) -> tuple[HeldOut, Samples]:
     """The part that new samples come from, and what they are called."""
-    if len(data.test):
+    if size(data.test):
         return "test samples", data.test
-    return ("validation samples", data.val) if len(data.val) else ("other training samples", data.train)
+    return ("validation samples", data.val) if size(data.val) else ("other training samples", data.train)
+
+
+UNTOLD = 2**40
+"""Samples that a stream is taken to have, where it does not tell."""
 
 
 class Calibration:
@@ -72,7 +76,7 @@ class Calibration:
 
     def batches(
         self, data: str, samples: int | None = None, *, skip: int = 0, batch: int = 128, shared: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Any, Any]]:
         """Batches (x, y); the first `skip` samples of the order are left out, and at most `samples` given.
 
         With `shared` each of several processes is given its share of every batch; sums over the samples are then put
@@ -82,27 +86,27 @@ class Calibration:
 
     def size(self, data: str) -> int:
         """How many samples the training part has."""
-        return len(self._load()[data].train)
+        there = size(self._load()[data].train)
+        return UNTOLD if there is None else there
 
     def held_out(self, data: str) -> HeldOut:
         """What `fresh` gives, in words."""
         return _others(self._load()[data])[0]
 
-    def fresh(
-        self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def fresh(self, data: str, samples: int, *, skip: int, batch: int = 128, shared: bool = False) -> Iterator[tuple[Any, Any]]:
         """Batches of samples that nothing is calibrated on; of the training part they are those behind the first `skip`."""
         held = self._load()[data]
         part = _others(held)[1]
         yield from self._of(part, samples, skip if part is held.train else 0, batch, shared)
 
-    def _of(self, part: Samples, samples: int | None, skip: int, batch: int, shared: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    def _of(self, part: Samples, samples: int | None, skip: int, batch: int, shared: bool) -> Iterator[tuple[Any, Any]]:
         rank, world = (self._processes.rank, self._processes.world) if shared else (0, 1)
-        chosen = order(len(cast(Any, part)), self._seed, 0)[skip : None if samples is None else skip + samples]
-        if isinstance(part, TensorDataset):
-            yield from batches(TensorDataset(*(t[chosen] for t in part.tensors)), batch, rank=rank, world=world)
-        else:
-            yield from batches(Subset(part, chosen.tolist()), batch, rank=rank, world=world)
+        if isinstance(part, Stream):  # the first samples, in the order in which they come
+            most = None if samples is None else skip + samples
+            yield from batches(part.changed(skip=skip, most=most, length=None), batch, rank=rank, world=world)
+            return
+        chosen = order(len(source_of(part)), self._seed, 0)[skip : None if samples is None else skip + samples]
+        yield from batches(part_of(part, chosen), batch, rank=rank, world=world)
 
     def total(self, *sums: Tensor) -> tuple[Tensor, ...]:
         """Sums of what every process found on its share, added up in float64; as they are where there is one process."""

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import Dataset
 
-from netxform.errors import NetxformError, fail
+from netxform.errors import fail
 from netxform.sources.data.parts import finite
+from netxform.sources.data.samples import (
+    Inputs,
+    Source,
+    Stream,
+    Targets,
+    leaves,
+    loading,
+    mapped,
+    names,
+    rows,
+    size,
+    source_of,
+)
 
 Samples = Dataset[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """This process's share of a global batch: x (n, …), y (n, …), and where its rows stand.
+    """This process's share of a global batch: x (n, …), one tensor or several, y (n, …) or None, and where its rows stand.
 
     `places`: the numbers of the samples in the data set; `rows`: their rows in the global batch, whose samples are `chunk`. The
     first `live` rows count; a process whose share is empty is given one row that does not.
     """
 
-    x: Tensor
-    y: Tensor
+    x: Any
+    y: Any
     places: Tensor
     rows: Tensor
     chunk: Tensor
@@ -63,55 +75,64 @@ def steps(
     `shuffle` is (seed, epoch), or None for the order of the data; `chances` see `order`. Each piece is cut into `world`
     shares, row i to process
     i mod `world`. `drop_single` leaves out a short last batch of one sample, which BatchNorm may not be able to train on;
-    whether it is left out does not depend on the number of processes.
+    whether it is left out does not depend on the number of processes. A stream keeps its own order.
     """
-    count = len(cast(Any, samples))
-    indices = order(count, *shuffle, chances) if shuffle is not None else torch.arange(count)
-    cut = [
-        [_share(piece, rank, world) for piece in (chunk.split(-(-len(chunk) // accumulate)) if accumulate > 1 else (chunk,))]
-        for chunk in (indices.split(batch) if count else ())
-        if not (len(chunk) == 1 and batch > 1 and drop_single and count > 1)
-    ]
-    if isinstance(samples, TensorDataset):
-        x, y = samples.tensors
-        for step in cut:
-            yield tuple(Batch(x[places], y[places], places, rows, chunk, live) for places, rows, chunk, live in step)
+    if isinstance(samples, Stream):
+        yield from _streamed(samples, batch, rank, world, drop_single, accumulate)
         return
-    places_ = [places.tolist() for step in cut for places, *_ in step]
-    loaded = iter(DataLoader(samples, batch_sampler=places_, generator=torch.Generator()))  # draws from no other
+    source = source_of(samples)
+    indices = order(len(source), *shuffle, chances) if shuffle is not None else torch.arange(len(source))
+    if world == 1 and accumulate == 1:
+        yield from _alone(source, indices, batch, drop_single, shuffle or (0, 0))
+        return
+    cut = [
+        [_share(piece, rank, world) for piece in _pieces(chunk, accumulate)]
+        for chunk in (indices.split(batch) if len(indices) else ())
+        if not (len(chunk) == 1 and batch > 1 and drop_single and len(indices) > 1)
+    ]
+    loaded = source.batches([places for step in cut for places, *_ in step], shuffle or (0, 0))
     for step in cut:
-        with _loading(next((p for p, *_ in step), None)):
-            pairs = [_pair(next(loaded)) for _ in step]
+        with loading(step[0][0].tolist() if step else []):
+            pairs = [next(loaded) for _ in step]
         yield tuple(Batch(x, y, *rest) for rest, (x, y) in zip(step, pairs, strict=True))
 
 
-@contextlib.contextmanager
-def _loading(places: Tensor | None) -> Generator[None]:
-    """While samples are loaded by a data set's own code. Raises NetxformError X0805 for what that raises."""
-    try:
-        yield
-    except NetxformError:
-        raise
-    except Exception as error:
-        text = (str(error).strip().splitlines() or [""])[0][:200]
-        numbers = (
-            "" if places is None else f" {', '.join(str(p) for p in places[:4].tolist())}{' …' if len(places) > 4 else ''}"
-        )
-        raise fail(
-            "X0805",
-            f"samples{numbers} cannot be loaded: {type(error).__name__}: {text}",
-            helps=("each sample is a pair (x, y); all x have one shape, all y too",),
-        ) from error
+def _alone(
+    source: Source, indices: Tensor, batch: int, drop_single: bool, salt: tuple[int, int]
+) -> Iterator[tuple[Batch, ...]]:
+    """The steps of one process, a piece each: as of several, with as little as possible between two steps."""
+    chunks = indices.split(batch) if len(indices) else ()
+    if drop_single and len(chunks) > 1 and batch > 1 and len(chunks[-1]) == 1:
+        chunks = chunks[:-1]
+    every = torch.arange(batch)
+    loaded = source.batches(chunks, salt)
+    for chunk in chunks:
+        count = len(chunk)
+        with loading(chunk):
+            x, y = next(loaded)
+        yield (Batch(x, y, chunk, every if count == batch else every[:count], chunk, count),)
 
 
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    if not isinstance(batch, tuple | list) or len(cast("list[Any]", batch)) != 2:
-        raise ValueError("a sample is no pair (x, y)")
-    x, y = cast("list[Any]", batch)
-    for name, part in (("x", x), ("y", y)):
-        if not isinstance(part, Tensor):
-            raise TypeError(f"{name} is no number and no tensor, but a `{type(part).__name__}`")
-    return x, y
+def _pieces(chunk: Tensor, accumulate: int) -> tuple[Tensor, ...]:
+    return chunk.split(-(-len(chunk) // accumulate)) if accumulate > 1 else (chunk,)
+
+
+def _streamed(
+    samples: Stream, batch: int, rank: int, world: int, drop_single: bool, accumulate: int
+) -> Iterator[tuple[Batch, ...]]:
+    """The steps of a pass through a stream: every process goes through all of it, and keeps its share."""
+    begun = 0
+    for x, y in samples.batches(batch):
+        chunk = torch.arange(begun, begun + rows(x))
+        if len(chunk) == 1 and batch > 1 and drop_single and begun:
+            return
+        step: list[Batch] = []
+        for piece in _pieces(chunk, accumulate):
+            share = _share(piece, rank, world)
+            at = share[0] - begun
+            step.append(Batch(mapped(lambda t, a=at: t[a], x), mapped(lambda t, a=at: t[a], y), *share))
+        begun += len(chunk)
+        yield tuple(step)
 
 
 def _share(chunk: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -133,17 +154,20 @@ def shares(samples: Samples, batch: int, *, rank: int = 0, world: int = 1) -> It
 def refuse_gaps(pieces: tuple[Batch, ...], step: int) -> None:
     """Raises NetxformError X0838 where the samples of a step are not finite."""
     for piece in pieces:
-        finite(piece.x, f"the data of step {step}: x")
-        finite(piece.y, f"the data of step {step}: y")
+        for part, held in (("x", piece.x), ("y", piece.y)):
+            for key, value in zip(names(held), leaves(held), strict=True):
+                finite(value, f"the data of step {step}: {part}" + (f"[{key}]" if key else ""), masks=bool(key))
 
 
-def fetch(samples: Samples, places: Tensor) -> tuple[Tensor, Tensor]:
-    """The samples of those numbers, x (n, …) and y (n, …)."""
-    if isinstance(samples, TensorDataset):
-        return samples.tensors[0][places], samples.tensors[1][places]
-    with _loading(places):
-        pairs = [samples[i] for i in places.tolist()]
-        return torch.stack([p[0] for p in pairs]), torch.as_tensor([p[1] for p in pairs])
+def fetch(samples: Samples, batch: Batch, places: Tensor) -> tuple[Inputs, Targets]:
+    """The samples of those numbers, x (n, …) and y (n, …): of those in the batch, or loaded."""
+    if len(batch.places) == batch.total:  # all of them are here
+        at = torch.empty(int(batch.places.max()) + 1, dtype=torch.int64)
+        at[batch.places] = torch.arange(len(batch.places))
+        return mapped(lambda t: t[at[places]], batch.x), mapped(lambda t: t[at[places]], batch.y)
+    if isinstance(samples, Stream):
+        raise fail("X0404", "samples of a stream are mixed within one process alone", label="with several processes")
+    return source_of(samples).take(places)
 
 
 def batches(
@@ -154,14 +178,17 @@ def batches(
     rank: int = 0,
     world: int = 1,
     drop_single: bool = False,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Any, Any]]:
     """As `steps`, but pairs (x, y) of the rows that count; a batch of which this process has none is left out."""
     for (only,) in steps(samples, batch, shuffle=shuffle, rank=rank, world=world, drop_single=drop_single):
         if only.live:
             yield only.x, only.y
 
 
-def batch_count(samples: Samples, batch: int, drop_single: bool = True) -> int:
-    """The number of steps in an epoch."""
-    full, rest = divmod(len(cast(Any, samples)), batch)
+def batch_count(samples: Samples, batch: int, drop_single: bool = True) -> int | None:
+    """The number of steps in an epoch; None for a stream whose length is not known."""
+    count = size(samples)
+    if count is None:
+        return None
+    full, rest = divmod(count, batch)
     return full + (1 if rest > 1 or (rest == 1 and (full == 0 or not drop_single)) else 0)

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from netxform.errors import did_you_mean, fail
+from netxform.graph.inputs import arguments
 from netxform.graph.layer_spec import Invocation
 from netxform.graph.network import Network
+from netxform.graph.outputs import picked
 from netxform.language.work import Fitting
 from netxform.sources.data import DataSet
 from netxform.training.data import Samples, batches
@@ -96,7 +98,7 @@ def features(network: Network, samples: Samples, batch: int = 256) -> tuple[np.n
     xs: list[np.ndarray] = []
     ys: list[np.ndarray] = []
     for x, y in batches(samples, batch):
-        xs.append(module(x).flatten(1).float().numpy())
+        xs.append(picked(module(*arguments(x)), None).flatten(1).float().numpy())
         ys.append(y.numpy())
     if not xs:
         return np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.int64)

@@ -18,23 +18,25 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from netxform.errors import NOWHERE, NetxformError, fail
+from netxform.graph.inputs import arguments
 from netxform.graph.network import Network, detached
 from netxform.graph.outputs import shapes_of
 from netxform.language.laws import Evidence
 from netxform.language.methods import measured_as
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
+from netxform.sources.data.samples import mapped, size
 from netxform.training import average
 from netxform.training.data import Batch, Samples, batch_count, refuse_gaps
 from netxform.training.data import steps as stream
 from netxform.training.device import deterministic, device_of, seeded
-from netxform.training.evaluate import evaluate, precision, taught_well
+from netxform.training.evaluate import apart, evaluate, precision, taught_well
 from netxform.training.objective import Objective, View, show, shrink
 from netxform.training.optimize import optimizer_of, schedule_of
 from netxform.training.probe import point
@@ -106,16 +108,18 @@ def fit(
     work, said = settled(work, shapes, data)
     copied = detached(network)
     device = device_of(work.device)
-    asked = Teachers(work.soft, teachers or {}, device) if work.soft is not None else None
-    run = _prepare(copied.module.to(device), work, device, processes, len(data.train), asked)
+    asked = Teachers(work.soft, teachers or {}, device, data.normal) if work.soft is not None else None
+    there = size(data.train)
+    run = _prepare(copied.module.to(device), work, device, processes, there, asked)
     _modes(run.module, work)
     single = one_value(network, run.module)
-    per_epoch = batch_count(data.train, work.batch, single)
+    counted = batch_count(data.train, work.batch, single)
+    per_epoch = counted if counted is not None else work.length if work.unit == "steps" else 1
     epochs = work.length if work.unit == "epochs" else math.ceil(work.length / max(1, per_epoch))
-    steps = work.length if work.unit == "steps" else epochs * per_epoch
+    steps = work.length if work.unit == "steps" else epochs * per_epoch if counted is not None else None
     warnings: list[str] = []
-    if single and len(data.train) % work.batch == 1 and len(data.train) > work.batch > 1:
-        warnings.append(left_out(len(data.train), work.batch))
+    if single and there is not None and there % work.batch == 1 and there > work.batch > 1:
+        warnings.append(left_out(there, work.batch))
     with seeded(), deterministic():
         try:
             if not per_epoch:
@@ -126,18 +130,25 @@ def fit(
             average.begin(run)
             if not run.points:
                 _record(run, probe or data)
-            progress.start(title, steps)
-            progress.step("resumed", int(run.scheduler.last_epoch))
-            iteration = len(run.rows) * per_epoch
+            progress.start(title, steps if steps is not None else epochs)
+            progress.step("resumed", int(run.scheduler.last_epoch) if steps is not None else len(run.rows))
+            iteration = len(run.rows) * per_epoch if counted is not None else int(run.scheduler.last_epoch)
             drawn = chances(data, work)
             began, before = time.monotonic(), len(run.rows)
             while len(run.rows) < epochs and not (work.patience is not None and run.stale >= work.patience):
+                begun = iteration
                 for pieces in _open_epoch(run, data, single, drawn):
                     iteration += 1
-                    progress.step(f"loss {_step(run, pieces, data.train, iteration):.3f}")
-                    average.follow(run, iteration)
-                    if iteration >= steps:
+                    loss = _step(run, pieces, data.train, iteration)
+                    progress.step(f"loss {loss:.3f}", int(steps is not None))
+                    if work.ema is not None:
+                        average.follow(run, iteration)
+                    if steps is not None and iteration >= steps:
                         break
+                if iteration == begun:
+                    raise ValueError("its stream gave no sample: it is to begin anew with every epoch")
+                if steps is None:
+                    progress.step(f"epoch {run.epoch}")
                 with average.shown(run):
                     _close_epoch(run, data)
                     _record(run, probe or data)
@@ -157,10 +168,12 @@ def fit(
     metrics.pop("epoch", None)
     metrics.pop("lr", None)
     metrics |= known
-    if len(data.test):
+    if size(data.test) and data.labelled:
         found = evaluate(run.student, data.test, work, device, processes)
         metrics |= {f"test_{k}": v for k, v in found.items()}
     keep_still(run)
+    if not size(data.test) and not size(data.val) and data.labelled:
+        warnings.append("there is no sample that was not trained on: nothing says how good the network is")
     _weaker(metrics, work, warnings, "ended")
     _give_back(run, network, copied)
     evidence = asked.evidence() if asked is not None else ()
@@ -174,7 +187,10 @@ def _open_epoch(run: Run, data: DataSet, drop_single: bool, drawn: Tensor | None
     """The batches of the next epoch; random numbers and modes as they are at its start."""
     work = run.work
     run.epoch = len(run.rows) + 1
-    torch.manual_seed((work.seed * 7_919 + run.epoch) % (2**63))
+    drawn_from = (work.seed * 7_919 + run.epoch) % (2**63)
+    torch.default_generator.manual_seed(drawn_from)
+    if run.device.type != "cpu":  # for accelerators that are not used, `manual_seed` notes where it was called from: slow
+        torch.manual_seed(drawn_from)
     run.sums = {"loss": 0.0, "count": 0.0}
     _modes(run.module, work)
     return stream(
@@ -204,7 +220,7 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
         with _nothing if world == 1 else _together(run, piece, i + 1 == len(pieces)):
             with precision(work, run.device) if work.precision != "float32" else _nothing:
                 loss = run.objective(
-                    run.model(view.x), view, piece, shares[i] if shares else None, others[i] if others else None
+                    run.model(*arguments(view.x)), view, piece, shares[i] if shares else None, others[i] if others else None
                 )
             # the mean over the global batch, when DDP has averaged over the processes
             weight = piece.live * world / rows
@@ -242,9 +258,12 @@ def _view(run: Run, piece: Batch, samples: Samples, iteration: int, number: int)
     return show(piece, run.work, samples, run.device, (run.epoch, iteration * run.work.accumulate + number))
 
 
-def _shares(run: Run, pieces: tuple[Batch, ...], targets: Sequence[Tensor | None], rows: int) -> list[list[float]]:
+def _shares(run: Run, pieces: tuple[Batch, ...], targets: Sequence[Any], rows: int) -> list[list[float]]:
     """For each piece and head, by what its mean is multiplied beside the share of its rows, where rows weigh differently."""
-    masses = [run.objective.masses(t[: p.live]) if t is not None else [0.0] for p, t in zip(pieces, targets, strict=True)]
+    masses = [
+        run.objective.masses(mapped(lambda v, n=p.live: v[:n], t)) if t is not None else [0.0]
+        for p, t in zip(pieces, targets, strict=True)
+    ]
     whole = total({str(i): sum(m) for i, m in enumerate(zip(*masses, strict=True))}, run.processes)
     return [
         [m * rows / ((whole[str(i)] or 1.0) * max(p.live, 1)) for i, m in enumerate(of)]
@@ -266,9 +285,11 @@ def _close_epoch(run: Run, data: DataSet) -> None:
     sums = total(run.sums, run.processes)
     row: dict[str, float] = {"epoch": float(run.epoch), "train_loss": sums["loss"] / max(sums["count"], 1.0)}
     row["lr"] = float(run.scheduler.get_last_lr()[0])
-    if len(data.val):
+    if size(data.val) and data.labelled:
         found = evaluate(run.student, data.val, run.work, run.device, run.processes)
         row |= {f"val_{k}": v for k, v in found.items()}
+    elif size(data.val):
+        row["val_loss"] = apart(run.student, data.val, run.objective, run.device, run.processes)
     run.rows.append(row)
     remember(run, row)
 
@@ -297,7 +318,7 @@ def _known(run: Run, asked: Teachers | None, data: DataSet, warnings: list[str])
         return {}
     if run.work.soft.hard < 1:
         asked.remember(data.train, run.work, cache_folder(), run.processes)
-    if not len(data.val):
+    if not size(data.val) or not data.labelled:
         return {}
     found = taught_well(asked, data.val, run.work)
     several = len(asked.given) > 1
@@ -327,7 +348,12 @@ def _weaker(metrics: dict[str, float], work: Training, warnings: list[str], when
 
 
 def _prepare(
-    module: fx.GraphModule, work: Training, device: torch.device, processes: Processes, count: int, asked: Teachers | None
+    module: fx.GraphModule,
+    work: Training,
+    device: torch.device,
+    processes: Processes,
+    count: int | None,
+    asked: Teachers | None,
 ) -> Run:
     if work.strategy == "fsdp" and processes.world > 1:  # sharding changes classes and parameters for good
         module = copy.deepcopy(module)
@@ -340,7 +366,10 @@ def _prepare(
     model = parallel(student, work.strategy, processes)
     named = parameters | dict(student.body.named_parameters(remove_duplicate=False))
     optimizer = optimizer_of(work, named, list(student.adapters.parameters()))
-    per_epoch = max(1, math.ceil(count / work.batch))
+    if count is None and work.unit == "epochs" and work.schedule.name != "constant":
+        helps = ("say how many steps: `for 1000steps`", "or leave `schedule` out")
+        raise fail("X0404", f"`{work.schedule.name}` needs the number of steps, and a stream does not tell", helps=helps)
+    per_epoch = max(1, math.ceil((count or 1) / work.batch))
     steps = work.length if work.unit == "steps" else work.length * per_epoch
     scaler = torch.amp.GradScaler(device.type, enabled=work.precision == "float16" and device.type == "cuda")
     if work.compile:

@@ -127,7 +127,7 @@ def _rows(output: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Te
     assert wanted is not None
     if ignore_index != PADDING:
         wanted = wanted.masked_fill(wanted == ignore_index, PADDING)
-    return scores, None if bool((wanted == PADDING).all()) else wanted
+    return scores, wanted if wanted.numel() and int(wanted.max()) > PADDING else None
 
 
 def _weights(weight: Weights | str, like_: Tensor) -> Tensor | None:

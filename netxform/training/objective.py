@@ -13,34 +13,45 @@ import torch
 from torch import Tensor, nn
 
 from netxform.errors import fail
+from netxform.graph.outputs import picked
 from netxform.language.work import Penalty, Term, Training
+from netxform.sources.data.samples import leaves, mapped, names
 from netxform.training.augment import augmented, cut, is_map, partners
 from netxform.training.data import Batch, Samples, fetch
 from netxform.training.losses import PADDING, class_rows, loss_of, mass_of
-from netxform.training.soft import ensemble, feature_loss, soft_loss
+from netxform.training.soft import ensemble, feature_loss, shared_classes, soft_loss
 from netxform.training.teachers import Teachers
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A batch as it is shown: x (n, …), targets, and with mixup the share of `y` and the targets of the partners."""
+    """A batch as it is shown: x (n, …), targets, and with mixup the share of `y` and the targets of the partners.
 
-    x: Tensor
-    y: Tensor
+    `asked_anew`: teachers answer it, whatever they answered to samples of that number.
+    """
+
+    x: Any
+    y: Any
     share: float = 1.0
-    other: Tensor | None = None
+    other: Any = None
+    asked_anew: bool = False
 
 
 def show(batch: Batch, work: Training, samples: Samples, device: torch.device, step: tuple[int, int]) -> View:
     """The batch on its device, augmented and mixed under (seed, epoch, step) alone."""
-    x, y = batch.x.to(device, non_blocking=True), batch.y.to(device, non_blocking=True)
+    x, y = batch.x, batch.y
+    if device.type != "cpu":
+        x, y = (mapped(lambda t: t.to(device, non_blocking=True), part) for part in (x, y))
     if not work.augment and not work.mixup and not work.cutmix:
         return View(x, y)
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        what = "several inputs" if not isinstance(x, Tensor) else "no labels" if y is None else "several targets"
+        raise fail("X0404", f"`augment`, `mixup` and `cutmix` take one input and one target; these samples have {what}")
     generator = torch.Generator().manual_seed((work.seed * 15_485_863 + step[0] * 32_452_843 + step[1]) % (2**63))
     share, other = 1.0, None
     if work.mixup or work.cutmix:
         share, places = partners(batch, work.mixup or work.cutmix, generator)
-        more, other = (t.to(device) for t in fetch(samples, places))
+        more, other = (t.to(device) for t in cast("tuple[Tensor, Tensor]", fetch(samples, batch, places)))
         if work.mixup:
             x = share * x + (1 - share) * more
         else:
@@ -54,12 +65,8 @@ def show(batch: Batch, work: Training, samples: Samples, device: torch.device, s
 
 
 def pick(output: Any, name: str | None) -> Tensor:
-    """The output that a loss is taken on: the only one, or the named one of a dictionary."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, dict) and name is not None:
-        return cast("dict[str, Tensor]", output)[name]
-    raise fail("X0319", "the network has several outputs", helps=("say which one is trained: `output=NAME`",))
+    """The output that a loss is taken on: the only one, or that of the name or place, as `output=` states it."""
+    return output if isinstance(output, Tensor) else picked(output, name)
 
 
 def full(value: Tensor) -> Tensor:
@@ -72,9 +79,24 @@ def terms_of(work: Training) -> tuple[Term, ...]:
     return work.terms or (Term(work.outputs[0] if work.outputs else None, work.loss),)
 
 
-def column(target: Tensor, index: int | None) -> Tensor:
-    """Column `index` of the targets (N, columns, …), or all of them."""
-    return target if index is None else target[:, index]
+def column(target: Any, index: int | str | None) -> Tensor:
+    """Column `index` of the targets (N, columns, …), the one of that name or place where there are several, or all of it.
+
+    Raises NetxformError X0351 where there are several and none is named, or none of that name.
+    """
+    if isinstance(target, Tensor):
+        if isinstance(index, str):
+            raise fail("X0351", f"the targets have no names, and `target={index}` is asked for", label="which?")
+        return target if index is None else target[:, index]
+    if target is None:
+        raise fail("X0351", "the data has no labels", label="none to learn from")
+    known = names(target)
+    if index is None and len(known) == 1:
+        return leaves(target)[0]
+    if str(index) not in known:
+        helps = (f"say which: `head NAME target={known[0]}`",)
+        raise fail("X0351", f"the data has several targets: {', '.join(known)}", label="which?", helps=helps)
+    return leaves(target)[known.index(str(index))]
 
 
 class Objective:
@@ -88,14 +110,15 @@ class Objective:
         self.values = [p for p in work.penalties for _ in p.nodes]
         self.weighed = any(t.loss.kind.mass is not None for t, _ in self.terms)
 
-    def labels(self, output: Any, target: Tensor, shares: Sequence[float] | None = None) -> Tensor:
+    def labels(self, output: Any, target: Any, shares: Sequence[float] | None = None) -> Tensor:
         """The weighted sum of the heads' losses, each times its share where it is a part of a larger batch."""
-        losses = [t.weight * loss(full(pick(output, t.output)), column(target, t.target)) for t, loss in self.terms]
+        losses = [loss(full(pick(output, t.output)), column(target, t.target)) for t, loss in self.terms]
+        losses = [v if t.weight == 1 else t.weight * v for v, (t, _) in zip(losses, self.terms, strict=True)]
         if shares is not None:
             losses = [s * value for s, value in zip(shares, losses, strict=True)]
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def measured(self, output: Any, target: Tensor) -> list[tuple[float, float]]:
+    def measured(self, output: Any, target: Any) -> list[tuple[float, float]]:
         """For each head the sum of its loss over the rows, without smoothing, and what it is divided by for their mean."""
         found: list[tuple[float, float]] = []
         for term, loss in self.plain:
@@ -104,7 +127,7 @@ class Objective:
             found.append((float(loss(full(pick(output, term.output)), wanted)) * mass, mass))
         return found
 
-    def masses(self, target: Tensor) -> list[float]:
+    def masses(self, target: Any) -> list[float]:
         """For each head, what its sum over these rows is divided by."""
         return [mass_of(t.loss, column(target, t.target)) for t, _ in self.terms]
 
@@ -138,7 +161,7 @@ class Objective:
     def _taught(self, output: Any, matched: tuple[Tensor, ...], view: View, batch: Batch) -> Tensor:
         soft, teachers = self.work.soft, self.teachers
         assert soft is not None and teachers is not None
-        answers, values = teachers.answers(view.x, batch.places if view.other is None else None)
+        answers, values = teachers.answers(view.x, batch.places if view.other is None and not view.asked_anew else None)
         total: Tensor | None = None
         if soft.hard < 1:
             name = self.work.outputs[0] if self.work.outputs else None
@@ -148,11 +171,15 @@ class Objective:
                 found = soft_loss("mse", z, v, 1.0)
             else:
                 # the labels tell where the classes are, as they do for the hard loss
-                wanted = column(view.y, next((t.target for t, _ in self.terms if t.output == name), None))
-                target = wanted if wanted.dim() == z.dim() - 1 else None
+                wanted = None
+                if view.y is not None:
+                    wanted = column(view.y, next((t.target for t, _ in self.terms if t.output == name), None))
+                target = wanted if wanted is not None and wanted.dim() == z.dim() - 1 else None
                 rows, target = class_rows(z, target)
-                v = ensemble([class_rows(full(a), wanted if target is not None else None)[0] for a in answers], soft.mix,
-                             soft.mean, soft.temperature)  # fmt: skip
+                known = [class_rows(full(a), wanted if target is not None else None)[0] for a in answers]
+                if soft.classes:
+                    rows, known, target = shared_classes(soft.classes, rows, known, target)
+                v = ensemble(known, soft.mix, soft.mean, soft.temperature)
                 if soft.loss == "dkd" and target is not None and bool((target == PADDING).any()):
                     kept = target != PADDING
                     rows, v, target = rows[kept], v[kept], target[kept]

@@ -30,6 +30,22 @@ def ensemble(logits: Sequence[Tensor], mix: Sequence[float], mean: str, temperat
     return temperature * torch.stack(parts).logsumexp(0)
 
 
+def shared_classes(
+    classes: Sequence[int | None], rows: Tensor, known: Sequence[Tensor], target: Tensor | None
+) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    """Scores of the classes that student and teachers know, in the student's order: rows (M, C) of the student, and those of
+    each teacher by the number that `classes` gives to every class of the student. Targets (M) are numbered anew, −100 for the
+    others.
+    """
+    mine = [i for i, c in enumerate(classes) if c is not None]
+    theirs = [c for c in classes if c is not None]
+    if target is not None:
+        number = torch.full((len(classes),), -100, dtype=torch.int64, device=target.device)
+        number[torch.tensor(mine)] = torch.arange(len(mine), device=target.device)
+        target = torch.where(target >= 0, number[target.clamp_min(0)], target)
+    return rows[:, mine], [v[:, theirs] for v in known], target
+
+
 def soft_loss(name: str, z: Tensor, v: Tensor, temperature: float, target: Tensor | None = None) -> Tensor:
     """The soft loss of that name. `target` (M): class numbers, which `dkd` needs."""
     match name:

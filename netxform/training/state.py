@@ -61,12 +61,12 @@ def state_of(run: Run) -> dict[str, Tensor]:
     return {n: t.detach() for n, t in held.items()}
 
 
-@torch.no_grad()
 def keep_still(run: Run) -> None:
     """Put back what a pass has written into buffers of modules that are not trained."""
     for buffer, value, version in run.still:
         if buffer._version != version[0]:  # pyright: ignore[reportPrivateUsage]
-            buffer.copy_(value)
+            with torch.no_grad():
+                buffer.copy_(value)
             version[0] = buffer._version  # pyright: ignore[reportPrivateUsage]
 
 

@@ -57,10 +57,10 @@ class Student(nn.Module):
             torch.manual_seed(work.seed % (2**63))
             self.adapters = nn.ModuleList(adapter(m) for m in matches)
 
-    def forward(self, x: Tensor) -> tuple[Any, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """X (N, …) → output, matched values as the teachers' sizes have them, values that penalties speak of."""
+    def forward(self, *given: Tensor) -> tuple[Any, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Each argument (N, …) → output, matched values as the teachers' sizes have them, values that penalties speak of."""
         if not self.taps:
-            return self.body(x), (), ()
-        output, values = self.body(x)
+            return self.body(*given), (), ()
+        output, values = self.body(*given)
         matched = tuple(a(v) for a, v in zip(self.adapters, values, strict=False))
         return output, matched, values[self.matched :]

@@ -7,38 +7,37 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset, TensorDataset
 
 from netxform.errors import Span, fail
 from netxform.language.methods import IGNORED, Loss
-from netxform.language.targets import MOST, Targets, targets_fit
+from netxform.language.targets import MOST, UNLABELLED, Targets, targets_fit
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
+from netxform.sources.data.samples import Stream, leaves, names, rows, size, source_of
 from netxform.training.data import Samples
 from netxform.training.losses import class_rows
 from netxform.training.objective import column, terms_of
 
 _FEW = 32
+_AT_ONCE = 256
 
 
-def labels_of(samples: Samples, most: int | None = None) -> Tensor | None:
-    """The targets of all samples (or of the first `most`), without the inputs where the data set tells; None for no sample."""
-    if isinstance(samples, TensorDataset):
-        return samples.tensors[1]
-    count = len(cast(Any, samples))
-    if isinstance(samples, Subset):
-        inner = cast(Any, samples)
-        held = getattr(inner.dataset, "targets", None)
-        if isinstance(inner.dataset, TensorDataset):
-            return inner.dataset.tensors[1][torch.as_tensor(list(inner.indices))]
-        if held is not None and len(held) == len(inner.dataset):
-            return torch.as_tensor(held)[torch.as_tensor(list(inner.indices))]
-    held = getattr(samples, "targets", None)
-    if held is not None and len(held) == count:
-        return torch.as_tensor(held)
-    shown = count if most is None else min(most, count)
-    rows = [torch.as_tensor(cast(Any, samples)[i][1]) for i in range(shown)]
-    return torch.stack(rows) if rows else None
+def labels_of(samples: Samples, most: int | None = None) -> Any:
+    """The targets of all samples (or of the first `most`), without the inputs where the data set tells; None for no sample, and
+    where there are no labels. Of several targets each by its name or place.
+    """
+    if isinstance(samples, Stream):
+        return None if most is None else next(samples.batches(most), (None, None))[1]
+    source = source_of(samples)
+    found = source.labels()
+    if found is not None or not len(source):
+        return found
+    places = torch.arange(len(source) if most is None else min(most, len(source)))
+    several = [y for _, y in source.batches(places.split(_AT_ONCE))]
+    if several[0] is None:
+        return None
+    parts = [torch.cat(list(held)) for held in zip(*map(leaves, several), strict=True)]
+    return parts[0] if isinstance(several[0], Tensor) else dict(zip(names(several[0]), parts, strict=True))
 
 
 def look(target: Tensor) -> Targets:
@@ -62,19 +61,21 @@ def look(target: Tensor) -> Targets:
 
 def targets_of(data: DataSet) -> Targets | None:
     """What the targets of the training part look like, as far as they lie in memory; None where they do not."""
-    known = isinstance(data.train, TensorDataset) and len(data.train)
-    return look(data.train.tensors[1]) if known else None
+    known = None if isinstance(data.train, Stream) else source_of(data.train).labels()
+    return look(known) if isinstance(known, Tensor) and len(known) else None
 
 
 def check(work: Training, shapes: dict[str | None, tuple[int, ...]], data: DataSet, span: Span) -> None:
     """Nothing where the targets of every part fit the losses. Raises NetxformError X0317, X0351."""
+    if not data.labelled and (work.soft is None or work.soft.hard > 0):
+        raise fail("X0351", f"`{data.name}` has no labels", span, "nothing to learn from", helps=UNLABELLED)
     for part in (data.train, data.val, data.test):
-        found = labels_of(part, _FEW) if len(part) else None
+        found = labels_of(part, _FEW) if size(part) != 0 and data.labelled else None
         if found is None:
             continue
         for term in terms_of(work):
             shape = shapes.get(term.output, next(iter(shapes.values())) if len(shapes) == 1 else None)
-            if shape is not None and (term.target is None or found.dim() > 1):
+            if shape is not None and (term.target is None or not isinstance(found, Tensor) or found.dim() > 1):
                 targets_fit(term.loss, shape, look(column(found, term.target)), data.name, span)
 
 
@@ -86,20 +87,20 @@ def settled(work: Training, shapes: dict[str | None, tuple[int, ...]], data: Dat
     """
     said: list[str] = []
 
-    def of(loss: Loss, shape: tuple[int, ...] | None, index: int | None) -> Loss:
+    def of(loss: Loss, shape: tuple[int, ...] | None, index: int | str | None) -> Loss:
         settings = dict(loss.settings)
         for key in ("weight", "pos_weight"):
             value = settings.get(key)
             if value is None:
                 continue
             if value == "balanced":
-                target = labels_of(data.train)
-                assert target is not None
+                target = _counted(data, f"{key}=balanced")
                 values = _balanced(column(target, index), shape, loss, key, data.name)
                 settings[key] = values
-                said.append(f"{key} of `{loss.name}`, from {len(target)} training samples: {_listed(values)}")
+                said.append(f"{key} of `{loss.name}`, from {rows(target)} training samples: {_listed(values)}")
                 value = values
-            count = _count(shape, loss, labels_of(data.train, 1))
+            first = labels_of(data.train, 1)
+            count = _count(shape, loss, None if first is None else column(first, index))
             if isinstance(value, tuple) and count is not None and len(cast("tuple[float, ...]", value)) != count:
                 several = len(cast("tuple[float, ...]", value))
                 raise fail("X0406", f"`{key}` has {several} numbers, and the network {count} outputs", label=key)
@@ -150,6 +151,18 @@ def _all_there(counts: Tensor, name: str) -> None:
         raise fail("X0817", f"class {empty} has no training sample in `{name}`: no weight balances it", label="balanced")
 
 
+def _counted(data: DataSet, what: str) -> Any:
+    """The targets of all training samples. Raises NetxformError X0351 where there are none, or they cannot be looked
+    through.
+    """
+    if data.streamed:
+        raise fail("X0351", f"`{data.name}` is a stream: its labels cannot be counted beforehand", label=what)
+    target = labels_of(data.train)
+    if target is None:
+        raise fail("X0351", f"`{data.name}` has no labels", label=what)
+    return target
+
+
 def chances(data: DataSet, work: Training) -> Tensor | None:
     """How likely each training sample is drawn (N,), so that classes come equally often; None for every sample once an epoch.
 
@@ -157,9 +170,7 @@ def chances(data: DataSet, work: Training) -> Tensor | None:
     """
     if work.draw != "balanced":
         return None
-    target = labels_of(data.train)
-    if target is None:
-        return None
+    target = _counted(data, "draw=balanced")
     target = column(target, terms_of(work)[0].target)
     if target.dim() == 2 and target.dtype.is_floating_point and look(target).shares:
         target = target.argmax(1)

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from platformdirs import user_cache_path
@@ -23,9 +23,13 @@ from torch.utils.data import TensorDataset
 
 from netxform.compiler.claims.training import TeacherDetail
 from netxform.compiler.evidence import tensor_hash, tensors
+from netxform.errors import fail
+from netxform.graph.inputs import Given, arguments
+from netxform.graph.outputs import picked
 from netxform.language.claims import TeacherKept
 from netxform.language.laws import Evidence
-from netxform.language.work import Soft, Training
+from netxform.language.work import Sight, Soft, Training
+from netxform.sources.data.samples import Bound, Table, leaves
 from netxform.training.data import Samples, shares
 from netxform.training.process import Processes
 from netxform.training.taps import tapped
@@ -45,11 +49,38 @@ def fingerprint(module: nn.Module) -> str:
     return out.hexdigest()
 
 
-class Teachers:
-    """The teachers of one training, on its device."""
+Normal: TypeAlias = "tuple[tuple[float, ...], tuple[float, ...]] | None"
 
-    def __init__(self, soft: Soft, known: Mapping[str, nn.Module], device: torch.device) -> None:
-        self.soft = soft
+
+def _channels(numbers: tuple[float, ...], x: Tensor) -> Tensor:
+    """A number for each channel of x (N, C, H, W), or one for all. Raises NetxformError X0343 for another number of
+    channels.
+    """
+    if len(numbers) not in (1, x.shape[1]):
+        raise fail("X0343", f"`normalize` has {len(numbers)} numbers, and the images {x.shape[1]} channels")
+    return torch.tensor(numbers, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
+
+
+def _inputs_in_memory(samples: Samples) -> list[Tensor]:
+    """The inputs of all samples, where they lie in memory as they are given to the model; else nothing."""
+    if isinstance(samples, TensorDataset) and len(samples.tensors) == 2:
+        return [samples.tensors[0]]
+    if isinstance(samples, Bound) and isinstance(samples.source, Table):
+        held = leaves(samples.source.x)
+        if all(isinstance(t, Tensor) for t in held):
+            x = samples.take(torch.arange(len(samples)))[0]
+            return [] if isinstance(x, dict) else list(arguments(x))
+    return []
+
+
+class Teachers:
+    """The teachers of one training, on its device. `normal`: what the images of the data were normalised by."""
+
+    def __init__(self, soft: Soft, known: Mapping[str, nn.Module], device: torch.device, normal: Normal = None) -> None:
+        self.soft, self.normal = soft, normal
+        several = len(soft.teachers)
+        self.output = dict(zip(soft.teachers, soft.outputs or (None,) * several, strict=True))
+        self.sights = dict(zip(soft.teachers, soft.sights or (Sight(),) * several, strict=True))
         self.given = {n: known[n] for n in soft.teachers}
         self.before = {n: fingerprint(m) for n, m in self.given.items()}
         for model in self.given.values():
@@ -65,27 +96,46 @@ class Teachers:
 
     def remember(self, samples: Samples, work: Training, folder: Path | None, processes: Processes) -> None:
         """Answer all training samples once, if each is seen the same way in every epoch; from disk, if it was done before."""
-        fixed = not work.augment and not work.mixup and not self.soft.matches
-        if not (fixed and self.soft.cache and isinstance(samples, TensorDataset)):
+        fixed = not work.augment and not work.mixup and not work.cutmix and not self.soft.matches
+        held = _inputs_in_memory(samples)
+        if not (fixed and self.soft.cache and held):
             return
-        data = tensor_hash(samples.tensors[0])
+        data = " ".join(tensor_hash(t) for t in held) if len(held) > 1 else tensor_hash(held[0])
         for name, model in self.models.items():
             version = f"{torch.__version__} {self.device.type}"
-            key = hashlib.sha256(f"{self.before[name]} {data} {version}".encode()).hexdigest()
+            more = f"{self.output[name]} {self.sights[name]}" if self.output[name] or self.sights[name] != Sight() else ""
+            key = hashlib.sha256(f"{self.before[name]} {data} {version}{more}".encode()).hexdigest()
             file = None if folder is None or not self.before[name] else folder / f"{key}.safetensors"
-            found = None if file is None else _stored(file, key, len(samples))
+            found = None if file is None else _stored(file, key, len(held[0]))
             self.remembered += found is not None
             if found is None:
-                found = torch.cat([self._ask(model, b.x) for b in shares(samples, _BATCH)])
+                found = torch.cat([self._ask(name, model, b.x) for b in shares(samples, _BATCH)])
                 if file is not None and processes.first:
                     _store(file, key, found)
             self.tables[name] = found
 
-    def _ask(self, model: nn.Module, x: Tensor) -> Tensor:
+    def _ask(self, name: str, model: nn.Module, x: Given) -> Tensor:
         with torch.no_grad(), _eval(model):
-            return cast(Tensor, model(x.to(self.device))).detach()
+            found: Any = model(*self._shown(name, tuple(t.to(self.device) for t in arguments(x))))
+        return picked(found, self.output[name]).detach()
 
-    def answers(self, x: Tensor, places: Tensor | None = None) -> tuple[list[Tensor], dict[str, tuple[Tensor, ...]]]:
+    def _shown(self, name: str, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The samples as that teacher is to be shown them."""
+        sight = self.sights[name]
+        if sight == Sight():
+            return given
+        (x,) = given
+        if x.dim() != 4:
+            raise fail("X0343", f"the teacher `{name}` is shown images (C, H, W), and the samples are {tuple(x.shape[1:])}")
+        if sight.mean:
+            if self.normal is not None:
+                x = x * _channels(self.normal[1], x) + _channels(self.normal[0], x)
+            x = (x - _channels(sight.mean, x)) / _channels(sight.std, x)
+        if sight.size is not None and tuple(x.shape[2:]) != sight.size:
+            x = nn.functional.interpolate(x, sight.size, mode="bilinear", align_corners=False, antialias=True)
+        return (x,)
+
+    def answers(self, x: Given, places: Tensor | None = None) -> tuple[list[Tensor], dict[str, tuple[Tensor, ...]]]:
         """The output of every teacher, and the values that features are matched with."""
         outputs: list[Tensor] = []
         values: dict[str, tuple[Tensor, ...]] = {}
@@ -94,10 +144,10 @@ class Teachers:
                 outputs.append(self.tables[name][places].to(self.device))
                 continue
             with torch.no_grad(), _eval(model):
-                found: Any = model(x)
+                found: Any = model(*self._shown(name, arguments(x)))
             if self.nodes[name]:
                 found, values[name] = found
-            outputs.append(found)
+            outputs.append(picked(found, self.output[name]))
         return outputs, values
 
     def evidence(self) -> tuple[Evidence, ...]:

@@ -53,15 +53,19 @@ class Taught(Lesson):
 class Distill(Learning):
     """Train on the soft answers of a teacher: `distill from teacher for 5epochs on DATA temperature=4 hard=0.1`.
 
-    The loss is hard · CE(labels) + (1 − hard) · T² · KL(softmax(v/T) ‖ softmax(z/T)), summed over classes, averaged over the
-    batch. An ensemble teaches by its mean: `from [t1, t2] mix=[0.6, 0.4]`, `mean=arithmetic` of the probabilities or
-    `geometric` (of the logits). Other soft losses by name: `ce`, `logit_mse`, `dist`, `dkd`; `mse` for targets that are no
-    classes.
+    Data without labels will do: then `hard` is 0. The loss is hard · CE(labels) + (1 − hard) · T² · KL(softmax(v/T) ‖
+    softmax(z/T)), summed over classes, averaged over the batch. An ensemble teaches by its mean: `from [t1, t2] mix=[0.6,
+    0.4]`, `mean=arithmetic` of the probabilities or `geometric` (of the logits). Other soft losses by name: `ce`, `logit_mse`,
+    `dist`, `dkd`; `mse` for targets that are no classes.
 
     A teacher is a declared model of any source (a bundle, a library, an ONNX file, a classifier stored by skops, Python under
     trust), a `snapshot` of this network, or given by `nx.apply(…, models={"teacher": …})`. It is in eval mode, sees the same
     augmented view, and is proven untouched. Where every sample is seen the same way each time, its answers are kept on disk
     (`cache=false` asks it at every step).
+
+    A teacher with other classes: `classes=[3, 0, none]` gives the teacher's number of every class of the student, `none` for
+    one that it does not know. Of a teacher with several outputs the one teaches that is called as the student's, or
+    `teacher_output=NAME`. `model t = … input="1x3x64x64" normalize=[[…], […]]` is shown images in that size, normalised so.
 
     In the block, `match student.layer3 to t1.layer3 via conv1x1` draws features together (`via none`, `conv1x1`, `linear`: a
     trained map that is thrown away; maps of other size are averaged to the smaller), `via attention` their attention maps.
@@ -84,8 +88,10 @@ class Distill(Learning):
     mix: tuple[float, ...] = key(())
     mean: Literal["arithmetic", "geometric"] = key("arithmetic")
     temperature: float = key(4.0)
-    hard: float = key(0.1)
+    hard: float | None = key(None)
     loss: Literal["kd", "ce", "logit_mse", "dist", "dkd", "mse"] = key("kd")
+    classes: tuple[int | None, ...] = key(())
+    teacher_output: int | str | None = key(None)
     cache: bool = key(True)
     baseline: float | None = key(None)
     matches: tuple[Features, ...] = lines("match", Features)
@@ -105,7 +111,7 @@ class Distill(Learning):
             yield Diagnostic("X0406", f"the weights in `mix` are at least 0 and sum to 1, not {sum(self.mix):g}", span, "mix")
         if not self.temperature > 0:
             yield Diagnostic("X0406", f"`temperature` is above 0, not {self.temperature:g}", span, "temperature")
-        if not 0 <= self.hard <= 1:
+        if self.hard is not None and not 0 <= self.hard <= 1:
             yield Diagnostic("X0406", f"`hard` is in [0, 1], not {self.hard:g}", span, "hard")
 
     def control(self, kind: Control) -> Distill:
@@ -115,14 +121,23 @@ class Distill(Learning):
     def resolve(self, network: Network, scope: Scope) -> Choice[Taught]:
         """Name the tensors that will change, look at every teacher, and settle every setting."""
         infos = {t.text: scope.model(t.text, t.span) for t in self.teachers}
+        data = scope.data(self.on.text if self.on else None, scope.span)
+        hard = self.hard if self.hard is not None else 0.1 if data.labelled else 0.0
+        if self.loss == "dkd" and not data.labelled:
+            helps = ("write `loss=kd`",)
+            raise fail("X0351", f"`dkd` needs labels, and `{data.name}` has none", scope.span, "no labels", helps=helps)
         count = len(infos)
         mix = self.mix or tuple(1.0 / count for _ in infos)
+        output = None if self.output is None else str(self.output)
         soft = Soft(
+            outputs=tuple(self._teaches(i, output) for i in infos.values()),
+            sights=tuple(i.sight for i in infos.values()),
+            classes=self.classes,
             teachers=tuple(infos),
             mix=mix,
             mean=self.mean,
             temperature=self.temperature,
-            hard=self.hard,
+            hard=hard,
             loss=self.loss,
             matches=tuple(self._match(m, infos, network, scope) for m in self.matches),
             cache=self.cache,
@@ -136,8 +151,10 @@ class Distill(Learning):
         self._outputs_fit(network, infos, work.outputs[0] if work.outputs else None, work.data)
         if self.selection is None:
             origins["selection"] = "all that is not frozen"
-        stated = {"temperature": 4.0, "hard": 0.1, "loss": "kd"}
+        stated = {"temperature": 4.0, "loss": "kd"}
         origins |= {n: "default" for n, v in stated.items() if getattr(self, n) == v}
+        if self.hard is None:
+            origins["hard"] = "default" if data.labelled else "no labels"
         if self.length == Count(5, "epochs"):
             origins["length"] = "default"
         if count > 1 and not self.mix:
@@ -147,7 +164,7 @@ class Distill(Learning):
             teachers=tuple(f"{n} ({i.description})" for n, i in infos.items()),
             loss=self.loss,
             temperature=self.temperature,
-            hard=self.hard,
+            hard=hard,
             mix=tuple(round(m, 6) for m in mix) if count > 1 else None,
             mean=self.mean if count > 1 else None,
             matched=tuple(f"{m.student} to {m.to} via {m.via}" for m in self.matches) or None,
@@ -155,25 +172,55 @@ class Distill(Learning):
         return Choice(taught, (str(selection),), origins, work=work, warnings=tuple(_smaller(network, infos)))
 
     def _outputs_fit(self, network: Network, infos: dict[str, ModelInfo], output: str | None, data: str) -> None:
-        from netxform.graph.outputs import outputs
+        from netxform.graph.outputs import chosen, outputs
 
         known = outputs(network.module)
-        if output not in known and len(known) != 1:
-            raise fail("X0319", f"the network has {len(known)} outputs", helps=("say which one learns: `output=NAME`",))
-        node = known[output] if output in known else next(iter(known.values()))
+        node = known[chosen(known, output)]
         shape: Any = node.meta.get("shape")
         for name, info in infos.items():
             place = next(t.span for t in self.teachers if t.text == name)
-            if info.output is None:
-                raise fail("X0343", f"the teacher `{name}` has several outputs", place, "which one teaches?")
-            if tuple(shape)[1:] != info.output[1:]:
+            theirs = info.outputs[self._teaches(info, output)]
+            if self.classes:
+                self._mapped(tuple(shape), theirs, name, place)
+            elif tuple(shape)[1:] != theirs[1:]:
                 raise fail(
                     "X0343",
-                    f"the teacher `{name}` gives {times(info.output[1:])} values, the student {times(tuple(shape)[1:])}",
+                    f"the teacher `{name}` gives {times(theirs[1:])} values, the student {times(tuple(shape)[1:])}",
                     place,
                     "does not match",
-                    helps=("attach a head of that size to the student, or choose another teacher",),
+                    helps=(
+                        "attach a head of that size to the student, or choose another teacher",
+                        "the teacher's number of each class of the student, `none` for one that it does not know: "
+                        "`classes=[3, 0, none]`",
+                    ),
                 )
+
+    def _teaches(self, info: ModelInfo, output: str | None) -> str | None:
+        """Which output of the teacher: as stated, else the one that is called as the student's."""
+        from netxform.graph.outputs import chosen
+
+        place = next(t.span for t in self.teachers if t.text == info.name)
+        wanted = output if self.teacher_output is None else str(self.teacher_output)
+        if len(info.outputs) == 1:
+            return next(iter(info.outputs)) if self.teacher_output is None else chosen(info.outputs, wanted, place)
+        if wanted in info.outputs:
+            return wanted
+        told = ", ".join(str(n) for n in info.outputs)
+        helps = (f"say which one teaches: `teacher_output={next(iter(info.outputs))}`",)
+        raise fail("X0343", f"the teacher `{info.name}` has several outputs: {told}", place, "which one teaches?", helps=helps)
+
+    def _mapped(self, mine: tuple[int, ...], theirs: tuple[int, ...], name: str, place: Span) -> None:
+        """Raises NetxformError X0343 where `classes` does not map the student's classes to those of the teacher."""
+        if self.loss == "mse" or len(mine) != 2 or len(theirs) != 2:
+            raise fail("X0343", "`classes` maps rows of class scores (N, classes)", place, "no such outputs")
+        if len(self.classes) != mine[1]:
+            message = f"`classes` names {len(self.classes)} classes, and the student has {mine[1]}"
+            raise fail("X0343", message, place, "one a class", helps=("`none` for one that the teacher does not know",))
+        wrong = [c for c in self.classes if c is not None and not 0 <= c < theirs[1]]
+        if wrong:
+            raise fail("X0343", f"the teacher `{name}` has no class {wrong[0]}: it has {theirs[1]}", place, "no such class")
+        if sum(c is not None for c in self.classes) < 2:
+            raise fail("X0343", f"the teacher `{name}` tells fewer than two classes apart", place, "nothing to learn")
 
     def _match(self, wanted: Features, infos: dict[str, ModelInfo], network: Network, scope: Scope) -> Match:
         teacher, _, path = wanted.to.text.partition(".")

@@ -164,12 +164,16 @@ class Prune:
     compensate: Literal["none", "mean", "refit"] = key("none")
     granularity: Literal["channel", "weight", "2:4"] = key("channel")
     samples: int = key(512)
-    loss: Literal["cross_entropy", "mse"] = key("cross_entropy")
-    output: str | None = key(None)
+    loss: Literal["cross_entropy", "mse", "bce"] | None = key(None)
+    output: int | str | None = key(None)
     seed: int | None = key(None)
     recover: tuple[Any, ...] = nested("recover")
     stops: tuple[Stop, ...] = lines("stop_if", Stop)
     contract: ClassVar[Contract] = Contract.LOSSY
+
+    @property
+    def _output(self) -> str | None:
+        return None if self.output is None else str(self.output)
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """One way to say how much, and values in range."""
@@ -243,7 +247,7 @@ class Prune:
         wanted = Wanted(
             names, self.by.name, dict(self.by.keywords), self.amount, self._threshold(), limit, self.ranking,
             self._normalise(), self.min_channels, self._least(), self.round_to, self.step, self.compensate, data, self.samples,
-            self.loss, self.output, scope.seed if self.seed is None else self.seed,
+            self._loss(network, scope, data), self._output, scope.seed if self.seed is None else self.seed,
             self.until is not None and self.until.name == "latency" and self.until.of is not None,
         )  # fmt: skip
         recover = self._trainings(network, scope)
@@ -317,7 +321,7 @@ class Prune:
         limit = self.below or self.where
         below = None if limit is None else (limit.op, float(limit.value))
         wanted = Sparsity(by, 0.5 if self.amount is None else self.amount, below, self.granularity == "2:4", self.ranking,
-                          self.step, data, self.samples, self.loss)  # fmt: skip
+                          self.step, data, self.samples, self._loss(network, scope, data))  # fmt: skip
         trains = self._trainings(network, scope)
         values = OpenWeights(
             removed={}, recover=trains, by=by, tensors=len(names), weights=names, data=data, wanted=wanted
@@ -325,6 +329,20 @@ class Prune:
         text = "which weights go needs weights" + (f" and {self.samples} samples of `{data}`" if SCORES.find(by).data else "")
         warnings = untrained(by, scope.untrained, limit is not None)
         return Choice(values, (str(self.selection or "**"),), warnings=warnings, provisional=text)
+
+    def _loss(self, network: Network, scope: Scope, data: str | None) -> Literal["cross_entropy", "mse", "bce"]:
+        """The loss on the data. Raises NetxformError X0351 where targets do not fit, or a score needs labels that are not
+        there.
+        """
+        from netxform.language.fits import settled_loss
+
+        span = self.over.span if self.over is not None else scope.span
+        info = None if data is None else scope.data(data, span)
+        if info is not None and not info.labelled and SCORES.find(self.by.name).slope:
+            helps = ("by what the outputs feel: `by obd`", "without data: `by magnitude`")
+            message = f"`{self.by.name}` is the slope of a loss, and `{info.name}` has no labels"
+            raise fail("X0351", message, span, "no labels", helps=helps)
+        return settled_loss(network, info, self.loss, self._output, span)
 
     def _other_data(self, scope: Scope) -> str | None:
         """Where the score needs no data: what the change of the loss is measured on, if anything is declared for it."""
@@ -395,5 +413,5 @@ class Prune:
             removed = tuple((n, tuple(i)) for n, i in v.removed.items())
             claims.append(MaskedTwin(removed, v.mixes, v.means))
         if isinstance(v, Removal | Zeros) and v.data is not None:
-            claims.append(LossChange(v.data, v.samples, self.loss, v.predicted, v.error, self.output, v.chosen_on))
+            claims.append(LossChange(v.data, v.samples, v.wanted.loss, v.predicted, v.error, self._output, v.chosen_on))
         return tuple(claims)

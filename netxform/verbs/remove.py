@@ -27,6 +27,7 @@ class Gone(Values):
     data: str | None = field(default=None, metadata=IF_KNOWN)
     influence: Mapping[str, float] | None = field(default=None, metadata=HIDDEN | IF_KNOWN)
     predicted: float | None = field(default=None, metadata=IF_KNOWN)
+    loss: Literal["cross_entropy", "mse", "bce"] = field(default="cross_entropy", metadata=HIDDEN)
 
     @property
     def recorded(self) -> tuple[str, ...]:
@@ -62,10 +63,14 @@ class Remove:
     over: Name | None = prep("over")
     count: int | None = key(None)
     samples: int = key(512)
-    loss: Literal["cross_entropy", "mse"] = key("cross_entropy")
-    output: str | None = key(None)
+    loss: Literal["cross_entropy", "mse", "bce"] | None = key(None)
+    output: int | str | None = key(None)
     contract: ClassVar[Contract] = Contract.LOSSY
     role: ClassVar[Role] = Role.CUTS
+
+    @property
+    def _output(self) -> str | None:
+        return None if self.output is None else str(self.output)
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
         """A choice needs a number and data; without one there is nothing to choose by."""
@@ -81,9 +86,13 @@ class Remove:
     def resolve(self, network: Network, scope: Scope) -> Choice[Gone]:
         """The blocks that can go, and which of them."""
         from netxform.graph.bypass import obstacle
+        from netxform.language.fits import settled_loss
 
         asked = scope.modules(self.selection)
-        data = None if self.over is None else scope.data(self.over.text, self.over.span).name
+        info = None if self.over is None else scope.data(self.over.text, self.over.span)
+        data = None if info is None else info.name
+        span = scope.span if self.over is None else self.over.span
+        loss = settled_loss(network, info, self.loss, self._output, span)
         why = {p: obstacle(network, p) for p in asked}
         able = tuple(p for p in asked if why[p] is None)
         stuck = [f"{p}: {text}" for p, text in why.items() if text is not None]
@@ -97,28 +106,31 @@ class Remove:
                 helps=("select blocks that give what they are given: `netxform ls SPEC` shows the modules",),
             )
         if self.count is None:
-            return Choice(Gone(able, able, data), (str(self.selection),), removed=_under(network, able))
+            return Choice(Gone(able, able, data, loss=loss), (str(self.selection),), removed=_under(network, able))
         if self.count > len(able):
             notes = tuple(stuck[:6])
             raise fail("X0406", f"{self.count} of {len(able)} blocks", self.selection.span, "more than there are", notes=notes)
         first = able[-self.count :]
         text = f"which blocks do least is measured on `{data}`; shown are the last {self.count}"
-        return Choice(Gone(first, able, data), (str(self.selection),), removed=_under(network, first), provisional=text)
+        return Choice(
+            Gone(first, able, data, loss=loss), (str(self.selection),), removed=_under(network, first), provisional=text
+        )
 
     def settle(self, network: Network, choice: Choice[Gone], material: Material) -> Choice[Gone]:
         """Measure what the blocks do, and choose."""
         from netxform.pruning.influence import by_cosine, by_loss
+        from netxform.pruning.loss import answered
 
         v = choice.values
         if self.count is None or v.data is None:
             return choice.settled(v)
-        data = v.data
+        data, material = v.data, answered(material, network, self._output)
 
         def source():
             return material.batches(data, self.samples)
 
         if self.by == "loss":
-            found = by_loss(network, v.candidates, source, self.loss, self.output)
+            found = by_loss(network, v.candidates, source, v.loss, self._output)
         else:
             found = by_cosine(network, v.candidates, source)
         order = sorted(v.candidates, key=lambda p: (found[p], v.candidates.index(p)))
@@ -137,7 +149,7 @@ class Remove:
         v = choice.values
         claims: tuple[Claim, ...] = (Bypassed(v.blocks), OutputError())
         if v.data is not None:
-            claims = (*claims, LossChange(v.data, self.samples, self.loss, v.predicted, None, self.output))
+            claims = (*claims, LossChange(v.data, self.samples, v.loss, v.predicted, None, self._output))
         return claims
 
 

@@ -29,6 +29,7 @@ REGISTRY: dict[str, Known] = {
     "text_gru": Known("text", (1, 16), "i64"),
     "text_lstm": Known("text", (1, 16), "i64"),
     "text_mean": Known("text", (1, 16), "i64"),
+    "text_lm": Known("text", (1, 16), "i64"),
     "skipthought": Known("text", (1, 48), "i64"),
 }
 

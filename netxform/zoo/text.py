@@ -106,3 +106,40 @@ text_gru = TextGRU
 text_lstm = TextLSTM
 text_mean = TextMean
 skipthought = SkipThought
+
+
+class Block(nn.Module):
+    """Attention to what came before, and a hidden layer, each behind a norm and beside the residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (N, L, width) → the same shape."""
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.proj(y.transpose(1, 2).flatten(2))
+        return x + self.fc2(nn.functional.gelu(self.fc1(self.norm2(x))))
+
+
+class TextLM(nn.Module):
+    """A language model: at every place what the next word is, from the words up to there (Radford et al., 2019, small)."""
+
+    def __init__(self, words: int = 1000, width: int = 32, heads: int = 2, layers: int = 2, length: int = 64) -> None:
+        super().__init__()
+        self.embed, self.place = nn.Embedding(words, width), nn.Embedding(length, width)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.norm, self.fc = nn.LayerNorm(width), nn.Linear(width, words)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (N, L) word numbers → logits (N, L, words)."""
+        y = self.embed(x) + self.place(torch.arange(x.shape[1], device=x.device))
+        return self.fc(self.norm(self.blocks(y)))
+
+
+text_lm = TextLM

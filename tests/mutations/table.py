@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from tests.mutations.defect import Defect
-from tests.mutations.rows import axes, claims, factorization, grafts, graph, linalg, pruning, syntax, training, verbs
+from tests.mutations.rows import (
+    axes,
+    claims,
+    data,
+    factorization,
+    files,
+    grafts,
+    graph,
+    linalg,
+    pruning,
+    syntax,
+    training,
+    verbs,
+)
 
 DEFECTS: tuple[Defect, ...] = (
     *pruning.DEFECTS,
@@ -15,5 +28,7 @@ DEFECTS: tuple[Defect, ...] = (
     *grafts.DEFECTS,
     *verbs.DEFECTS,
     *training.DEFECTS,
+    *data.DEFECTS,
+    *files.DEFECTS,
     *syntax.DEFECTS,
 )

@@ -31,6 +31,7 @@ from netxform.compiler.evidence import (
 from netxform.compiler.harms import accuracy_fell, class_changed
 from netxform.factorization.difference import kernel_error, linear_part, links_of, matrix_of, matrix_worst, table_part, worst
 from netxform.factorization.geometry import Geometry, geometry, layer
+from netxform.graph.inputs import arguments
 from netxform.graph.network import Network
 from netxform.language.certificate import ClaimRecord
 from netxform.language.claims import LayerBound, LayerErrors, OutputError, WithinBound
@@ -241,8 +242,10 @@ def outputs_again(detail: OutputDetail, record: ClaimRecord, kept: Kept) -> Evid
             said = Evidence(record.claim, math.inf, record.measured, held, record.samples, record.seed, "float32", found)
             raise Unmeasurable("the samples that it was measured on are too large to keep", said)
         errors, agree = list[float](), list[bool]()
-        for x, old in zip(given[::2], given[1::2], strict=True):
-            _beside(old, again_at(_on(kept, (x,)), record.nodes)[0], errors, agree)
+        each = len(kept.inputs) + 1  # the inputs, and the output before
+        for at in range(0, len(given), each):
+            *x, old = given[at : at + each]
+            _beside(old, again_at(_on(kept, tuple(x)), record.nodes)[0], errors, agree)
         found, measured, samples = _statistics(found, errors, agree)
     return Evidence(record.claim, math.inf, measured, held, samples, record.seed, "float32", found)
 
@@ -374,12 +377,12 @@ def _on_data(
     seen: list[Tensor] = []
     assert claim.data is not None
     for x, y in material.fresh(claim.data, claim.samples, skip=claim.skip):
-        old, new = (results(n, (x,)) for n in (before, after))
+        old, new = (results(n, arguments(x)) for n in (before, after))
         for a, b in zip(old[:1], new[:1], strict=True):
             _beside(a, b, errors, agree)
-            if a.dim() == 2 and not y.dtype.is_floating_point and y.shape == a.shape[:1]:
+            if a.dim() == 2 and isinstance(y, Tensor) and not y.dtype.is_floating_point and y.shape == a.shape[:1]:
                 right += zip((a.argmax(1) == y).tolist(), (b.argmax(1) == y).tolist(), strict=True)
-            seen += [x, a]
+            seen += [*arguments(x), a]
     return errors, agree, right, seen
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace as replace_evidence
-from typing import Literal
 
 import torch
 from msgspec.structs import replace
@@ -32,14 +31,17 @@ from netxform.compiler.evidence import (
 )
 from netxform.compiler.harms import accuracy_fell, beyond_prediction, loss_rose
 from netxform.errors import fail
+from netxform.graph.inputs import Given, arguments, joined, some
+from netxform.graph.inputs import count as samples_in
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
 from netxform.graph.surgery import perform
 from netxform.language.certificate import ClaimRecord
 from netxform.language.claims import LossChange, MaskedTwin
 from netxform.language.laws import Detail, Evidence, Harm, Real
+from netxform.language.material import Material
 from netxform.pruning.gates import gates, masked
-from netxform.pruning.loss import logits, losses, mean_loss
+from netxform.pruning.loss import Loss, answered, has_classes, logits, losses, mean_loss
 
 # samples are given in batches of this size (`language.material.Material`)
 _BATCH = 128
@@ -66,7 +68,7 @@ class LossDetail(Detail, frozen=True):
     loss_after: Real
     accuracy_before: Real
     accuracy_after: Real
-    loss: Literal["cross_entropy", "mse"]
+    loss: Loss
     output: str | None
     kept: int
     change_on_the_samples_kept: Real
@@ -150,10 +152,10 @@ def loss_again(detail: LossDetail, record: ClaimRecord, kept: Kept) -> Evidence:
 
     Raises Unmeasurable where not all samples are there.
     """
-    given = list(kept.reference)
-    if len(given) < 3 or any(t.shape[0] != detail.kept for t in given[:3]):
+    given, each = list(kept.reference), len(kept.inputs) + 2  # of the inputs, the targets and the outputs
+    if len(given) < each or any(t.shape[0] != detail.kept for t in given[:each]):
         return Evidence(record.claim, math.inf, math.inf, False, record.samples, 0, "float32", detail)
-    x, y, z = given[:3]
+    x, y, z = _apart(given[:each])
     old, new = _of_logits(z, y, detail.loss), mean_loss(kept.network, _batches(x, y), detail.loss, detail.output)
     stated = kept.claim or {"predicted": detail.predicted, "error": detail.standard_error}
     found = replace(
@@ -165,10 +167,10 @@ def loss_again(detail: LossDetail, record: ClaimRecord, kept: Kept) -> Evidence:
         measured = new[0] - old[0]
         found = replace(found, loss_before=old[0], loss_after=new[0], accuracy_before=old[1], accuracy_after=new[1])
     what = next((n for n in NEW if getattr(detail, NEW[n]) is not None), None)
-    if what is not None and len(given) == 6 and detail.new_kept == getattr(detail, NEW[what]):
-        x, y, z = given[3:]
+    if what is not None and len(given) == 2 * each and detail.new_kept == getattr(detail, NEW[what]):
+        x, y, z = _apart(given[each:])
         old, new = _of_logits(z, y, detail.loss), mean_loss(kept.network, _batches(x, y), detail.loss, detail.output)
-        found = replace(found, **{f"change_on_{NEW[what]}": new[0] - old[0], NEW[what]: len(x)})
+        found = replace(found, **{f"change_on_{NEW[what]}": new[0] - old[0], NEW[what]: len(y)})
     held = math.isfinite(new[0])
     said = Evidence(record.claim, math.inf, measured, held, record.samples, 0, "float32", found)
     if not whole:
@@ -182,15 +184,21 @@ NEW = {"test samples": "test_samples", "validation samples": "validation_samples
 NEW["other training samples"] = "other_training_samples"
 
 
-def _batches(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(x.split(_BATCH), y.split(_BATCH), strict=True))
+def _apart(held: list[Tensor]) -> tuple[Given, Tensor, Tensor]:
+    """Inputs, targets and outputs of samples as they are kept, one behind the other."""
+    return (held[0] if len(held) == 3 else tuple(held[:-2])), held[-2], held[-1]
 
 
-def _of_logits(z: Tensor, y: Tensor, loss: Literal["cross_entropy", "mse"]) -> tuple[float, float]:
+def _batches(x: Given, y: Tensor) -> list[tuple[Given, Tensor]]:
+    places = torch.arange(len(y)).split(_BATCH)
+    return [(some(x, p), y[p]) for p in places]
+
+
+def _of_logits(z: Tensor, y: Tensor, loss: Loss) -> tuple[float, float]:
     """The mean loss and the share of right classes, of outputs."""
-    total, right = 0.0, 0
-    for some, targets in _batches(z, y):
-        each, hits = losses(some, targets, loss)
+    total, right = 0.0, 0.0
+    for few, targets in zip(z.split(_BATCH), y.split(_BATCH), strict=True):
+        each, hits = losses(few, targets, loss)
         total, right = total + float(each.sum()), right + hits
     return total / len(z), right / len(z)
 
@@ -235,6 +243,8 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
     before, after, material = case.before, case.after, case.material
     if material is None:
         raise fail("X0823", f"`{claim.data}` is needed to measure the loss")
+    material = answered(material, before, claim.output)
+    labelled = _labelled(case.material, claim.data)
 
     def seen(network: Network, new: bool) -> tuple[float, float, int]:
         give = (
@@ -246,7 +256,8 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
 
     old, new = seen(before, False), seen(after, False)
     kept = _kept(before, material.batches(claim.data, claim.samples, skip=claim.skip), claim)
-    change = mean_loss(after, _batches(*kept[:2]), claim.loss, claim.output)[0] - _of_logits(kept[2], kept[1], claim.loss)[0]
+    x, y, z = _apart(list(kept))
+    change = mean_loss(after, _batches(x, y), claim.loss, claim.output)[0] - _of_logits(z, y, claim.loss)[0]
     detail = LossDetail(
         predicted=claim.predicted,
         standard_error=claim.error,
@@ -256,17 +267,17 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
         accuracy_after=new[1],
         loss=claim.loss,
         output=claim.output,
-        kept=len(kept[0]),
+        kept=len(y),
         change_on_the_samples_kept=change,
         samples=old[2],
         chosen_on=claim.skip or None,
-        classes=not kept[1].dtype.is_floating_point,
+        classes=has_classes(y, claim.loss),
     )
     if next(iter(material.fresh(claim.data, 1, skip=claim.skip + claim.samples)), None) is not None:
         others, after_others = seen(before, True), seen(after, True)
         fields = {"accuracy_before_on_new_samples": others[1], "accuracy_after_on_new_samples": after_others[1]}
         fresh = _kept(before, material.fresh(claim.data, claim.samples, skip=claim.skip + claim.samples), claim)
-        kept, detail = (*kept, *fresh), replace(detail, new_kept=len(fresh[0]), **fields)
+        kept, detail = (*kept, *fresh), replace(detail, new_kept=len(fresh[-1]), **fields)
         change, count = after_others[0] - others[0], others[2]
         match material.held_out(claim.data):
             case "test samples":
@@ -276,23 +287,31 @@ def loss_change(claim: LossChange, case: Case) -> Measured:
             case "other training samples":
                 detail = replace(detail, change_on_other_training_samples=change, other_training_samples=count)
     name = f"change of the mean loss on {old[2]} samples of `{claim.data}`"
+    if not labelled:
+        name = f"mean square change of the outputs on {old[2]} samples of `{claim.data}`, which has no labels"
     evidence = Evidence(name, math.inf, new[0] - old[0], bool(new[0] == new[0]), old[2], 0, "float32", detail)
     return Measured(evidence, reference=kept, nodes=ends(after))
 
 
-def _kept(network: Network, batches: Iterable[tuple[Tensor, Tensor]], claim: LossChange) -> tuple[Tensor, Tensor, Tensor]:
+def _labelled(material: Material | None, data: str) -> bool:
+    first = None if material is None else next(iter(material.batches(data, 1)), None)
+    return first is None or first[1] is not None
+
+
+def _kept(network: Network, batches: Iterable[tuple[Given, Tensor]], claim: LossChange) -> tuple[Tensor, ...]:
     """As many samples as there is room for, their targets, and what the network gives for them."""
-    xs, ys, zs, room = list[Tensor](), list[Tensor](), list[Tensor](), KEPT_BYTES
+    xs, ys, zs, room = list[Given](), list[Tensor](), list[Tensor](), KEPT_BYTES
     for x, y in batches:
-        count = min(len(x), room // max(1, x[0].numel() * x.element_size()))
-        if not count and xs:
+        size = sum(t[0].numel() * t.element_size() for t in arguments(x))
+        few = min(samples_in(x), room // max(1, size))
+        if not few and xs:
             break
-        count = max(count, 1)
+        few = max(few, 1)
         with torch.no_grad(), evaluating(network.module):
-            zs.append(logits(network.module(x), claim.output)[:count])
-        xs.append(x[:count])
-        ys.append(y[:count])
-        room -= size_of([xs[-1]])
-        if count < len(x):
+            zs.append(logits(network.module(*arguments(x)), claim.output)[:few])
+        xs.append(some(x, slice(few)))
+        ys.append(y[:few])
+        room -= size_of(list(arguments(xs[-1])))
+        if few < samples_in(x):
             break
-    return torch.cat(xs), torch.cat(ys), torch.cat(zs)
+    return (*arguments(joined(xs)), torch.cat(ys), torch.cat(zs))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from netxform.compiler.claims.registry import measures
 from netxform.compiler.evidence import Case, Measured, relative, tensors_in
+from netxform.graph.inputs import arguments
 from netxform.graph.network import Network, clone
 from netxform.language.claims import TrainingGap
 from netxform.language.laws import Detail, Evidence
@@ -37,7 +38,7 @@ def training_gap(claim: TrainingGap, case: Case) -> Measured:
         batch = next(iter(case.material.fresh(claim.data, 128, skip=claim.samples)), None)
         if batch is None:
             batch = next(iter(case.material.batches(claim.data, 128)))
-        inputs, where = (batch[0],), case.material.held_out(claim.data)
+        inputs, where = arguments(batch[0]), case.material.held_out(claim.data)
     count = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
     gap = relative(_training(case.after, inputs, case.seed), _training(case.before, inputs, case.seed))
     name = f"change of the outputs in train() mode, on a batch of {count} {where}"

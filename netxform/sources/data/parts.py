@@ -6,11 +6,16 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from netxform.errors import NOWHERE, Span, fail
+from netxform.sources.data.options import normal_of
 from netxform.sources.data.source import DataSet, Options
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+
+NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+"""What people call the parts."""
 
 
 def from_tensors(
@@ -131,7 +136,7 @@ def build(
     y = torch.tensor([number.get(int(c), -1) for c in labels])
 
     def part(indices: np.ndarray) -> TensorDataset:
-        return TensorDataset(prepare(x[torch.from_numpy(indices)], options), y[torch.from_numpy(indices)])
+        return TensorDataset(prepare(x[torch.from_numpy(indices)], options, span), y[torch.from_numpy(indices)])
 
     if not len(train):
         helps = ("take fewer for `val` and `test`, and leave some classes in",)
@@ -167,18 +172,19 @@ def few(indices: np.ndarray, labels: np.ndarray, kept: list[int], count: int, rn
     return rng.permutation(np.concatenate(out)) if out else indices
 
 
-def prepare(x: Tensor, options: Options) -> Tensor:
+def prepare(x: Tensor, options: Options, span: Span = NOWHERE) -> Tensor:
     """Images (N, C, H, W) in the size, channels and range that the spec asks for."""
     import torch
 
     if options.size is not None and len(x):
-        x = torch.nn.functional.interpolate(
-            x, (options.size, options.size), mode="bicubic", align_corners=False, antialias=True
-        )
+        x = torch.nn.functional.interpolate(x, options.size, mode="bicubic", align_corners=False, antialias=True)
         x = x.clamp(0, 1)
     if options.channels is not None and options.channels != x.shape[1]:
         x = x.expand(-1, options.channels, -1, -1).contiguous()
-    if options.normalize is not None:
-        mean, std = options.normalize
+    if isinstance(options.normalize, str):
+        helps = ("write numbers: `normalize=[0.5, 0.25]`",)
+        raise fail("X0406", f"`normalize={options.normalize}` is not for this data set", span, "normalize", helps=helps)
+    if (both := normal_of(options.normalize, x.shape[1], span)) is not None:
+        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in both)
         x = (x - mean) / std
     return x

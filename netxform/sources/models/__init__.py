@@ -31,8 +31,8 @@ from netxform.syntax.format import format_node
 if TYPE_CHECKING:
     from torch import nn
 
-OPTIONS = ("weights", "input", "inside", "rename", "partial", "by_position", "bake")
-_OF_WEIGHTS = OPTIONS[2:-1]
+OPTIONS = ("weights", "input", "inside", "rename", "partial", "by_position", "bake", "normalize")
+_OF_WEIGHTS = OPTIONS[2:-2]
 
 
 def _text(e: ast.Expr) -> bool:
@@ -41,6 +41,23 @@ def _text(e: ast.Expr) -> bool:
 
 def _truth(e: ast.Expr) -> bool:
     return isinstance(e, ast.Path) and e.text in ("true", "false")
+
+
+def _normal(e: ast.Expr) -> bool:
+    return normal_of(e) is not None
+
+
+def normal_of(e: ast.Expr) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """A mean and a spread above 0, a number or a list each; None for what is neither."""
+    if not isinstance(e, ast.List) or len(e.items) != 2:
+        return None
+    found: list[tuple[float, ...]] = []
+    for one in e.items:
+        held = one.items if isinstance(one, ast.List) else (one,)
+        if not held or not all(isinstance(v, ast.Number) for v in held):
+            return None
+        found.append(tuple(float(v.value) for v in held if isinstance(v, ast.Number)))
+    return (found[0], found[1]) if len(found[0]) == len(found[1]) and min(found[1]) > 0 else None
 
 
 def _texts(e: ast.Expr) -> bool:
@@ -55,6 +72,11 @@ _WANTED: dict[str, tuple[Callable[[ast.Expr], bool], str, str]] = {
     "partial": (_truth, "true or false", "`partial=true`"),
     "by_position": (_truth, "true or false", "`by_position=true`"),
     "bake": (_truth, "true or false", "`bake=true`"),
+    "normalize": (
+        _normal,
+        "a mean and a spread, or a list of each, one a channel",
+        "`normalize=[[0.48, 0.46, 0.41], [0.23, 0.22, 0.23]]`",
+    ),
 }
 _INPUT = re.compile(r"(\d+(?:x\d+)*)(?::(f16|f32|f64|bf16|i64|i32))?")
 

@@ -84,8 +84,8 @@ DEFECTS: tuple[Defect, ...] = (
         "the Fisher diagonal is a mean of squares", FISHER,
     ),
     Defect(
-        "Fisher at the likeliest label", "pruning/scores.py",
-        "label = torch.multinomial(chance, 1, generator=rng)[:, 0]", "label = chance.argmax(1)",
+        "Fisher at the likeliest label", "pruning/loss.py",
+        "label = torch.multinomial(p.reshape(-1, width), 1, generator=rng)[:, 0].reshape(p.shape[:-1])", "label = p.argmax(-1)",
         "labels are drawn from the network's own p", FISHER,
     ),
     Defect(
@@ -107,7 +107,7 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "curvature without its half", "pruning/curvature.py",
-        "own = 0.5 * (square", "own = 1.0 * (square",
+        "own = 0.5 * weight", "own = 1.0 * weight",
         "s is half the second derivative", OBD,
     ),
     Defect(
