@@ -178,7 +178,10 @@ class Adapt:
         )
         claims = (Resized(one.name, one.shape[2:], wanted), Untouched(tables))
         values = Renewed(one.name, f"{old} → {' x '.join(map(str, wanted))}", where, operation, claims)
-        return Choice(values, (one.name,))
+        buffers = dict(network.module.named_buffers())
+        fixed = [t.tensor for t in operation.tables if t.kind == "table" and t.tensor in buffers]
+        said = f"{', '.join(fixed[:4])}: no parameters; what the model's code would compute at this size may differ"
+        return Choice(values, (one.name,), warnings=(said,) if fixed else ())
 
     def _input(self, network: Network) -> Choice[Renewed]:
         """The input, and how its channels are read from here on."""
