@@ -67,7 +67,7 @@ def sized(network: Network, name: str, shape: tuple[int, ...], span: Span) -> Re
         if found == made:
             if seen.error is not None:
                 raise _stuck(network, seen, shape, span)
-            _divides(network, name, shape, bool(made.tables), span)
+            _divides(network, name, shape, span)
             return made
         made = found
     raise fail("X0850", "what depends on the size does not come to an end", span, "not to be followed", helps=(AGAIN,))
@@ -252,23 +252,23 @@ def _segments(dim: Dim, sizes: Mapping[Atom, int], name: str, span: Span) -> tup
     return tuple(out)
 
 
-def _divides(network: Network, name: str, shape: tuple[int, ...], tables: bool, span: Span) -> None:
-    """Patches must cover the image where positions are counted in patches. Raises NetxformError X0850."""
-    modules = dict(network.module.named_modules(remove_duplicate=False))
+def _divides(network: Network, name: str, shape: tuple[int, ...], span: Span) -> None:
+    """Patches must cover the image where a table counts positions in patches. Raises NetxformError X0850."""
+    modules, types = dict(network.module.named_modules(remove_duplicate=False)), types_of(network)
+    held_ = {a for dims in types.tensors.values() for d in dims for a in atoms(d)}
     for node in network.module.graph.nodes:
         part: Any = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) or not tables:
+        typed: Any = types.values.get(node.name)
+        if not isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) or not isinstance(typed, Typed):
             continue
         source: Any = node.args[0]
-        if source.op == "placeholder" and source.name == name and part.kernel_size == part.stride:
-            off = [n for n, k in zip(shape[2:], part.stride, strict=True) if n % k]
-            if off:
-                near = ", ".join(
-                    str(n) for n in (off[0] // part.stride[0] * part.stride[0], -(-off[0] // part.stride[0]) * part.stride[0])
-                )
-                text = f"{off[0]} is no multiple of the patches of {part.stride[0]} that `{node.target}` reads"
-                raise fail("X0850", text, span, "does not divide", helps=(f"the nearest sizes: {near}",))
-        return
+        counted = any(a in held_ for d in typed.dims[2:] for a in atoms(d))
+        if counted and source.op == "placeholder" and source.name == name and part.kernel_size == part.stride:
+            for n, k in zip(shape[2:], part.stride, strict=True):
+                if n % k:
+                    near = f"{n // k * k}, {-(-n // k) * k}"
+                    text = f"{n} is no multiple of the patches of {k} that `{node.target}` reads"
+                    raise fail("X0850", text, span, "does not divide", helps=(f"the nearest sizes: {near}",))
 
 
 def _dense(path: str, span: Span) -> NetxformError:

@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 
 from netxform.graph.building import build
 from netxform.graph.edits import Beside, Rescale, TakeAway
+from netxform.graph.layer_spec import Invocation, Layer
 from netxform.graph.layers import Magnitude, Scaled
 from netxform.graph.network import Network
 from netxform.graph.outputs import output_node, sweep
@@ -154,6 +155,36 @@ def obstacle(network: Network, path: str, side: str = "") -> str | None:
 
 def _owner(module: nn.Module, path: str) -> nn.Module:
     return module.get_submodule(path.rpartition(".")[0])
+
+
+def layers_beside(layer: Any, rank: int, dropout: float) -> tuple[tuple[Layer, ...], str]:
+    """The layers beside this one, and the name of that which begins at zero."""
+    first = (Layer("dropout", Invocation("Dropout", (dropout,))),) if dropout else ()
+    bare = {"bias": False}
+    zeroed = "B"
+    match layer:
+        case nn.Linear():
+            A = Invocation("Linear", (layer.in_features, rank), bare)
+            B = Invocation("Linear", (rank, layer.out_features), bare)
+        case nn.Embedding():
+            # a dropout would drop words: there is none before a table
+            first, zeroed = (), "A"
+            A = Invocation("Embedding", (layer.num_embeddings, rank), {"padding_idx": layer.padding_idx})
+            B = Invocation("Linear", (rank, layer.embedding_dim), bare)
+        case _:
+            how = {n: getattr(layer, n) for n in ("kernel_size", "stride", "padding", "dilation")}
+            kind = type(layer).__name__
+            A = Invocation(kind, (layer.in_channels, rank), how | bare)
+            B = Invocation(kind, (rank, layer.out_channels), {"kernel_size": 1} | bare)
+    return (*first, Layer("A", A), Layer("B", B)), zeroed
+
+
+def sides(layer: Any) -> tuple[int, int]:
+    """The numbers that A and B hold for each unit of rank."""
+    weight = layer.weight
+    if type(layer).__name__ == "Embedding":
+        return int(weight.shape[0]), int(weight.shape[1])
+    return int(weight[0].numel()), int(weight.shape[0])
 
 
 def product(layer: nn.Module, A: Tensor, B: Tensor) -> Tensor:

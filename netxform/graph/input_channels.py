@@ -154,7 +154,7 @@ def _alike(node: fx.Node, modules: Mapping[str, nn.Module], given: list[fx.Node]
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
     if node.target in _NUMBERS:
         scales = node.target in (operator.mul, torch.mul) or (first and node.target in _LINEAR)
-        return picks or scales
+        return bool(picks or scales)
     return name in _SAME and (picks or name not in ("relu", "clamp", "pad", "interpolate"))
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from netxform.errors import Diagnostic, NetxformError, Span, fail
 from netxform.graph.edits import Beside, Edit, Insert, Operation, Rescale, Trainable
-from netxform.graph.layer_spec import Invocation, Layer
 from netxform.language.choice import HIDDEN, IF_KNOWN, Choice, Values
 from netxform.language.claims import Claim, FrozenInTraining, Resized, SameOutputs, SameThrough, Untouched
 from netxform.language.laws import Contract
@@ -253,7 +252,7 @@ class Adapt:
         self, network: Network, scope: Scope, seed: int
     ) -> tuple[tuple[Beside | Rescale | Insert, ...], tuple[str, ...], tuple[str, ...]]:
         """What is put where; why other layers are left; and warnings."""
-        from netxform.graph.adapters import ADAPTABLE, adapters, bottlenecks, obstacle
+        from netxform.graph.adapters import ADAPTABLE, adapters, bottlenecks, obstacle, sides
         from netxform.graph.bottleneck import obstacle as no_place
 
         modules: dict[str, Any] = dict(network.module.named_modules())
@@ -268,17 +267,17 @@ class Adapt:
         targets = [p for p, text in why.items() if text is None]
         left = tuple(f"{p}: {text}" for p, text in why.items() if text is not None)
         put = tuple(self._one(network, p, modules[p], seed + i) for i, p in enumerate(targets))
-        small = [p for p in targets if self.rank is not None and self.rank >= min(_sides(modules[p]))]
+        small = [p for p in targets if self.rank is not None and self.rank >= min(sides(modules[p]))]
         return put, left, (f"rank {self.rank} is no less than the sides of {', '.join(small[:4])}",) if small else ()
 
     def _one(self, network: Network, path: str, layer: Any, seed: int) -> Beside | Rescale | Insert:
         """What is put at one layer."""
-        from netxform.graph.adapters import BOTTLENECK, FACTORS, SUFFIX
+        from netxform.graph.adapters import BOTTLENECK, FACTORS, SUFFIX, layers_beside
         from netxform.graph.bottleneck import place
 
         if self.rank is not None:
             scale = self._alpha() / (self.rank if self.scale == "rank" else self.rank**0.5)
-            layers, zeroed = _beside(layer, self.rank, self.dropout)
+            layers, zeroed = layers_beside(layer, self.rank, self.dropout)
             return Beside(path, f"{path}{SUFFIX}", layers, zeroed, scale, seed, self.dora)
         if self.width is not None:
             node, layers = place(network, path, self.width, self.act)
@@ -355,38 +354,6 @@ def _foreign(action: Adapt, span: Span) -> Iterator[Diagnostic]:
                 )
 
 
-def _beside(layer: Any, rank: int, dropout: float) -> tuple[tuple[Layer, ...], str]:
-    """The layers beside this one, and the name of that which begins at zero."""
-    from torch import nn
-
-    first = (Layer("dropout", Invocation("Dropout", (dropout,))),) if dropout else ()
-    bare = {"bias": False}
-    zeroed = "B"
-    match layer:
-        case nn.Linear():
-            A = Invocation("Linear", (layer.in_features, rank), bare)
-            B = Invocation("Linear", (rank, layer.out_features), bare)
-        case nn.Embedding():
-            # a dropout would drop words: there is none before a table
-            first, zeroed = (), "A"
-            A = Invocation("Embedding", (layer.num_embeddings, rank), {"padding_idx": layer.padding_idx})
-            B = Invocation("Linear", (rank, layer.embedding_dim), bare)
-        case _:
-            how = {n: getattr(layer, n) for n in ("kernel_size", "stride", "padding", "dilation")}
-            kind = type(layer).__name__
-            A = Invocation(kind, (layer.in_channels, rank), how | bare)
-            B = Invocation(kind, (rank, layer.out_channels), {"kernel_size": 1} | bare)
-    return (*first, Layer("A", A), Layer("B", B)), zeroed
-
-
-def _sides(layer: Any) -> tuple[int, int]:
-    """The numbers that A and B hold for each unit of rank."""
-    weight = layer.weight
-    if type(layer).__name__ == "Embedding":
-        return int(weight.shape[0]), int(weight.shape[1])
-    return int(weight[0].numel()), int(weight.shape[0])
-
-
 def _numbers(one: Beside | Rescale | Insert, network: Network) -> int:
     """The new parameters."""
     if isinstance(one, Rescale):
@@ -394,10 +361,12 @@ def _numbers(one: Beside | Rescale | Insert, network: Network) -> int:
     if isinstance(one, Insert):
         down, *_, up = (layer.make.arguments for layer in one.layers)
         return int(down[0] * down[1] + down[1] + up[0] * up[1] + up[1])
+    from netxform.graph.adapters import sides
+
     layer: Any = network.module.get_submodule(one.path)
     rank = int(one.layers[-1].make.arguments[0])
     table = type(layer).__name__ == "Embedding"
-    return rank * sum(_sides(layer)) + (int(layer.weight.shape[1 if table else 0]) if one.lengths else 0)
+    return rank * sum(sides(layer)) + (int(layer.weight.shape[1 if table else 0]) if one.lengths else 0)
 
 
 def _modules_of(one: Beside | Rescale | Insert) -> tuple[str, ...]:

@@ -114,8 +114,8 @@ class Prune:
 
     What is coupled is scored and removed together: residual sums, concatenations, norms, grouped and depthwise convolutions,
     heads, tied weights. Without a selection everything free is meant; outputs of the network are never free. `along=` takes one
-    kind of axis alone: `heads` of an attention, the width `within` them, the inner width of dense layers (`mlp`), or the
-    `residual` stream; every other axis keeps its size. Scores, `by …`:
+    kind of axis alone: `heads`, the width `within` them, the inner width of dense layers (`mlp`), the `residual` stream.
+    Scores, `by …`:
     `obd` (default: s = ½ ∂²L/∂m² of a gate m on everything that reads the class; `obd(method=exact)`,
     `obd(method=monte-carlo, draws=4)`), `obd-weights`, `taylor`, `magnitude(norm=2)`, `bn-scale`, `activation`, `random`,
     and those that Python code registers with `netxform.pruning.scores.score`. `obd` uses the Gauss–Newton form; the plan says
@@ -233,8 +233,8 @@ class Prune:
         spared = [p for s in self.keep for p in scope.modules_of(s)]
         names, warnings = candidates(network, inside, spared, self.along)
         if not names:
-            where = self.selection.span if self.selection is not None else scope.span
-            raise nothing(network, inside, self.along, str(self.selection or "the network"), where)
+            span = self.selection.span if self.selection is not None else scope.span
+            raise nothing(network, inside, self.along, str(self.selection or "the network"), span)
         limit = self._limit(scope)
         if kind.data or self.compensate != "none" or self._measure() in ("zeros", "activation"):
             data = scope.data(None if self.over is None else self.over.text, scope.span).name
@@ -247,17 +247,14 @@ class Prune:
             self.until is not None and self.until.name == "latency" and self.until.of is not None,
         )  # fmt: skip
         recover = self._trainings(network, scope)
-        removed = estimate(network, wanted)
-        curvature = None
+        removed, curvature = estimate(network, wanted), None
         if self.by.name == "obd" and self.by.keywords.get("method") != "exact":
             from netxform.pruning.exactness import described
             from netxform.pruning.gates import gates
 
             curvature = described(network, gates(network))
-        values = Open(
-            removed=removed, recover=recover, curvature=curvature, by=str(self.by), along=self.along, axes=len(names),
-            wanted=wanted,
-        )  # fmt: skip
+        values = Open(removed=removed, recover=recover, curvature=curvature, by=str(self.by), along=self.along,
+                      axes=len(names), wanted=wanted)  # fmt: skip
         text = "which indices go needs weights" + (f" and {self.samples} samples of `{data}`" if data else "")
         if wanted.threshold is not None:
             text += "; how many as well"

@@ -206,7 +206,7 @@ def test_as_many_channels_and_the_same_size_are_nothing() -> None:
         assert all(
             torch.equal(a, b) for a, b in zip(made.model.state_dict().values(), model.state_dict().values(), strict=True)
         )
-        assert "already" in str(made.plan.to_dict()["items"][0])
+        assert "already" in str(made.plan.steps[0].choice.warnings)
 
 
 # --- sizes -------------------------------------------------------------------------------------------------------------
