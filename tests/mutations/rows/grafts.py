@@ -38,7 +38,7 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "the detector's Python code is not stated", "capture/capture.py",
-        "left = islands_of(whole)", "left = ()",
+        "left = islands_of(came)", "left = ()",
         "plan and certificate say what is left as it is", (f"{DETECT}::test_it_is_stated_and_stored",),
     ),
     Defect(
