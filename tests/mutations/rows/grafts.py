@@ -27,11 +27,6 @@ DEFECTS: tuple[Defect, ...] = (
         "functions without a layer stay", OWN,
     ),
     Defect(
-        "the configuration is searched by shapes alone", "artifacts/grafting/configuration.py",
-        "return shapes + sum(len(values) for _, values in _other_numbers(built, made))", "return shapes",
-        "numbers of the modules are those of the model", (f"{HF}::test_numbers_that_no_shape_shows",),
-    ),
-    Defect(
         "a grafted model passes for one of its base", "artifacts/grafting/configuration.py",
         'model_type = "grafted-{kind}"', 'model_type = "{kind}"',
         "no other class reads it in part", (f"{HF}::test_a_stranger_reads_it_without_netxform",),
