@@ -50,7 +50,7 @@ def graft(model: nn.Module, before: Network, after: Network, inputs: tuple[Tenso
     raise fail(
         "X0849",
         f"`{type(model).__name__}` cannot take these edits as its own class",
-        notes=(why,),
+        notes=(why, *(f"the graph holds what the model does in eval mode alone: {one}" for one in before.lost[:1])),
         helps=("use `result.model`: it is a plain graph module with the same names",),
     )
 

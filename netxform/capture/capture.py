@@ -415,7 +415,7 @@ def _untyped(value: Any) -> Any:
     return {k: _untyped(v) for k, v in cast("dict[Any, Any]", value).items()} if isinstance(value, dict) else value
 
 
-def _as_called(network: Network, judge: Judge, model: nn.Module, inputs: tuple[Tensor, ...], whole: nn.Module) -> Network:
+def _as_called(network: Network, judge: Judge, model: nn.Module, inputs: tuple[Tensor, ...], came: nn.Module) -> Network:
     """The network with a note of how the model is called and what it gives."""
     description, classes, notes = judge.result()
     ends = outputs(network.module)
@@ -429,7 +429,7 @@ def _as_called(network: Network, judge: Judge, model: nn.Module, inputs: tuple[T
     elif usual(description):
         description = None
     keep(network.module, signature_of(model, inputs), description, classes)
-    left = islands_of(whole)
+    left = islands_of(came)
     notes += tuple(f"`{i.path}` ({i.kind}): {i.reason}" for i in left)
     return replace(network, notes=(*network.notes, *notes), islands=(*network.islands, *left))
 

@@ -49,7 +49,9 @@ def fcos() -> nn.Module:
 
 
 def ssd() -> nn.Module:
-    return detection.ssd.SSD(Body(), DefaultBoxGenerator([[2], [2]]), (48, 48), 3)
+    body: Any = Body()
+    body.out_channels = [8, 8]  # SSD asks for one number a map
+    return detection.ssd.SSD(body, DefaultBoxGenerator([[2], [2]]), (48, 48), 3)
 
 
 def faster() -> nn.Module:

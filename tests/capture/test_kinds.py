@@ -106,6 +106,7 @@ def speech() -> Made:
     config = transformers.Wav2Vec2Config(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, vocab_size=9,
         conv_dim=(8, 8), conv_kernel=(10, 3), conv_stride=(5, 2), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+        apply_spec_augment=False, layerdrop=0.0,
     )  # fmt: skip
     return transformers.Wav2Vec2ForCTC(config), (torch.randn(2, 400),)
 
@@ -128,10 +129,10 @@ KINDS: dict[str, tuple[Callable[[], Made], str, str, str]] = {
     "unet": (unet, "a", "b.`0`", "c"), "yolo": (yolo, "backbone", "deep.`0`.`0`", "neck"),
     "fcn": (fcn, "backbone.layer1", "classifier.`0`", "classifier.`0`"),
     "deeplab": (deeplab, "backbone.layer1", "classifier.`1`", "classifier.`1`"),
-    "detr": (detr, "model.backbone", "model.decoder.layers.`0`.mlp.fc1", "model.decoder"),
+    "detr": (detr, "model.backbone", "model.decoder.layers.`0`.mlp.fc1", "model.decoder.layers.`0`.final_layer_norm"),
     "speech": (speech, "wav2vec2.feature_extractor",
-               "wav2vec2.encoder.layers.`0`.feed_forward.intermediate_dense", "wav2vec2.encoder"),
-    "seq2seq": (seq2seq, "model.encoder", "model.decoder.layers.`0`.fc1", "model.decoder"),
+               "wav2vec2.encoder.layers.`0`.feed_forward.intermediate_dense", "wav2vec2.encoder.layers.`0`.final_layer_norm"),
+    "seq2seq": (seq2seq, "model.encoder", "model.decoder.layers.`0`.fc1", "model.decoder.layers.`0`.final_layer_norm"),
 }  # fmt: skip
 
 
@@ -205,3 +206,12 @@ def test_cut_and_attach_into_a_bundle(kind: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-1500:]
     for a, b in zip(leaves(torch.load(tmp_path / "y.pt")), wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_what_training_draws_in_python_is_named() -> None:
+    """Masks that the model draws in training are in no graph: the graft says where, and does not guess."""
+    model, inputs = given("speech")
+    model.config.apply_spec_augment = True  # type: ignore[union-attr]
+    result = nx.apply("freeze wav2vec2.feature_extractor", model=model, example_inputs=inputs)
+    with pytest.raises(nx.NetxformError, match=r"X0849[\s\S]*eval mode alone: .*\.py:\d+"):
+        result.graft()

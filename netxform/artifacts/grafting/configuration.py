@@ -169,9 +169,8 @@ def _other_numbers(built: nn.Module, made: nn.Module) -> Iterator[tuple[str, Tol
     theirs = dict(built.named_modules())
     for path, part in made.named_modules():
         other = theirs.get(path)
-        if other is None or type(other) is not type(part):
-            if path or other is None:
-                continue
+        if other is None or (path and not _alike(other, part)):
+            continue
         values = {
             n: list(v) if isinstance(v, tuple) else v  # pyright: ignore[reportUnknownArgumentType]
             for n, v in vars(part).items()
@@ -179,6 +178,11 @@ def _other_numbers(built: nn.Module, made: nn.Module) -> Iterator[tuple[str, Tol
         }
         if values:
             yield path, values
+
+
+def _alike(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two modules are of one class, by its name: a parametrized layer has a class of its own."""
+    return (type(a).__module__, type(a).__qualname__) == (type(b).__module__, type(b).__qualname__)
 
 
 def _number(value: Any) -> bool:
@@ -192,7 +196,7 @@ def _apart(built: nn.Module, made: nn.Module) -> Told | None:
     theirs = dict(built.named_modules())
     layers: dict[str, list[Any]] = {}
     for path, part in made.named_modules():
-        if path in theirs and type(part) is not type(theirs[path]) and path:
+        if path and path in theirs and not _alike(theirs[path], part):
             if type(part) is not nn.Sequential:
                 return None
             chain: list[Any] = []

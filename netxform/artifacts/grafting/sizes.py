@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeGuard
 
 from torch import fx, nn
 from torch.utils import _pytree as pytree
@@ -43,7 +43,7 @@ class Sizes:
             self.rows.setdefault(tuple(old), set()).add(tuple(new))
 
 
-def _row(value: Any) -> bool:
+def _row(value: Any) -> TypeGuard[Sequence[int]]:
     return isinstance(value, list | tuple) and 1 < len(value) <= 64 and all(type(v) is int for v in value)  # pyright: ignore
 
 
@@ -132,7 +132,7 @@ def _options(value: Any, scope: Sizes) -> tuple[list[Any], bool]:
         return options, len(options) == 1 and value not in scope.kept
     if not _row(value):
         return [], False
-    row = cast("Sequence[int]", value)
+    row = value
     rows = sorted(scope.rows.get(tuple(row), ()))
     if not rows and any(v in scope.changed for v in row):
         each = [sorted(scope.changed.get(v, {v})) for v in row]
