@@ -74,7 +74,9 @@ def parted(data: ast.Data, options: Options, found: Found, seed: int) -> DataSet
     shape = found.shape or tuple(made[0][0][0].shape)
     view = getattr(found.x, "view", None)
     normal = (view.mean, view.std) if view is not None and view.mean else None
-    return DataSet(data.name, made[0], made[1], made[2], found.classes, shape, found.digest, found.labels, said=said, normal=normal)
+    return DataSet(
+        data.name, made[0], made[1], made[2], found.classes, shape, found.digest, found.labels, said=said, normal=normal
+    )
 
 
 def workers_of(options: Options, count: int) -> int:
