@@ -1,5 +1,7 @@
 """prune: remove what the loss needs least, whole coupled classes of indices at a time (Optimal Brain Damage on neurons)."""
 
+# Long: one verb, whose clauses say which score, how much, in what order and what makes good for it.
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence

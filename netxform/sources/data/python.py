@@ -431,6 +431,9 @@ def _named(name: str, labels: Sequence[str], wanted: Wanted) -> tuple[Wanted, Te
     if len(classes) > max(1000, len(labels) // 2):
         helps = ("labels are a few names of classes, or numbers",)
         raise fail("X0401", f"data `{name}`: its labels are {len(classes):,} different texts", helps=helps)
+    if len(classes) == 1 and len(labels) > 1:
+        helps = ("a classification needs two different classes", "data without labels: hand in `x` alone")
+        raise fail("X0817", f"data `{name}`: its labels name one class alone, `{classes[0]}`", helps=helps)
     numbers = _numbered(classes)
     unknown = [n for n in held if n not in numbers]
     if unknown:

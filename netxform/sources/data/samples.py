@@ -6,6 +6,8 @@ A sample is (x, y). x is a tensor, a tuple of tensors (the model's arguments by 
 or dict of tensors, or None where there are no labels. A batch has the same form, each tensor with the samples in front.
 """
 
+# Long: the kinds of sources stand beside each other, with what loads them.
+
 from __future__ import annotations
 
 import contextlib
