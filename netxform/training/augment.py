@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from netxform.graph.layer_spec import Invocation
 from netxform.language.methods import IGNORED, TRANSFORMS, Vision
 from netxform.registry import called
 from netxform.training.data import Batch
+
+Normal: TypeAlias = "tuple[tuple[float, ...], tuple[float, ...]] | None"
 
 
 class Draw:
@@ -49,9 +51,16 @@ def augment(x: Tensor, calls: tuple[Invocation, ...], batch: Batch, generator: t
 
 
 def augmented(
-    x: Tensor, targets: Sequence[Tensor], calls: tuple[Invocation, ...], batch: Batch, generator: torch.Generator
+    x: Tensor,
+    targets: Sequence[Tensor],
+    calls: tuple[Invocation, ...],
+    batch: Batch,
+    generator: torch.Generator,
+    normal: Normal = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """As `augment`; targets that are maps of the images' size are moved with the pixels, others are as they were."""
+    """As `augment`; targets that are maps of the images' size are moved with the pixels, others are as they were. `normal`: the
+    mean and the spread of each channel that the images are normalised by; transforms of colours see them as they were before.
+    """
     draw = Draw(batch, generator, x.device)
     maps = [is_map(x, t) for t in targets]
     held = list(targets)
@@ -59,7 +68,9 @@ def augmented(
         known = TRANSFORMS.find(call.name, call.span)
         moved = [raised(t) for t, m in zip(held, maps, strict=True) if m]
         if isinstance(known, Vision):
-            x, moved = vision(x, moved, call, known, draw)
+            plain = known.colours and normal is not None and x.dim() == 4
+            x, moved = vision(_shown(x, normal) if plain else x, moved, call, known, draw)
+            x = _hidden(x, normal) if plain else x
         else:
             amount = float(call.arguments[0]) if call.arguments else known.amount
             if known.moves and moved:
@@ -75,6 +86,20 @@ def augmented(
         found = iter(moved)
         held = [lowered(next(found), t) if m else t for t, m in zip(held, maps, strict=True)]
     return x, held
+
+
+def _shown(x: Tensor, normal: Normal) -> Tensor:
+    """Normalised images in [0, 1] again."""
+    assert normal is not None
+    mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(-1, 1, 1) for v in normal)
+    return (x * std + mean).clamp(0, 1)
+
+
+def _hidden(x: Tensor, normal: Normal) -> Tensor:
+    """Images in [0, 1] normalised."""
+    assert normal is not None
+    mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(-1, 1, 1) for v in normal)
+    return (x - mean) / std
 
 
 def is_map(x: Tensor, target: Tensor) -> bool:

@@ -111,6 +111,7 @@ def fit(
     asked = Teachers(work.soft, teachers or {}, device, data.normal) if work.soft is not None else None
     there = size(data.train)
     run = _prepare(copied.module.to(device), work, device, processes, there, asked)
+    run.normal = data.normal
     _modes(run.module, work)
     single = one_value(network, run.module)
     counted = batch_count(data.train, work.batch, single)
@@ -255,7 +256,7 @@ def _step(run: Run, pieces: tuple[Batch, ...], samples: Samples, iteration: int)
 
 
 def _view(run: Run, piece: Batch, samples: Samples, iteration: int, number: int) -> View:
-    return show(piece, run.work, samples, run.device, (run.epoch, iteration * run.work.accumulate + number))
+    return show(piece, run.work, samples, run.device, (run.epoch, iteration * run.work.accumulate + number), run.normal)
 
 
 def _shares(run: Run, pieces: tuple[Batch, ...], targets: Sequence[Any], rows: int) -> list[list[float]]:

@@ -16,7 +16,7 @@ from netxform.errors import fail
 from netxform.graph.outputs import picked
 from netxform.language.work import Penalty, Term, Training
 from netxform.sources.data.samples import leaves, mapped, names
-from netxform.training.augment import augmented, cut, is_map, partners
+from netxform.training.augment import Normal, augmented, cut, is_map, partners
 from netxform.training.data import Batch, Samples, fetch
 from netxform.training.losses import PADDING, class_rows, loss_of, mass_of
 from netxform.training.soft import ensemble, feature_loss, shared_classes, soft_loss
@@ -37,8 +37,10 @@ class View:
     asked_anew: bool = False
 
 
-def show(batch: Batch, work: Training, samples: Samples, device: torch.device, step: tuple[int, int]) -> View:
-    """The batch on its device, augmented and mixed under (seed, epoch, step) alone."""
+def show(
+    batch: Batch, work: Training, samples: Samples, device: torch.device, step: tuple[int, int], normal: Normal = None
+) -> View:
+    """The batch on its device, augmented and mixed under (seed, epoch, step) alone; `normal` see `augmented`."""
     x, y = batch.x, batch.y
     if device.type != "cpu":
         x, y = (mapped(lambda t: t.to(device, non_blocking=True), part) for part in (x, y))
@@ -60,7 +62,7 @@ def show(batch: Batch, work: Training, samples: Samples, device: torch.device, s
                 y = y.clone()
                 y[..., rows, columns] = other[..., rows, columns]
                 share, other = 1.0, None
-    x, found = augmented(x, (y,) if other is None else (y, other), work.augment, batch, generator)
+    x, found = augmented(x, (y,) if other is None else (y, other), work.augment, batch, generator, normal)
     return View(x, found[0], share, found[1] if other is not None else None)
 
 

@@ -42,6 +42,7 @@ class Run:
     best: tuple[float, int, dict[str, Tensor]] | None = None
     stale: int = 0
     points: list[tuple[int, Tensor]] = field(default_factory=list["tuple[int, Tensor]"])
+    normal: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # by which the images of the data are normalised
     average: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # of the weights, where one is asked for
 
     def __post_init__(self) -> None:

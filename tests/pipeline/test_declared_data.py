@@ -99,6 +99,23 @@ def test_one_seed_the_same_bytes_with_any_number_of_workers_and_after_a_kill(tmp
     assert tensors(tmp_path / "killed") == found[0]
 
 
+def test_transforms_of_colours_see_images_before_they_were_normalised() -> None:
+    from netxform.graph.layer_spec import Invocation
+    from netxform.training.augment import augmented
+    from netxform.training.data import Batch
+
+    rows = torch.arange(4)
+    x = torch.rand(4, 3, 8, 8)
+    calls = (Invocation("ColorJitter", (0.5, 0.5)), Invocation("RandAugment"), Invocation("flip"))
+    normal = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in normal)
+    plain, _ = augmented(x, (), calls[:1], Batch(x, rows, rows, rows, rows, 4), torch.Generator().manual_seed(0))
+    batch = Batch((x - mean) / std, rows, rows, rows, rows, 4)
+    seen, _ = augmented((x - mean) / std, (), calls[:1], batch, torch.Generator().manual_seed(0), normal)
+    assert torch.allclose(seen, (plain - mean) / std, atol=1e-5)
+    augmented((x - mean) / std, (), calls, batch, torch.Generator().manual_seed(0), normal)
+
+
 def test_masks_are_learnt(tmp_path: Path) -> None:
     from PIL import Image
 

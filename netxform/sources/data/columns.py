@@ -254,7 +254,7 @@ def _several(table: Columns, options: Options, span: Span) -> Wanted:
                     raise _value(table, name, i, value, "0 or 1", span, ())
                 y[i, j] = held
         return Wanted(torch.from_numpy(y), None, options.labels, f"{len(options.labels)} labels a sample, each 0 or 1")
-    (name,) = options.labels
+    name = next(iter(options.labels))
     values = column(table, name, span)
     known = table.classes(name)
     rows: list[list[str]] = []

@@ -19,11 +19,13 @@ from netxform.sources.data.pictures import (
     left_out,
     masks_of,
     others,
+    ready,
     survey,
     view_of,
     whole,
 )
 from netxform.sources.data.source import DATA, DataSet, DataSource, Options, Seen, images
+from netxform.sources.models.source import need
 from netxform.sources.trust import Trust, no_links, read_path
 from netxform.syntax import ast
 
@@ -78,10 +80,14 @@ def shown(
 ) -> tuple[Pictures, Any, tuple[str, ...]]:
     """The images in the view that is asked for, the numbers of those that are kept, and what is said of them.
 
-    With `bad=skip` what is damaged is left out: with `every`, each image is decoded once to know. Raises NetxformError X0862.
+    With `bad=skip` what is damaged is left out: with `every`, each image is decoded once to know. Raises NetxformError X0862,
+    X0814 (a package is missing).
     """
     import numpy as np
 
+    need("PIL.Image", "vision", data.span)
+    if every:
+        ready(data.span)
     skip = options.bad == "skip"
     found = survey(files, data.span, every, skip)
     view = view_of(options, found, data.span)

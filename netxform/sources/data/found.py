@@ -72,7 +72,7 @@ def parted(data: ast.Data, options: Options, found: Found, seed: int) -> DataSet
         every = Items(found.x, workers=workers_of(options, len(found.x)), known=found.y)
         made = [every.part(places[n]) for n in PARTS]
     shape = found.shape or tuple(made[0][0][0].shape)
-    view = getattr(found.x, "view", None)
+    view = None if isinstance(found.x, torch.Tensor) else found.x.view
     normal = (view.mean, view.std) if view is not None and view.mean else None
     return DataSet(
         data.name, made[0], made[1], made[2], found.classes, shape, found.digest, found.labels, said=said, normal=normal

@@ -16,7 +16,7 @@ from netxform.sources.data.columns import column, inputs, wanted
 from netxform.sources.data.found import Found, parted, seen_of
 from netxform.sources.data.names import printable
 from netxform.sources.data.options import at
-from netxform.sources.data.pictures import Pictures, Survey, masks_of, view_of
+from netxform.sources.data.pictures import Pictures, Survey, masks_of, ready, view_of
 from netxform.sources.data.source import DATA, DataSet, DataSource, Options, Seen
 from netxform.sources.data.tables import TAKES, digest_of, known
 from netxform.sources.trust import Trust, read_path
@@ -216,6 +216,8 @@ def _find(data: ast.Data, options: Options, trust: Trust, every: bool) -> Found:
         x, _ = inputs(table, options, data)
         return Found(x, target.y, tuple(x.shape[1:]), digest, target.classes, target.labels, table.parts,
                      (f"{len(table):,} rows", target.said))  # fmt: skip
+    if every:
+        ready(data.span)
     planes = _planes(table, options.image, at(data, "image"), (1, 3, 4))
     masks = _planes(table, options.mask, at(data, "mask"), ()) if options.mask is not None else None
     target = wanted(table, options, data)

@@ -17,6 +17,7 @@ from netxform.sources.data.names import Names, printable
 from netxform.sources.data.options import normal_of
 from netxform.sources.data.source import Options
 from netxform.sources.files import regular
+from netxform.sources.models.source import need
 
 SIZE = (224, 224)
 """Of images whose sizes differ and of which the spec says none: that of most networks for ImageNet."""
@@ -157,6 +158,11 @@ def survey(files: Files, span: Span, every: bool, skip: bool) -> Survey:
                 raise
             out.bad[i] = error.diagnostics[0].message
     return out
+
+
+def ready(span: Span) -> None:
+    """Import what decodes images, here once and not in every worker anew. Raises NetxformError X0814."""
+    need("torchvision.transforms.v2.functional", "vision", span)
 
 
 def whole(files: Files, make: Callable[[Files], Pictures], workers: int) -> dict[int, str]:

@@ -16,7 +16,7 @@ from netxform.sources.data.folder import SHOWN
 from netxform.sources.data.found import Found, parted, seen_of
 from netxform.sources.data.names import printable
 from netxform.sources.data.options import at
-from netxform.sources.data.pictures import Pictures, survey, view_of
+from netxform.sources.data.pictures import Pictures, ready, survey, view_of
 from netxform.sources.data.source import DATA, DataSet, DataSource, Known, Options, Seen
 from netxform.sources.models.source import need
 from netxform.sources.trust import Trust, no_links, read_path
@@ -210,6 +210,8 @@ def _find(name: str, kind: Kind, data: ast.Data, options: Options, trust: Trust,
     given = {p: np.arange(edges[i], edges[i + 1]) for i, p in enumerate(sets) if p}
     files = Given(name, list(sets.values()))
     own = next(iter(sets.values()))
+    if every:
+        ready(data.span)
     looked = survey(_Some(files, 16), data.span, True, False)
     shape = kind.shape or (3, *looked.least)
     view = view_of(options if options.channels else replace(options, channels=shape[0]), looked, data.span)

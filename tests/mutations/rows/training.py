@@ -86,8 +86,7 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "heads weigh alike", "training/objective.py",
-        "t.weight * loss(full(pick(output, t.output)), column(target, t.target))",
-        "loss(full(pick(output, t.output)), column(target, t.target))",
+        "[v if t.weight == 1 else t.weight * v for", "[v for",
         "the loss is the weighted sum of the heads'", (f"{OBJECTIVE}::test_heads_are_summed_by_their_weights",),
     ),
     Defect(
