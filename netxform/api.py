@@ -86,13 +86,14 @@ def check_spec(spec: Any, inputs: Inputs | None = None) -> Spec:
 
 
 def plan_spec(spec: Any, inputs: Inputs | None = None, *, deep: bool = False, progress: Progress | None = None) -> Plan:
-    """Check the spec and settle every statement on a weightless twin of its model.
+    """Check the spec and settle every statement on a weightless twin of its model, which is made without weights where it can be.
 
     `deep`: weights and data are read too, choices that need them are made, and what they claim is measured; nothing is trained.
     """
-    prepared = prepare_spec(spec, inputs)
+    inputs = inputs or Inputs()
     if not deep:
-        return prepared.plan
+        return prepare(check_spec(spec, inputs), inputs, weightless=True).plan
+    prepared = prepare_spec(spec, inputs)
     try:
         return deepen(prepared.planned, prepared.network, Executor(prepared, progress or Quiet()))
     except NetxformError as error:

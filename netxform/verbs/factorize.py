@@ -259,16 +259,16 @@ class Factorize:
         assert self.until is not None
         counted = _COUNTED[self.until.name]
         write = short if short(error.least) != short(error.allowed) else "{:,.6g}".format
-        more = ""
+        numbers = f"{write(error.least)} is the least, {write(error.allowed)} the budget"
+        notes, helps = (), ("select more layers, or allow more",)
         if error.slower is not None:
-            more = f", or let slower forms in: `gate=none` (slower forms go down to {short(error.slower)})"
-        return fail(
-            "X0604",
-            f"`{self.until}` cannot be met: {write(error.least)} is the least, {write(error.allowed)} the budget",
-            self.until.span,
-            f"the selected layers are {error.share:.0%} of the {counted}" if error.share is not None else "",
-            helps=(f"select more layers, allow more{more}",),
-        )
+            numbers = f"with forms that are faster here than the layers that they replace, {numbers}"
+            notes = (f"slower forms are kept out (`gate=measured`, the default); they go down to {short(error.slower)}",)
+            alone = error.slower <= error.allowed
+            let = "let slower forms in: `gate=none`" if alone else "`gate=none` lets slower forms in, which is not enough alone"
+            helps = (let, *helps) if alone else (*helps, let)
+        share = f"the selected layers are {error.share:.0%} of the {counted}" if error.share is not None else ""
+        return fail("X0604", f"`{self.until}` cannot be met: {numbers}", self.until.span, share, notes=notes, helps=helps)
 
     def rewrite(self, network: Network, choice: Choice[Factors]) -> Edit:
         """A chain in the place of each layer."""

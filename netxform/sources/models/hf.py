@@ -48,7 +48,7 @@ def _settle(call: Invocation, trust: Trust) -> Invocation:
     return replace(call, arguments=(text,), keywords={"trust_remote_code": False} | keywords | safe)
 
 
-def _load(name: str, call: Invocation) -> Loaded:
+def _load(name: str, call: Invocation, **more: Any) -> Loaded:
     transformers = need("transformers", "text", call.span)
     cls: Any = getattr(transformers, name, None)
     auto = name.startswith("Auto") and "Model" in name
@@ -58,8 +58,12 @@ def _load(name: str, call: Invocation) -> Loaded:
     if not model or cls.__module__.partition(".")[0] != "transformers":
         raise fail("X0211", f"transformers has no model class `{name}`", call.span, "unknown model")
     made: Any = cls
-    module = made.from_pretrained(*call.arguments, **call.keywords)
+    module = made.from_pretrained(*call.arguments, **call.keywords, **more)
     return module, (((1, 16), "i64"),), {"source": call.name}
 
 
-MODELS.register("hf")(ModelSource(_load, keywords=_KEYWORDS, settle=_settle))
+def _bare(name: str, call: Invocation) -> Loaded:
+    return _load(name, call, device_map="meta")
+
+
+MODELS.register("hf")(ModelSource(_load, keywords=_KEYWORDS, settle=_settle, bare=_bare))
