@@ -86,7 +86,7 @@ def check_spec(spec: Any, inputs: Inputs | None = None) -> Spec:
 
 
 def plan_spec(spec: Any, inputs: Inputs | None = None, *, deep: bool = False, progress: Progress | None = None) -> Plan:
-    """Check the spec and settle every statement on a weightless twin of its model, which is made without weights where it can be.
+    """Check the spec and settle every statement on a twin of its model; the model is made without weights where it can be.
 
     `deep`: weights and data are read too, choices that need them are made, and what they claim is measured; nothing is trained.
     """

@@ -72,7 +72,8 @@ def prepare(spec: Spec, inputs: Inputs, weightless: bool = False) -> Prepared:
     """Load the subject, capture it, and plan every statement on a weightless twin.
 
     `weightless`: for the plan alone. Models are made without their weights where the graph is proven to be the one that is
-    captured with them; where it is not, the weights are loaded, and the plan says why. Raises NetxformError, with the texts of the spec for its places.
+    captured with them; where it is not, the weights are loaded, and the plan says why. Raises NetxformError, with the texts
+    of the spec for its places.
     """
     weights: list[str] = []
     try:

@@ -101,7 +101,7 @@ def without_numbers(path: Path) -> Tensors:
     Raises SafetensorError, OSError, ValueError for what is damaged.
     """
     with safe_open(path, "pt") as file:  # the file is mapped: no page of a tensor is touched
-        return {name: file.get_tensor(name).to("meta") for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        return {name: file.get_tensor(name).to("meta") for name in file.keys()}
 
 
 def _pickled(path: Path, trust: Trust, span: Span, where: str) -> Any:

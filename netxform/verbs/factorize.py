@@ -189,12 +189,14 @@ class Factorize:
             except ValueError as error:
                 raise fail("X0411", str(error), self.selection.span, "ranks that do not fit") from None
             return Choice(_filled(values, chosen.picks, left | _larger(chosen.larger)), (str(self.selection),), origins)
-        share = share_left(found, wanted) if wanted.budget is not None and wanted.budget.cost != "latency" else 0.5
+        known = wanted.budget is not None and wanted.budget.cost != "latency"
+        share = share_left(found, wanted) if known else 0.5
+        met = (f"`{self.until}` is met already: no layer need change",) if known and share == 1 else ()
         guesses = [g for g in (estimate(t, share) for t in found) if g is not None]
         need = "weights" if data is None else f"weights and `{data}`"
         what = "ranks are" if self.using != ("auto",) else "forms and ranks are"
         text = f"{what} chosen on the {need}; shown is an estimate"
-        return Choice(_filled(values, guesses, left), (str(self.selection),), origins, provisional=text)
+        return Choice(_filled(values, guesses, left), (str(self.selection),), origins, warnings=met, provisional=text)
 
     def _wanted(self, data: str | None, seed: int, base: Mapping[str, int], now: Mapping[str, int]) -> Wanted:
         """The statement with every default filled in."""

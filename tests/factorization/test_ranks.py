@@ -42,7 +42,7 @@ def test_a_budget_that_nothing_meets_names_the_numbers_that_were_compared(monkey
 def test_the_gate_is_named_where_it_is_the_reason_and_nowhere_else(
     share: int, passes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Law: what is said to be the least lies above the budget; `gate=none` comes first exactly where it repairs the statement."""
+    """Law: what is said to be the least lies above the budget; `gate=none` comes first just where it is the repair."""
     from netxform.factorization import factorize
 
     rules = {"nothing": lambda p, b: False, "small ranks": lambda p, b: min(p.ranks) > 8, "all": lambda p, b: True}

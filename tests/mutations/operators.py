@@ -32,7 +32,11 @@ FITTING: dict[str, tuple[str, ...]] = {
     "axes/roles.py": ("tests/axes/test_roles.py", "tests/axes/test_axes.py"),
     "compiler/claims/bounded.py": ("tests/compiler/test_claims.py", "tests/compiler/test_measured_again.py"),
     "compiler/claims/exact.py": ("tests/compiler/test_claims.py", "tests/compiler/test_measured_again.py"),
-    "compiler/claims/lossy.py": ("tests/compiler/test_claims.py", "tests/compiler/test_statistics.py", "tests/compiler/test_harms.py"),
+    "compiler/claims/lossy.py": (
+        "tests/compiler/test_claims.py",
+        "tests/compiler/test_statistics.py",
+        "tests/compiler/test_harms.py",
+    ),
     "compiler/claims/stored.py": ("tests/compiler/test_claims.py", "tests/compiler/test_measured_again.py"),
     "linalg/gram.py": ("tests/linalg/test_gram_laws.py", "tests/linalg/test_svd.py"),
     "linalg/operator_norms.py": ("tests/linalg/test_operator_norms.py",),

@@ -185,7 +185,8 @@ def load_model(
     """The declared model, on the CPU, with its weights. Fresh weights are drawn under `seed`.
 
     `weightless`: every tensor on the meta device, where it can be made so; else with weights, and `why` says the reason.
-    Names, shapes and types of stored weights are compared with the model's all the same. Raises NetxformError X0211 (unknown), X0807 (missing file), X0808–X0812 (bad weights), X09xx (trust).
+    Names, shapes and types of stored weights are compared with the model's all the same. Raises NetxformError X0211
+    (unknown), X0807 (missing file), X0808–X0812 (bad weights), X09xx (trust).
     """
     from netxform.graph.copies import tensors_of
 
@@ -195,7 +196,9 @@ def load_model(
         made = _loaded(model, trust, seed, bundle, True)
     except WeightsNeeded as error:
         return replace(_loaded(model, trust, seed, bundle, False), why=str(error))
-    return made if all(t.is_meta for t in tensors_of(made.module)) else replace(made, why="its format gives them with the model")
+    return (
+        made if all(t.is_meta for t in tensors_of(made.module)) else replace(made, why="its format gives them with the model")
+    )
 
 
 def _loaded(
@@ -231,9 +234,7 @@ def _asked(options: Mapping[str, ast.Expr]) -> AskedWeights:
     return AskedWeights(**{key: plain(options[key]) for key in _OF_WEIGHTS if key in options})
 
 
-def _from_source(
-    model: ast.Model, trust: Trust, bundle: Callable[[Path, bool], nn.Module] | None, weightless: bool
-) -> Loaded:
+def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path, bool], nn.Module] | None, weightless: bool) -> Loaded:
     source = model.source
     if isinstance(source, ast.String):
         return from_file(Asked(source.value, source.span, trust, bundle, weightless))
