@@ -19,7 +19,7 @@ from netxform.errors import fail
 from netxform.graph.meta import MetaRun, evaluating
 from netxform.graph.network import Network, example, weightless_parts
 from netxform.graph.shape_cache import Kernels
-from netxform.limits import allowed, sized
+from netxform.limits import allowed, words
 
 _SIZE = 64  # bits of a size, and of a number read from a tensor
 _MOST = 1024  # bits of a whole number, and length of a list of sizes, that a graph may compute
@@ -154,7 +154,7 @@ class _Weighed(MetaRun):
         if count > self.most:
             raise fail(
                 "X0906",
-                f"`{n.name}` of the stored graph makes a tensor of {sized(count)}, {sized(self.most)} are allowed",
+                f"`{n.name}` of the stored graph makes a tensor of {words(count)}, {words(self.most)} are allowed",
                 notes=(f"node: {n.format_node()}", "nothing of that size was made"),
                 helps=("allow more: `--max-memory 16GB`, in Python `max_memory=`",),
             )

@@ -1,6 +1,6 @@
 """The counts behind docs/reliability.md and docs/security.md, as one command: `python -m tests.faults`.
 
-    python -m tests.faults [KIND …] [--share 1.0] [--seed 0] [--out benchmarks/results/faults]
+    python -m tests.faults [KIND …] [--share 1.0] [--seed 0] [--jobs 1] [--out benchmarks/results/faults]
 
 Each kind runs in a process of its own. The table goes to OUT.md and OUT.json; a share of the trials is a quick look, and writes
 nothing unless OUT is named.
@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults import bundles, evil, kills
@@ -57,13 +59,13 @@ def tested(kind: str, *tests: str) -> Callable[[int, int, Path], Row]:
 
 _AT = "tests/faults"
 KINDS: dict[str, tuple[int, Callable[[int, int, Path], Row]]] = {
-    "kills": (300, killed),
-    "crash-points": (1, tested("crash points, disks that fill", f"{_AT}/test_fault_crash_points.py", f"{_AT}/test_fault_runs.py")),
     "flips": (2000, bundles.flips),
     "mutants": (3000, bundles.mutants),
+    "kills": (300, killed),
     "data": (1000, bundles.data),
     "evil": (100, evil.evil),
     "bombs": (40, evil.bombs),
+    "crash-points": (1, tested("crash points, full disks", f"{_AT}/test_fault_crash_points.py", f"{_AT}/test_fault_runs.py")),
     "mistakes": (300, tested("mistakes of users", f"{_AT}/test_mistakes.py", "tests/verbs/test_nothing_and_all.py")),
 }
 
@@ -78,6 +80,17 @@ def one(kind: str, share: float, seed: int) -> Row:
         return run(max(1, int(share * count)), seed, folder)
 
 
+def apart(kind: str, share: float, seed: int) -> Row:
+    """The kind in a process of its own, whose death is one more that is counted."""
+    command = [sys.executable, "-m", "tests.faults", kind, "--child", "--share", str(share), "--seed", str(seed)]
+    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    found = [line for line in ran.stdout.splitlines() if line.startswith("ROW ")]
+    row = Row(**json.loads(found[0][4:])) if found else Row(kind, uncaught=1)
+    row.ended = Counter(row.ended)
+    print(f"{row.kind}: {row.trials} trials, {row.bad()} wrong, {row.seconds:.0f} s", flush=True)
+    return row
+
+
 def table(rows: list[Row], seed: int) -> str:
     """The rows as Markdown."""
     head = ["kind", "trials", *COUNTED, "seconds", "how they ended"]
@@ -90,8 +103,8 @@ def table(rows: list[Row], seed: int) -> str:
     said = (
         "# Faults, hostile files, wrong use\n\nWritten by `python -m tests.faults`; each trial gives data or one clean error.\n"
         "*code*: a marker of a payload appeared; *outside*: something was written outside of the trial's folder; *slow*: more "
-        f"than {MOST_SECONDS} s of the processor; *large*: more than {MOST_BYTES >> 30} GiB beyond what was held before; *lost*: "
-        "other bytes than before, or none. Kills, crash points and mistakes are counted by their own tables.\n"
+        f"than {MOST_SECONDS} s of the processor; *large*: more than {MOST_BYTES >> 30} GiB beyond what was held before; "
+        "*lost*: other bytes than before, or none. Kills, crash points and mistakes are counted by their own tables.\n"
     )
     return f"{said}\n" + "\n".join(lines) + f"\n\nSeed {seed}. In all {sum(r.trials for r in rows):,} trials; {total} wrong.\n"
 
@@ -102,6 +115,7 @@ def main() -> int:
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--share", type=float, default=1.0, help="of the trials")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="kinds at once")
     parser.add_argument("--out", type=Path, help="without a suffix")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -110,15 +124,8 @@ def main() -> int:
     if options.child:
         print("ROW", json.dumps(one(options.kinds[0], options.share, options.seed).plain()))
         return 0
-    rows: list[Row] = []
-    for kind in options.kinds or KINDS:
-        command = [sys.executable, "-m", "tests.faults", kind, "--child", "--share", str(options.share), "--seed", str(options.seed)]
-        ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-        found = [line for line in ran.stdout.splitlines() if line.startswith("ROW ")]
-        row = Row(kind, 0, uncaught=1) if not found else Row(**json.loads(found[0][4:]))
-        row.ended = type(Row("").ended)(row.ended)
-        rows.append(row)
-        print(f"{row.kind}: {row.trials} trials, {row.bad()} wrong, {row.seconds:.0f} s", flush=True)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = list(pool.map(lambda kind: apart(kind, options.share, options.seed), options.kinds or KINDS))
     whole = options.share == 1.0 and not options.kinds
     out = options.out or (OUT if whole else None)
     if out is not None:

@@ -237,7 +237,7 @@ def _mutate(held: Any, draw: random.Random) -> str:
             owner[draw.choice(("x", "", f"{key}2", str(key)[:-1]))] = owner.pop(key)
         case "other":
             there, at = draw.choice(places)
-            owner[key] = copy.deepcopy(there[at]) if at in there or isinstance(there, list) and at < len(there) else None
+            owner[key] = copy.deepcopy(there[at]) if at in there or (isinstance(there, list) and at < len(there)) else None
         case "near" if isinstance(owner[key], int | float) and not isinstance(owner[key], bool):
             owner[key] = owner[key] * draw.choice((-1, 2, 1000)) + draw.choice((-1, 0, 1))
         case _:

@@ -1,4 +1,4 @@
-"""What strangers hand over: bundles, specs and folders whose payload plants a marker, each tried once; and bombs of every kind."""
+"""What strangers hand over: bundles, specs and folders whose payload plants a marker, each once; and bombs of every kind."""
 
 from __future__ import annotations
 
@@ -70,7 +70,17 @@ def refused(text: str, root: Path, **more: Any) -> None:
 # --- specs and files -------------------------------------------------------------------------------------------------
 
 
-OUTSIDE = ("../secret", "../../secret", "/etc/passwd", "a/../../secret", "C:\\secret", "\\\\host\\share", "link", "~/secret", "")
+OUTSIDE = (
+    "../secret",
+    "../../secret",
+    "/etc/passwd",
+    "a/../../secret",
+    "C:\\secret",
+    "\\\\host\\share",
+    "link",
+    "~/secret",
+    "",
+)
 READS = (
     'model net = zoo.mlp() weights="@"\nfreeze **', 'model net = "@"\nfreeze **', 'use "@"',
     'model net = "@.py:f"\nfreeze **', 'model net = zoo.mlp()\ndata d = folder("@", size=28)\ntrain ** for 1epochs on d',
@@ -116,7 +126,7 @@ def specs(folder: Path, marker: Path) -> Iterator[Case]:
     yield "a state", lambda: nx.apply(TRAIN, out=folder / "b", resume=True)
     for loader, module, kind in (("FunctionNode", "sklearn.utils._testing", "function"), ("TypeNode", "os", "system"),
                                  ("ObjectNode", "pathlib", "Path"), ("PartialNode", "functools", "partial"),
-                                 ("OperatorFuncNode", "operator", "attrgetter"), ("MethodNode", "builtins", "method")):  # fmt: skip
+                                 ("OperatorFuncNode", "operator", "call"), ("MethodNode", "builtins", "method")):  # fmt: skip
         change = extra(__loader__=loader, __module__=module, __class__=kind, content={})
         yield f"skops {module}.{kind}", lambda change=change: read_classifier(forest(folder, change), nx.errors.NOWHERE)
 

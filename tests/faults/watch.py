@@ -1,7 +1,7 @@
-"""What is counted of every trial: how it ended, how long it took and how much it held, what it wrote, whether its marker is there.
+"""What is counted of every trial: how it ended, how long it took, how much it held, what it wrote, whether its marker is there.
 
-A trial gives data or raises NetxformError; all else is *uncaught*. *Code*: a marker that only its payload makes. *Outside*: a file
-that was opened for writing, made, moved or removed outside of the trial's own folder. *Slow*: more than ten seconds of the
+A trial gives data or raises NetxformError; all else is *uncaught*. *Code*: a marker that only its payload makes. *Outside*: a
+file that was opened for writing, made, moved or removed outside of the trial's own folder. *Slow*: more than ten seconds of the
 processor. *Large*: more than one GiB beyond what was held before the first trial. *Lost*: what was there and is not, or other
 bytes than before.
 """
