@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from netxform.artifacts import bundle, manifest, picture, signing, trajectory
-from netxform.artifacts.bounded import check_bytes
+from netxform.artifacts.bounded import check_runs
 from netxform.artifacts.lock import locked
 from netxform.compiler.check import Spec, check_source
 from netxform.compiler.execute import FellShort, Outcome, deepen, run
@@ -276,7 +276,7 @@ def verify_bundle(folder: str | Path, key: str | Path | None = None, most: int |
         signing.check(Path(folder), Path(key))
     network, certificate = bundle.read(Path(folder), most)
     witness = bundle.witness(Path(folder), network)
-    check_bytes(network, witness.inputs, most)
+    check_runs(network, witness.inputs, most)
     return verify(network, certificate, witness)
 
 
