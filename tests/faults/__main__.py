@@ -2,7 +2,7 @@
 
     python -m tests.faults [KIND …] [--share 1.0] [--seed 0] [--jobs 1] [--out benchmarks/results/faults]
 
-Each kind runs in a process of its own. The table goes to OUT.md and OUT.json; a share of the trials is a quick look, and writes
+Each kind runs in processes of its own, of a few hundred trials each with a seed of their own. The table goes to OUT.md and OUT.json; a share of the trials is a quick look, and writes
 nothing unless OUT is named.
 """
 
@@ -70,25 +70,48 @@ KINDS: dict[str, tuple[int, Callable[[int, int, Path], Row]]] = {
 }
 
 
-def one(kind: str, share: float, seed: int) -> Row:
-    """Every trial of the kind, in this process."""
-    count, run = KINDS[kind]
+PART = 250
+"""The most trials of one process."""
+
+
+def parts(kind: str, share: float, seed: int) -> list[tuple[str, int, int]]:
+    """The kind in parts: how many trials each, and its seed."""
+    whole = max(1, int(share * KINDS[kind][0]))
+    count = -(-whole // PART) if kind in ("flips", "mutants", "data") else 1
+    sizes = [whole // count + (i < whole % count) for i in range(count)]
+    return [(kind, size, 1000 * seed + i) for i, size in enumerate(sizes)]
+
+
+def one(kind: str, count: int, seed: int) -> Row:
+    """So many trials of the kind, in this process."""
+    _, run = KINDS[kind]
     with tempfile.TemporaryDirectory() as place:
         os.environ["XDG_STATE_HOME"] = f"{place}/state"
         folder = Path(place) / "work"
         folder.mkdir()
-        return run(max(1, int(share * count)), seed, folder)
+        return run(count, seed, folder)
 
 
-def apart(kind: str, share: float, seed: int) -> Row:
-    """The kind in a process of its own, whose death is one more that is counted."""
-    command = [sys.executable, "-m", "tests.faults", kind, "--child", "--share", str(share), "--seed", str(seed)]
+def apart(kind: str, count: int, seed: int) -> Row:
+    """A part of a kind in a process of its own, whose death is one more that is counted."""
+    command = [sys.executable, "-m", "tests.faults", kind, "--child", str(count), "--seed", str(seed)]
     ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     found = [line for line in ran.stdout.splitlines() if line.startswith("ROW ")]
     row = Row(**json.loads(found[0][4:])) if found else Row(kind, uncaught=1)
     row.ended = Counter(row.ended)
     print(f"{row.kind}: {row.trials} trials, {row.bad()} wrong, {row.seconds:.0f} s", flush=True)
     return row
+
+
+def joined(rows: list[Row]) -> list[Row]:
+    """One row a kind: the sums over its parts."""
+    out: dict[str, Row] = {}
+    for row in rows:
+        known = out.setdefault(row.kind, Row(row.kind))
+        for name in ("trials", "seconds", *COUNTED):
+            setattr(known, name, getattr(known, name) + getattr(row, name))
+        known.ended += row.ended
+    return list(out.values())
 
 
 def table(rows: list[Row], seed: int) -> str:
@@ -117,15 +140,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="kinds at once")
     parser.add_argument("--out", type=Path, help="without a suffix")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := [k for k in options.kinds if k not in KINDS]:
         parser.error(f"no kind is called {unknown[0]}: {', '.join(KINDS)}")
-    if options.child:
-        print("ROW", json.dumps(one(options.kinds[0], options.share, options.seed).plain()))
+    if options.child is not None:
+        print("ROW", json.dumps(one(options.kinds[0], options.child, options.seed).plain()))
         return 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(lambda kind: apart(kind, options.share, options.seed), options.kinds or KINDS))
+        several = [p for kind in options.kinds or KINDS for p in parts(kind, options.share, options.seed)]
+        rows = joined(list(pool.map(lambda part: apart(*part), several)))
     whole = options.share == 1.0 and not options.kinds
     out = options.out or (OUT if whole else None)
     if out is not None:
