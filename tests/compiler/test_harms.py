@@ -195,7 +195,7 @@ def test_a_network_that_came_with_weights_is_taken_as_trained_and_measured() -> 
 
 @pytest.mark.parametrize("samples", [8, 64, 1000, 10_000])
 def test_what_so_few_samples_cannot_tell_is_said(samples: int) -> None:
-    """Law: the words come exactly where drawing anew, without any change, shows as large a fall in 2.5 % of the draws or more."""
+    """Law: the words come where drawing anew, without any change, shows as large a fall in 2.5 % of the draws or more."""
     rng = np.random.default_rng(samples)
     for before, after in ((0.9, 0.88), (0.95, 0.85), (0.5, 0.4), (0.99, 0.97), (0.7, 0.2)):
         (one,) = harms.accuracy_fell(before, after, samples, "test samples")

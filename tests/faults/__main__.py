@@ -2,8 +2,8 @@
 
     python -m tests.faults [KIND …] [--share 1.0] [--seed 0] [--jobs 1] [--out benchmarks/results/faults]
 
-Each kind runs in processes of its own, of a few hundred trials each with a seed of their own. The table goes to OUT.md and OUT.json; a share of the trials is a quick look, and writes
-nothing unless OUT is named.
+Each kind runs in processes of its own, of a few hundred trials each with a seed of their own. The table goes to OUT.md and
+OUT.json; a share of the trials is a quick look, and writes nothing unless OUT is named.
 """
 
 from __future__ import annotations

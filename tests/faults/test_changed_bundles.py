@@ -1,4 +1,4 @@
-"""Changed bundles, a few of each kind (`python -m tests.faults` for thousands): one clean error, or a verdict; never a trace."""
+"""Changed bundles, a few of each kind (`python -m tests.faults`: thousands): one clean error or a verdict, never a trace."""
 
 from __future__ import annotations
 
