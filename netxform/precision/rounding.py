@@ -9,7 +9,6 @@ times the largest change seen.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,9 +19,10 @@ from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from netxform.errors import fail
+from netxform.graph.copies import own, structure
 from netxform.graph.guards import is_guard
 from netxform.graph.meta import MetaRun, grouped_shape
-from netxform.graph.network import Network, refresh, weightless_parts
+from netxform.graph.network import Network, knowing, refresh, weightless_parts
 from netxform.graph.tensors import held
 
 HALF: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -216,11 +216,7 @@ def _on_dtype(value: Any) -> bool:
 def in_double(network: Network) -> Network:
     """A copy of the network in float64, with what its graph casts to, or makes in, another precision in float64 too."""
     inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
-    module = copy.deepcopy(network.module).double()
-    for part in module.modules():  # a module that is kept whole may hold tensors which it has not registered
-        for name, value in vars(part).items():
-            if _is_float(value):
-                vars(part)[name] = value.double()
+    module = structure(network.module, _double)
     for node in list(module.graph.nodes):
         if is_guard(node) and _on_dtype(node.args[0]):  # the twin computes what the network does, in its branch
             module.graph.erase_node(node)
@@ -234,7 +230,15 @@ def in_double(network: Network) -> Network:
         if node.op == "call_function" and node.target in _MAKERS and isinstance(kind, torch.dtype) and kind.is_floating_point:
             node.kwargs = {**node.kwargs, "dtype": torch.float64}
     module.recompile()
-    return refresh(replace(network, module=module, inputs=inputs))
+    return refresh(knowing(network, replace(network, module=module, inputs=inputs)))
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """A tensor with the same numbers in float64, if it is one of floating-point numbers; else one of its own."""
+    if not _is_float(tensor):
+        return own(tensor)
+    made = tensor.detach().to(torch.float64, copy=True)
+    return nn.Parameter(made, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
 class _Moved(fx.Interpreter):
