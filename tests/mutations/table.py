@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.mutations.defect import Defect
-from tests.mutations.rows import axes, claims, factorization, graph, linalg, pruning, syntax, training, verbs
+from tests.mutations.rows import axes, claims, doors, factorization, graph, linalg, pruning, syntax, training, verbs
 
 DEFECTS: tuple[Defect, ...] = (
     *pruning.DEFECTS,
@@ -15,4 +15,5 @@ DEFECTS: tuple[Defect, ...] = (
     *verbs.DEFECTS,
     *training.DEFECTS,
     *syntax.DEFECTS,
+    *doors.DEFECTS,
 )
