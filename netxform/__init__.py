@@ -138,7 +138,7 @@ def plan(
     `params`: values of the spec's parameters. `seed`: goes before the spec's own.
     `root`: the folder that its files are named from (default: that of the spec's file, else the current one).
     `trust_code`: Python that the spec names may run. `trust_pickle`: pickled models may be loaded. `allow_outside`: files
-    outside of `root` may be read. `max_memory`: bytes that one file or tensor may take (default: what the machine has).
+    outside of `root` may be read. `max_memory`: bytes that a file, tensor or network may take (default: the machine's memory).
     `progress`: who is told how long work goes (`start(title, total)`, `step(text)`, `stop()`).
     `deep`: weights and data are read too, choices that need them are made and measured; nothing is trained.
     `bake`: weights that `model` computes each time (weight norm, spectral norm, parametrizations, masks) are made tensors.
@@ -163,7 +163,8 @@ def plan(
         max_memory=max_memory,
         bake=bake,
     )
-    return api.plan_spec(spec, inputs, deep=arguments.flag(deep, "deep"), progress=arguments.progress_of(progress))
+    with _memory(max_memory):
+        return api.plan_spec(spec, inputs, deep=arguments.flag(deep, "deep"), progress=arguments.progress_of(progress))
 
 
 @_door("carrying out the spec")

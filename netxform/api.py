@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from netxform.artifacts import bundle, manifest, picture, signing, trajectory
-from netxform.artifacts.bounded import check_bytes
+from netxform.artifacts.bounded import check_runs
 from netxform.artifacts.lock import locked
 from netxform.compiler.check import Spec, check_source
 from netxform.compiler.execute import FellShort, Outcome, deepen, run
@@ -86,13 +86,14 @@ def check_spec(spec: Any, inputs: Inputs | None = None) -> Spec:
 
 
 def plan_spec(spec: Any, inputs: Inputs | None = None, *, deep: bool = False, progress: Progress | None = None) -> Plan:
-    """Check the spec and settle every statement on a weightless twin of its model.
+    """Check the spec and settle every statement on a twin of its model; the model is made without weights where it can be.
 
     `deep`: weights and data are read too, choices that need them are made, and what they claim is measured; nothing is trained.
     """
-    prepared = prepare_spec(spec, inputs)
+    inputs = inputs or Inputs()
     if not deep:
-        return prepared.plan
+        return prepare(check_spec(spec, inputs), inputs, weightless=True).plan
+    prepared = prepare_spec(spec, inputs)
     try:
         return deepen(prepared.planned, prepared.network, Executor(prepared, progress or Quiet()))
     except NetxformError as error:
@@ -275,7 +276,7 @@ def verify_bundle(folder: str | Path, key: str | Path | None = None, most: int |
         signing.check(Path(folder), Path(key))
     network, certificate = bundle.read(Path(folder), most)
     witness = bundle.witness(Path(folder), network)
-    check_bytes(network, witness.inputs, most)
+    check_runs(network, witness.inputs, most)
     return verify(network, certificate, witness)
 
 

@@ -20,7 +20,7 @@ from netxform import limits
 from netxform.door import unexpected
 from netxform.errors import NetxformError, did_you_mean, fail
 from netxform.registry import Registry
-from netxform.sources.files import MOST_TEXT, decoded, read_text, too_long, writable, write_text
+from netxform.sources.files import MOST_TEXT, decoded, read_text, too_long, writable
 from netxform.sources.formats import FORMATS, suffix_of
 from netxform.sources.trust import Trust
 from netxform.syntax.format import format as format_text
@@ -510,6 +510,8 @@ def _axes(options: Any, spec: Any) -> int:
 
     found, picture = axes(spec, Inputs(trust=_trust(options)), options.selection)
     if options.svg:
+        from netxform.artifacts.exchange import write_text
+
         write_text(options.svg, picture)
         print(f"drawn to {options.svg}", file=sys.stderr)
     if options.json:
@@ -525,6 +527,8 @@ def _fmt(options: Any) -> int:
     text = read_text(options.spec)
     made = format_text(parse(text, str(options.spec)))
     if options.write:
+        from netxform.artifacts.exchange import write_text
+
         write_text(options.spec, made)
     elif not options.check:
         sys.stdout.write(made)

@@ -76,11 +76,3 @@ def room(text: str) -> int:
     if found is None or found.group(2) not in _UNITS or float(found.group(1)) == 0:
         raise fail("X0403", f"`{text}` is no size of memory", helps=("write a number and a unit: `--max-memory 16GB`",))
     return int(float(found.group(1)) * _UNITS[found.group(2)])
-
-
-def sized(count: int) -> str:
-    """Bytes for people: `1.5 GB`."""
-    for name, unit in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count} bytes"

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from netxform.errors import fail
+from netxform.errors import NetxformError, fail
 from netxform.graph.meta import MetaRun, evaluating
 from netxform.graph.network import Network, example, weightless_parts
 from netxform.graph.shape_cache import Kernels
-from netxform.limits import allowed, sized
+from netxform.limits import allowed, words
 
 _SIZE = 64  # bits of a size, and of a number read from a tensor
 _MOST = 1024  # bits of a whole number, and length of a list of sizes, that a graph may compute
@@ -154,7 +154,7 @@ class _Weighed(MetaRun):
         if count > self.most:
             raise fail(
                 "X0906",
-                f"`{n.name}` of the stored graph makes a tensor of {sized(count)}, {sized(self.most)} are allowed",
+                f"`{n.name}` of the stored graph makes a tensor of {words(count)}, {words(self.most)} are allowed",
                 notes=(f"node: {n.format_node()}", "nothing of that size was made"),
                 helps=("allow more: `--max-memory 16GB`, in Python `max_memory=`",),
             )
@@ -182,6 +182,22 @@ _CUTS = frozenset("unbind split chunk tensor_split hsplit vsplit dsplit unsafe_s
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def check_runs(network: Network, inputs: tuple[Tensor, ...], most: int | None = None) -> None:
+    """Run the graph on the inputs that were kept with it, once on meta tensors and once as it is.
+
+    Raises NetxformError X0906 (a value over `most` bytes), X0822 (it does not run: its tensors are not those of its layers).
+    """
+    try:
+        check_bytes(network, inputs, most)
+        with torch.no_grad(), evaluating(network.module):
+            network.module.forward(*(t.clone() for t in inputs))  # a graph that fails when called prints
+    except NetxformError:
+        raise
+    except Exception as error:  # the graph and its tensors are a stranger's
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise fail("X0822", f"the network of the bundle does not run on the inputs that are kept with it: {text}") from error
 
 
 def check_bytes(network: Network, inputs: Iterable[Tensor] | None = None, most: int | None = None) -> None:

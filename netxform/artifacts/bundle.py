@@ -40,6 +40,7 @@ from netxform.graph.network import Network
 from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
 from netxform.sources.parts import cannot_write
+from netxform.sources.state_dicts import without_numbers
 from netxform.syntax.format import format as format_text
 
 
@@ -162,15 +163,16 @@ def _json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def read(folder: Path, most: int | None = None) -> tuple[Network, Certificate]:
+def read(folder: Path, most: int | None = None, weightless: bool = False) -> tuple[Network, Certificate]:
     """The network of a bundle and its certificate, with every byte of the folder accounted for. Nothing in it is run.
 
-    `most`: the bytes that one file or tensor may take (None: the memory of the machine). Raises NetxformError X0815 (no
+    `most`: the bytes that one file or tensor may take (None: the memory of the machine). `weightless`: every tensor of the
+    network on the meta device. Raises NetxformError X0815 (no
     bundle), X0822 (changed or damaged), X0827 (of another version, or with a claim that nothing here measures), X0904 (names
     what it may not), X0906 (too large).
     """
     bundle = sealed(folder, most)
-    network, certificate = opened(bundle, most), bundle.certificate
+    network, certificate = opened(bundle, most, weightless), bundle.certificate
     if comparable(certificate) and bundle.texts["model.py"] != source_of(network):
         raise fail(
             "X0822",
@@ -180,10 +182,11 @@ def read(folder: Path, most: int | None = None) -> tuple[Network, Certificate]:
     return network, certificate
 
 
-def opened(bundle: Sealed, most: int | None = None) -> Network:
+def opened(bundle: Sealed, most: int | None = None, weightless: bool = False) -> Network:
     """The network of a bundle whose bytes are accounted for."""
     try:
-        stored = load_file(bundle.folder / "model.safetensors")
+        path = bundle.folder / "model.safetensors"
+        stored = without_numbers(path) if weightless else load_file(path)
     except PermissionError as error:
         raise not_yours(bundle.folder, error) from error
     except (OSError, ValueError, SafetensorError) as error:

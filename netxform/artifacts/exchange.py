@@ -18,6 +18,7 @@ from typing import Any
 
 from netxform.artifacts.lock import locked
 from netxform.errors import NetxformError, fail
+from netxform.sources.files import writable
 from netxform.sources.parts import GONE, OLD, cannot_write, drop, fresh, of_the_disk, settle, sync
 
 _NEW = "new"
@@ -114,6 +115,19 @@ def _back(old: Path, new: Path, target: Path, exchanged: bool) -> None:
     else:
         os.rename(target, new)
         os.rename(old, target)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text in UTF-8, as `replacing` does; what is no plain file (`/dev/stdout`) is written to as it is.
+
+    Raises NetxformError X0819 (it cannot be written), X0843 (somebody else writes it).
+    """
+    writable(target)
+    if os.path.exists(target) and not os.path.isfile(target):
+        target.write_text(text, encoding="utf-8")
+        return
+    with replacing(target) as path:
+        path.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

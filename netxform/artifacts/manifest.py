@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from netxform.compiler.claims.registry import detail_of
 from netxform.errors import NetxformError, closest, fail
 from netxform.language.certificate import Certificate, load
@@ -181,9 +183,35 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+class _Claim(msgspec.Struct):
+    kind: str
+
+
+class _Item(msgspec.Struct):
+    """A statement or an assert of a plan: what `verify` reads of it."""
+
+    statement: str = ""
+    verb: str = ""
+    contract: str = ""
+    claims: list[_Claim] = []
+    asserts: str = msgspec.field(name="assert", default="")
+    held: bool | None = None
+
+
+class _Plan(msgspec.Struct):
+    items: list[_Item]
+    seed: int
+    subject: str
+    base: dict[str, int]
+
+
 def _agree(bundle: Sealed) -> None:
     """Raises NetxformError X0822 where spec, plan and certificate do not speak of the same statements."""
     plan, certificate = bundle.json("plan.json"), bundle.certificate
+    try:
+        msgspec.convert(plan, _Plan)
+    except msgspec.ValidationError as error:
+        raise fail("X0822", f"`plan.json` of the bundle is no plan: {error}") from error
     if hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest() != certificate.plan:
         raise fail("X0822", "`plan.json` is not the plan of the certificate", notes=("its digest differs",))
     text = bundle.texts["spec.xform"]

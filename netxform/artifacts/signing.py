@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from netxform.artifacts.manifest import CERTIFICATE, SIGNATURE, not_yours, sealed
-from netxform.errors import fail
+from netxform.errors import NetxformError, fail
 from netxform.sources.parts import cannot_write, sync
 from netxform.sources.trust import room_for
 
@@ -66,7 +66,7 @@ def signer(key: Path) -> Any:
     try:
         room_for(key, _KEY)
         return tools.Config().use_elliptic_key_signer(private_key=key)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (NetxformError, OSError, ValueError, TypeError, AttributeError) as error:
         raise fail("X0907", f"`{key}` is no private key: {_first(error)}", helps=(_MAKE,)) from error
 
 
@@ -76,7 +76,7 @@ def verifier(key: Path) -> Any:
     try:
         room_for(key, _KEY)
         return tools.Config().use_elliptic_key_verifier(public_key=key)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (NetxformError, OSError, ValueError, TypeError, AttributeError) as error:
         raise fail("X0907", f"`{key}` is no public key: {_first(error)}", helps=(_MAKE,)) from error
 
 

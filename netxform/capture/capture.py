@@ -12,6 +12,7 @@ The model itself is never touched: everything happens on a copy of its structure
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import warnings
@@ -27,6 +28,7 @@ from netxform.capture.detectors import islands_of, tensor_part
 from netxform.capture.general import general
 from netxform.capture.judge import Judge
 from netxform.capture.modes import ApartError, gradients_on, merge
+from netxform.capture.proof import Places, doubt_of
 from netxform.capture.shell import Shell, keep_everything
 from netxform.capture.state import Attributes, State, StateError, named, refuse_state
 from netxform.capture.stillness import grad_mode, hold_still
@@ -57,12 +59,13 @@ from netxform.graph.signature import inner, keep, signature_of, without_nothing
 _MAX_ISLANDS = 64
 
 
-def capture(model: nn.Module, *example: Tensor | None) -> Network:
+def capture(model: nn.Module, *example: Tensor | None, proven: bool = False) -> Network:
     """Capture `model` as it computes `model(*example)` in eval mode. The network may share the memory of its parameters.
 
     The module hierarchy and every `state_dict` key are kept; modules that eval never runs survive and are listed in
     `notes`. The graph runs at other batch sizes where the model does. On meta inputs values are not compared.
 
+    `proven`: only a graph that is the model's own program, so that with weights the same one is captured.
     Raises NetxformError X0802 where no front-end captures the model.
     """
     everything: tuple[Any, ...] = example
@@ -90,10 +93,12 @@ def capture(model: nn.Module, *example: Tensor | None) -> Network:
     tried: list[str] = []
     packed = False
     narrow: Any = None
+    doubts: list[str] = []
+    places = Places(doubts) if proven else contextlib.nullcontext()
     lost: tuple[Lost, ...] = ()  # decisions by the mode, where no graph does both
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), paused():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), paused(), places:
         warnings.simplefilter("ignore")
-        judge = Judge(model, inputs)
+        judge = Judge(model, inputs, doubts)
         reads: Reads = {}
         run = _Run(inputs)
         ways: list[tuple[str, Reads | None, Callable[[], tuple[fx.GraphModule, tuple[Island, ...]]]]] = [
@@ -133,6 +138,8 @@ def capture(model: nn.Module, *example: Tensor | None) -> Network:
                     dict(run.state),
                     judge.narrow,
                 )
+                if proven and doubts:
+                    break
                 if not judge.narrow:
                     return _as_called(_finish(*found), judge, *given, whole)
                 narrow = found  # right, but for batches of this size alone: what is kept whole may do more
@@ -145,8 +152,11 @@ def capture(model: nn.Module, *example: Tensor | None) -> Network:
                     tried.append(f"{name}: {error.diagnostics[0].message}")
                     continue
                 packed = packed or _packs(error)
+                doubts += [said for said in (doubt_of(error),) if said]
                 lines = str(error).strip().splitlines()
                 tried.append(f"{name}: {type(error).__name__}: {lines[0] if lines else ''}"[:200])
+        if proven and doubts:
+            raise fail("X0802", doubts[0])
         if narrow is not None:
             return _as_called(_finish(*narrow), judge, *given, whole)
         if judge.random:

@@ -29,11 +29,12 @@ class Judge:
     """Compares graphs with one model.
 
     `narrow`: the last graph was right, and its guards refuse other batch sizes. `random`: the model draws random numbers in
-    eval mode.
+    eval mode. `doubts`: what was taken for right on meta tensors without a proof, in words.
     """
 
-    def __init__(self, model: nn.Module, inputs: Given) -> None:
+    def __init__(self, model: nn.Module, inputs: Given, doubts: list[str] | None = None) -> None:
         self.model = model
+        self.doubts: list[str] = [] if doubts is None else doubts
         self.given = (inputs, tuple(_bigger(t) for t in inputs))
         self.shapes: dict[Any, Any] = {}
         self.narrow = False
@@ -128,6 +129,7 @@ class Judge:
         return runs
 
     def _compare(self, module: fx.GraphModule) -> None:
+        self._unproven()
         for i, (given, wanted, buffers) in enumerate(self.runs):
             try:
                 got, held = _values(module, given)
@@ -149,6 +151,7 @@ class Judge:
         """
         given = self.given[1]
         if gradients:
+            self._unproven()
             runs = [(given, training) for given in self.given for training in (False, *(True,) * both)]
             return all(_same(*(_values(m, given, t, True) for m in (module, self.model))) for given, t in runs)
         try:
@@ -161,12 +164,17 @@ class Judge:
         except Exception:  # whatever runs on meta tensors
             pass  # then by values
         if self.on_meta:
+            self._unproven()
             return False
         try:
             ours, theirs = (_values(m, given, training=True) for m in (module, self.model))
         except Exception:  # what does not run in training is not the same there
             return False
         return _same(ours, theirs)
+
+    def _unproven(self) -> None:
+        if self.on_meta:
+            self.doubts.append("graph and model are compared by values")
 
     def told(self, shadow: nn.Module, inputs: Given, call: Callable[..., Any]) -> list[Any] | None:
         """The program of a call on meta tensors, None where programs do not say all. Raises what the call raises."""
@@ -186,6 +194,7 @@ class Judge:
             if ours is not None and ours == self.told(self.shadow, inputs, self.shadow):
                 return True
             if self.on_meta:
+                self._unproven()
                 return False
             got, wanted = _values(module, inputs)[0], _values(self.model, inputs)[0]
             return len(got) == len(wanted) and all(_equal(a, b) for a, b in zip(got, wanted, strict=True))

@@ -14,11 +14,12 @@ from msgspec.structs import replace
 from netxform.language.laws import Harm
 from netxform.language.methods import METRICS
 
+# Where they come from: docs/warnings.md. Choices are POINT, _WORSE and _HALF; the others follow.
 POINT = 0.01
 """A share may fall by this before a reader is warned."""
 _WORSE = 1.05  # an error or a mean square may grow by this factor
-_SIDES = 1.96  # of a nominal 95 % interval, in standard errors
-_MATERIAL = 0.05  # of the loss (nats, or in parts of a mean square): less than this is not worth a warning
+_SIDES = 1.96  # of a nominal 95 % interval, in standard errors: the normal quantile at .975
+_MATERIAL = math.log(_WORSE)  # nats: the same factor, of the likelihood of a sample
 _HALF = 0.5  # of the predicted change
 
 
@@ -26,9 +27,18 @@ def accuracy_fell(before: float, after: float, samples: int, where: str, metric:
     """A warning where the share of right answers fell by more than a point."""
     if not before - after > POINT:
         return ()
-    text = f"accuracy fell by {100 * (before - after):.1f} points, {before:.3f} → {after:.3f}, on {samples} {where}"
+    few = _by_chance(before - after, before * (1 - before) + after * (1 - after), samples)
+    text = f"accuracy fell by {100 * (before - after):.1f} points, {before:.3f} → {after:.3f}, on {samples} {where}{few}"
     figures = {"before": before, "after": after, "samples": float(samples)}
     return (Harm("accuracy", text, figures, _at_least(metric, before)),)
+
+
+def _by_chance(fall: float, variance: float, samples: int) -> str:
+    """What to add where new samples could show as much without any change: within the 95 % interval of a difference of two
+    shares of `samples` samples, each sample's two answers taken as independent (paired ones vary less).
+    """
+    interval = _SIDES * math.sqrt(variance / samples) if samples > 0 else math.inf
+    return "" if fall > interval else f" (so few samples tell falls of {100 * interval:.1f} points from chance, and no smaller)"
 
 
 def loss_rose(before: float, after: float, samples: int, where: str) -> tuple[Harm, ...]:
@@ -44,7 +54,7 @@ def beyond_prediction(
     predicted: float, error: float | None, before: float, after: float, samples: int, shares: bool
 ) -> tuple[Harm, ...]:
     """A warning where the change of the loss is above the predicted one: outside its nominal 95 % interval, and by more than
-    a twentieth of a nat (`shares` False: of the loss) and more than half of what was predicted.
+    .049 nats, a factor of 1.05 in likelihood (`shares` False: that part of the loss) and more than half of what was predicted.
     """
     over = after - before - predicted
     material = max(_MATERIAL * (1.0 if shares else max(before, 0.0)), _HALF * abs(predicted))
@@ -64,7 +74,8 @@ def class_changed(agreement: float, samples: int, where: str) -> tuple[Harm, ...
     """A warning where more than one sample in a hundred is given another class."""
     if not 1 - agreement > POINT:
         return ()
-    text = f"{1 - agreement:.1%} of {samples} {where} are given another class than before"
+    few = _by_chance(1 - agreement, agreement * (1 - agreement), samples)
+    text = f"{1 - agreement:.1%} of {samples} {where} are given another class than before{few}"
     figures = {"agreement": agreement, "samples": float(samples)}
     return (Harm("agreement", text, figures, "assert agreement >= 99%"),)
 

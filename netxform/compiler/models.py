@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from netxform.axes.shrink import shrink
 from netxform.capture.capture import capture
 from netxform.compiler.check import Spec
-from netxform.errors import NetxformError, Span, did_you_mean, fail
+from netxform.errors import NOWHERE, NetxformError, Span, did_you_mean, fail
+from netxform.graph.copies import tensors_of, weightless
 from netxform.graph.network import Network, twin
 from netxform.graph.outputs import outputs
 from netxform.graph.tensors import DTYPES
@@ -31,13 +32,25 @@ from netxform.syntax.format import format_node
 
 
 class Models:
-    """`given`: models handed in from Python, by name; they go before declared ones. `bundle` reads a bundle's model."""
+    """`given`: models handed in from Python, by name; they go before declared ones. `bundle` reads a bundle's model.
 
-    def __init__(self, spec: Spec, given: Mapping[str, Any], trust: Trust, bundle: Callable[[Path], nn.Module]) -> None:
+    `weightless`: plans are made of them and nothing else. A declared model is made without its weights, and kept so where its
+    graph is proven to be the one that is captured with them; where it is not, it is loaded, and `taken` says why.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        given: Mapping[str, Any],
+        trust: Trust,
+        bundle: Callable[[Path, bool], nn.Module],
+        weightless: bool = False,
+    ) -> None:
         self.spec = spec
         self.given = given
         self.trust = trust
         self.bundle = bundle
+        self.weightless = weightless
         self.example: tuple[Tensor | None, ...] | None = None
         self._loaded: dict[str, LoadedModel] = {}
         self._networks: dict[str, Network | None] = {}
@@ -71,7 +84,7 @@ class Models:
             if isinstance(declared.source, ast.Call) and declared.source.name == "shrink":
                 self._loaded[name] = self._shrunk(declared, declared.source)
             else:
-                self._loaded[name] = load_model(declared, self.trust, self.spec.seed, self.bundle)
+                self._loaded[name] = load_model(declared, self.trust, self.spec.seed, self.bundle, self.weightless)
         finally:
             self._open.pop()
         return self._loaded[name]
@@ -80,7 +93,22 @@ class Models:
         """Notes and warnings on how the weights of the loaded models were taken."""
         several = [(name, model.taken) for name, model in self._loaded.items()]
         notes = tuple(f"{name}: {text}" for name, taken in several for text in taken.notes)
+        notes += tuple(f"{name}: its weights were loaded to plan: {m.why}" for name, m in self._loaded.items() if m.why)
         return notes, tuple(f"{name}: {text}" for name, taken in several for text in taken.warnings)
+
+    def captured(self, name: str, example: tuple[Tensor | None, ...], span: Span = NOWHERE) -> tuple[Network, LoadedModel]:
+        """The model as a graph on these inputs, and the model as it came: with its weights, where the graph needs them."""
+        loaded = self.loaded(name, span)
+        tensors = list(tensors_of(loaded.module))
+        if not self.weightless or not tensors or not all(t.is_meta for t in tensors) or name in self.given:
+            return capture(loaded.module, *example), loaded
+        try:
+            return capture(loaded.module, *(t if t is None else weightless(t) for t in example), proven=True), loaded
+        except NetxformError as error:
+            why = error.diagnostics[0].message
+        whole = load_model(self.spec.models[name], self.trust, self.spec.seed, self.bundle)
+        self._loaded[name] = replace(whole, why=f"the graph depends on them, or is not proven without: {why}")
+        return capture(whole.module, *example), self._loaded[name]
 
     def _shrunk(self, declared: ast.Model, call: ast.Call) -> LoadedModel:
         """`shrink(teacher, width=50%)`: the same architecture, narrower, with fresh weights."""
@@ -101,7 +129,7 @@ class Models:
                 raise fail("X0215", "the shape of the model's input is not known", whole.span, helps=('`input="1x1x28x28"`',))
             example = tuple(torch.zeros(s) for s, _ in shapes)
         try:
-            made = shrink(capture(loaded.module, *example), width, self.spec.seed)
+            made = shrink(self.captured(whole.text, example, whole.span)[0], width, self.spec.seed)
         except NetxformError as error:
             raise NetxformError([d if d.span.line else _at(d, call.span) for d in error.diagnostics]) from error
         return LoadedModel(made.module, shapes, format_node(declared.source), {"source": format_node(declared.source)})
@@ -121,7 +149,7 @@ class Models:
                     assert first is not None
                     given = (first.new_zeros((*first.shape[:2], *size)),)
                 try:
-                    self._networks[name] = capture(loaded.module, *given)
+                    self._networks[name], _ = self.captured(name, given, span)
                 except NetxformError as error:
                     raise NetxformError([d if d.span.line else _at(d, span) for d in error.diagnostics]) from error
         return self._networks[name]
@@ -151,7 +179,7 @@ class Models:
             return found
         if name not in self._sources:
             made = (torch.zeros(shape, dtype=DTYPES[dtype]) for shape, dtype in loaded.shapes)
-            self._sources[name] = capture(loaded.module, *made)
+            self._sources[name], _ = self.captured(name, tuple(made), span)
         return self._sources[name]
 
     def info(self, name: str, span: Span) -> ModelInfo:

@@ -71,6 +71,15 @@ def flattening(network: Network, node: str, pool: str) -> list[Layer]:
     return [Layer("flat", Invocation("Flatten"))]
 
 
+def _lets_through(layer: Layer, span: Span) -> None:
+    """Raises NetxformError X0411 for a dropout that drops everything: behind it nothing can be learnt."""
+    make = layer.make
+    share = make.keywords.get("p", make.arguments[0] if make.arguments else 0)
+    if make.name.endswith("Dropout") and isinstance(share, int | float) and share == 1:
+        message, helps = f"`{make}` drops everything in training", ("write a share below 1: `Dropout(0.5)`",)
+        raise fail("X0411", message, span, "lets nothing through", helps=helps)
+
+
 def settle_layers(network: Network, node: str, wanted: Iterable[Layer], span: Span) -> tuple[tuple[Layer, ...], list[str]]:
     """The layers with every `auto` settled, tried on the twin in turn; and notes on what was put between.
 
@@ -104,6 +113,7 @@ def settle_layers(network: Network, node: str, wanted: Iterable[Layer], span: Sp
             value = torch.flatten(value, 1)
             settled.append(flat)
             notes.append(f"Flatten before `{layer.name}`: a 1 x 1 map arrives")
+        _lets_through(layer, place)
         made = _settle(layer, value, place)
         try:
             module = build(made, torch.device("meta"), value.dtype)

@@ -114,6 +114,12 @@ class Learning:
         rate = self.using.keywords.get("lr", 1.0)
         if not isinstance(rate, int | float) or rate <= 0:
             yield Diagnostic("X0406", f"a learning rate is above 0, not {rate}", self.using.span, "lr")
+        for group in self.groups:
+            if group.lr is not None and not group.lr > 0:
+                helps = (f"`freeze {group.selection}` keeps it as it is",)
+                yield Diagnostic(
+                    "X0406", f"a learning rate is above 0, not {group.lr:g}", group.selection.span, "lr", helps=helps
+                )
         lows = (
             ("batch", 1),
             ("warmup", 0),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from netxform.errors import NOWHERE, Span, fail
+from netxform.errors import NOWHERE, Diagnostic, Span, fail
 from netxform.language.values import Own, wrong
 from netxform.syntax import ast
 from netxform.syntax.quantity import measure
@@ -40,6 +40,17 @@ class Limit(Own):
             raise wrong(expression.right, "a number")
         found = measure(right)
         return cls(expression.left.text, expression.op, found.value, found.dimension, of, expression.span)
+
+    def divides(self, low: float, high: float) -> Iterator[Diagnostic]:
+        """X0406 where the comparison holds for all values from `low` to `high`, or for none: then it chooses nothing."""
+        ends = [compare(self.op, value, self.value) for value in (low, high)]
+        if ends[0] != ends[1] or (low < self.value < high and self.op in ("==", "!=")):
+            return
+        which = "every" if ends[0] else "no"
+        span = f"from {low:g} on" if high == float("inf") else f"from {low:g} to {high:g}"
+        message = f"`{self}` holds for {which} value: `{self.name}` goes {span}"
+        helps = ("write a bound that some values keep and others do not",)
+        yield Diagnostic("X0406", message, self.span, f"{which} one", helps=helps)
 
     @classmethod
     def words(cls) -> str:

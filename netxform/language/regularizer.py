@@ -22,7 +22,7 @@ class Regularizer(Own):
 
     @classmethod
     def read(cls, expression: ast.Expr) -> Regularizer:
-        """The penalty. Raises NetxformError X0401 (no penalty), X0406 (a weight below 0)."""
+        """The penalty. Raises NetxformError X0401 (no penalty), X0406 (a weight that is not above 0)."""
         form = "a norm of values or parameters with its weight, such as `l1(activations(conv1 | conv2), 1e-4)`"
         if not isinstance(expression, ast.Call) or expression.name not in ("l1", "l2", "weight_decay"):
             raise wrong(expression, form)
@@ -39,11 +39,9 @@ class Regularizer(Own):
             "l1" if expression.name == "l1" else "l2" if expression.name == "l2" else "weight_decay"
         )
         value = float(number(weight.value))
-        if value < 0:
-            helps = ("write a small number above 0, such as `1e-4`",)
-            raise fail(
-                "X0406", f"the weight of a penalty is at least 0, not {value:g}", weight.value.span, "negative", helps=helps
-            )
+        if not value > 0:
+            message, helps = f"the weight of a penalty is above 0, not {value:g}", ("write a small number, such as `1e-4`",)
+            raise fail("X0406", message, weight.value.span, "penalises nothing", helps=helps)
         return cls(kind, of, convert(inner, Selection), value, expression.span)
 
     @classmethod

@@ -43,8 +43,10 @@ def listing(spec: Spec, inputs: Inputs, selection: str) -> list[dict[str, Any]]:
 
 def selected(spec: Spec, inputs: Inputs, selection: str) -> tuple[Network, Selected]:
     """The subject as a graph, and what a selection matches in it. Raises NetxformError X02xx, placed in the selection."""
-    subject, loaded = subject_of(spec, inputs, models_of(spec, inputs))
-    network = capture(loaded.module, *example_of(loaded, inputs))
+    models = models_of(spec, inputs, weightless=True)
+    subject, loaded = subject_of(spec, inputs, models)
+    example = example_of(loaded, inputs)
+    network = models.captured(subject, example)[0] if inputs.model is None else capture(loaded.module, *example)
     names = {i.name: i.value for i in spec.items if isinstance(i, ast.Let)}
     expression = parse_expression(selection, "<selection>")
     try:

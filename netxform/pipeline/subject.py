@@ -77,15 +77,17 @@ class Prepared:
         return self.planned.plan
 
 
-def prepare(spec: Spec, inputs: Inputs) -> Prepared:
+def prepare(spec: Spec, inputs: Inputs, weightless: bool = False) -> Prepared:
     """Load the subject, capture it, and plan every statement on a weightless twin.
 
-    Raises NetxformError, with the texts of the spec for its places.
+    `weightless`: for the plan alone. Models are made without their weights where the graph is proven to be the one that is
+    captured with them; where it is not, the weights are loaded, and the plan says why. Raises NetxformError, with the texts
+    of the spec for its places.
     """
     weights: list[str] = []
     try:
         inputs = replace(inputs, data={n: check_python_data(n, v) for n, v in inputs.data.items()})
-        models = models_of(spec, inputs)
+        models = models_of(spec, inputs, weightless)
         seen = looked(spec, inputs)
         name, loaded = subject_of(spec, inputs, models, seen)
         known_of = stated(loaded.module, loaded.provenance)
@@ -94,7 +96,10 @@ def prepare(spec: Spec, inputs: Inputs) -> Prepared:
                 raise nothing_stated(declared)
         models.example = example_of(loaded, inputs)
         weights = computed(loaded.module)
-        captured = capture(loaded.module, *models.example)
+        if inputs.model is None:
+            captured, loaded = models.captured(name, models.example)
+        else:
+            captured = capture(loaded.module, *models.example)
         known = replace(
             captured,
             given=tuple(t for t in models.example if t is not None),
@@ -144,14 +149,14 @@ def with_sources(error: NetxformError, spec: Spec) -> NetxformError:
     return NetxformError(error.diagnostics, spec.sources | error.sources, error.exit_code)
 
 
-def models_of(spec: Spec, inputs: Inputs) -> Models:
+def models_of(spec: Spec, inputs: Inputs, weightless: bool = False) -> Models:
     """The models that the spec may speak of; nothing is loaded yet."""
-    return Models(spec, inputs.models, inputs.trust, bundle_module)
+    return Models(spec, inputs.models, inputs.trust, bundle_module, weightless)
 
 
-def bundle_module(folder: Path) -> nn.Module:
+def bundle_module(folder: Path, weightless: bool) -> nn.Module:
     """The model of a bundle, with every hash compared first."""
-    return bundle.read(folder)[0].module
+    return bundle.read(folder, weightless=weightless)[0].module
 
 
 def subject_of(spec: Spec, inputs: Inputs, models: Models, seen: Mapping[str, Seen] | None = None) -> tuple[str, LoadedModel]:

@@ -4,10 +4,11 @@ is named here (`registry.called`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from netxform.errors import Diagnostic, Span
 from netxform.registry import Registry
 
 
@@ -53,6 +54,41 @@ SCORES.register("magnitude")(
 SCORES.register("bn-scale")(ScoreKind(f"{_AT}:bn_scale", data=False, normalise="mean"))
 SCORES.register("random")(ScoreKind(f"{_AT}:at_random", data=False))
 SCORES.register("activation")(ScoreKind(f"{_AT}:activation", normalise="mean"))
+
+
+# of each option the range, and what its ends would do; a share of nothing and one of all choose nothing
+_RANGES: dict[str, tuple[int, int, str, str]] = {
+    "amount": (0, 1, "nothing would go", "all of every axis cannot go"),
+    "step": (0, 1, "a round would remove nothing", ""),
+    "least": (0, 1, "", "where all of an axis stays, nothing goes"),
+    "min_channels": (1, 1 << 40, "", ""),
+    "round_to": (1, 1 << 40, "", ""),
+    "samples": (1, 1 << 40, "", ""),
+}
+
+
+def out_of_range(statement: Any, span: Span) -> Iterator[Diagnostic]:
+    """X0406 for numbers of a `prune` that cannot be, or that would make it do nothing or take all."""
+    for name, (low, high, at_low, at_high) in _RANGES.items():
+        value = getattr(statement, name)
+        if value is None:
+            continue
+        why = at_low if value == low else at_high if value == high else ""
+        if why:
+            helps = ("write a share between, such as `30%`; to change nothing leave the statement out, to take all `remove`",)
+            yield Diagnostic("X0406", f"`{name}={100 * value:g}%`: {why}", span, name, helps=helps)
+        elif not low <= value <= high:
+            yield Diagnostic("X0406", f"`{name}` is out of range: {value}", span, name)
+
+
+def nothing_goes(removes: bool) -> tuple[str, ...]:
+    """What a plan says where by its estimate no index goes."""
+    if removes:
+        return ()
+    return (
+        "by the estimate nothing goes: the budget is met already, or the share is less than one index, or `least`, "
+        "`min_channels` or `round_to` keep them all",
+    )
 
 
 def untrained(by: str, parts: Sequence[str], threshold: bool) -> tuple[str, ...]:

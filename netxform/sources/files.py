@@ -13,7 +13,7 @@ MOST_TEXT = 1_000_000
 
 
 def regular(path: Path, span: Span = NOWHERE, shown: str | None = None) -> int:
-    """The size in bytes of a regular file. Raises NetxformError X0807 for what is none: a folder, a pipe, a device, nothing."""
+    """The size in bytes of a plain file. Raises NetxformError X0807 (nothing there, a folder), X0905 (a pipe, a device)."""
     name = shown or str(path)
     try:
         found = os.stat(path)
@@ -25,10 +25,16 @@ def regular(path: Path, span: Span = NOWHERE, shown: str | None = None) -> int:
     if stat.S_ISDIR(found.st_mode):
         raise fail("X0807", f"`{name}` is a folder", span, "a file is needed", helps=("name a file in it",))
     if not stat.S_ISREG(found.st_mode):
-        kind = "a pipe" if stat.S_ISFIFO(found.st_mode) else "a device or a socket"
-        helps = ("a spec is read from standard input by the name `-`; other files are copied first",)
-        raise fail("X0807", f"`{name}` is {kind}, not a file", span, "a file is needed", helps=helps)
+        raise not_plain(name, found.st_mode, span)
     return found.st_size
+
+
+def not_plain(name: str, mode: int, span: Span = NOWHERE) -> NetxformError:
+    """X0905: what is named is no plain file, by its mode."""
+    kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+    helps = ("copy what it gives into a file first; a spec is read from standard input by the name `-`",)
+    notes = ("netxform reads plain files alone",)
+    return fail("X0905", f"`{name}` is {kind}, not a plain file", span, "a plain file is needed", notes=notes, helps=helps)
 
 
 def read_text(path: Path, span: Span = NOWHERE, shown: str | None = None, most: int = MOST_TEXT) -> str:
@@ -82,23 +88,3 @@ def writable(path: Path, new: bool = False) -> Path:
     if not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
         raise fail("X0819", f"`{path}` may not be written", helps=("look at its owner and mode (`ls -l`), or write elsewhere",))
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8: whole, or not at all. Raises NetxformError X0819."""
-    if os.path.exists(path) and not os.path.isfile(path):  # `/dev/stdout`
-        writable(path).write_text(text, encoding="utf-8")
-        return
-    writable(path)
-    place = Path(os.path.realpath(path))
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        if place.exists():
-            part.chmod(stat.S_IMODE(place.stat().st_mode))
-        os.replace(part, place)
-    except OSError as error:
-        helps = ("free some space, or write elsewhere",)
-        raise fail("X0819", f"`{path}` cannot be written: {error.strerror}", helps=helps) from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -11,3 +11,7 @@ if TYPE_CHECKING:
 Shapes: TypeAlias = tuple[tuple[tuple[int, ...], str], ...]
 # the module, its inputs (None: not known), and where it came from
 Loaded: TypeAlias = "tuple[nn.Module, Shapes | None, dict[str, Any]]"
+
+
+class WeightsNeeded(Exception):
+    """The model cannot be made without its weights: why, in words."""

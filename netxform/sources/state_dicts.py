@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from netxform.errors import Span, closest, fail
+from netxform.graph.shape_cache import memory
 from netxform.graph.shapes import times
 from netxform.sources.trust import Trust
 
@@ -63,26 +64,27 @@ class Fit:
         return not (self.missing or self.unused or self.wrong)
 
 
-def read(path: Path, trust: Trust, span: Span, inside: str | None = None) -> Stored:
+def read(path: Path, trust: Trust, span: Span, inside: str | None = None, weightless: bool = False) -> Stored:
     """The tensors of a `.safetensors` file, of a state dict in a file of `torch.save`, or of all files that an index names.
 
-    `inside`: the key that they lie under, for files with several; by itself one is found. Nothing in a file is run.
+    `inside`: the key that they lie under, for files with several; by itself one is found. `weightless`: tensors on the meta
+    device, of which no number is read. Nothing in a file is run.
     Raises NetxformError X0808 (damaged), X0809 (no such key), X0812 (compressed), X0903 (needs trust).
     """
     if path.is_dir():
         path = _index_of(path, span)
     if path.name.endswith(".index.json"):
-        found: Any = _sharded(path, trust, span)
+        found: Any = _sharded(path, trust, span, weightless)
     elif path.suffix == ".safetensors":
-        found = _safetensors(path, span)
+        found = _safetensors(path, span, weightless)
     else:
-        found = _pickled(path, trust, span)
+        found = _pickled(path, trust, span, "meta" if weightless else "cpu")
     return _inner(found, path, span, inside)
 
 
-def _safetensors(path: Path, span: Span) -> Tensors:
+def _safetensors(path: Path, span: Span, weightless: bool) -> Tensors:
     try:
-        return load_file(path)
+        return without_numbers(path) if weightless else load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise fail(
             "X0808",
@@ -93,10 +95,19 @@ def _safetensors(path: Path, span: Span) -> Tensors:
         ) from error
 
 
-def _pickled(path: Path, trust: Trust, span: Span) -> Any:
+def without_numbers(path: Path) -> Tensors:
+    """The tensors of a `.safetensors` file on the meta device: their names, shapes and types stand at its beginning.
+
+    Raises SafetensorError, OSError, ValueError for what is damaged.
+    """
+    with safe_open(path, "pt") as file:  # the file is mapped: no page of a tensor is touched
+        return {name: file.get_tensor(name).to("meta") for name in file.keys()}
+
+
+def _pickled(path: Path, trust: Trust, span: Span, where: str) -> Any:
     no_bomb(path, span)
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        return torch.load(path, weights_only=True, map_location=where)
     except Exception as error:  # torch.load raises whatever the bytes lead it to
         if not trust.pickle:
             raise fail(
@@ -108,7 +119,7 @@ def _pickled(path: Path, trust: Trust, span: Span) -> Any:
                 helps=("store the weights as safetensors; or, if you trust the file, add `--trust-pickle`",),
             ) from error
     try:
-        return torch.load(path, weights_only=False, map_location="cpu")
+        return torch.load(path, weights_only=False, map_location=where)
     except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise fail("X0808", f"`{path.name}` cannot be read: {text}", span, "truncated or damaged") from error
@@ -136,7 +147,7 @@ def _index_of(folder: Path, span: Span) -> Path:
     )
 
 
-def _sharded(path: Path, trust: Trust, span: Span) -> Tensors:
+def _sharded(path: Path, trust: Trust, span: Span, weightless: bool) -> Tensors:
     """All tensors of the files that an index names; each lies in the file that the index says."""
     try:
         where: Any = json.loads(path.read_text())["weight_map"]
@@ -148,7 +159,7 @@ def _sharded(path: Path, trust: Trust, span: Span) -> Tensors:
         part = path.parent / file
         if Path(file).name != file or not part.is_file():
             raise fail("X0808", f"`{path.name}` names `{file}`, which is not beside it", span, "a part is missing")
-        held = read(part, trust, span).tensors
+        held = read(part, trust, span, None, weightless).tensors
         for name in (n for n, f in places.items() if f == file):
             if name not in held:
                 raise fail("X0808", f"`{file}` does not hold `{name}`, as the index says", span, "index and parts differ")
@@ -326,7 +337,7 @@ def _by_name(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], off: str
 
 def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:
     """What two names of one tensor share."""
-    return (name,) if tensor.is_meta or not tensor.numel() else (tensor.data_ptr(), tensor.shape, tensor.stride())
+    return (memory(tensor), tensor.storage_offset(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
 
 
 def misfits(fit: Fit, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[str, ...]:

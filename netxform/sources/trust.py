@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from netxform.errors import NOWHERE, NetxformError, Span, closest, fail
-from netxform.limits import allowed, sized
+from netxform.limits import allowed, words
+from netxform.sources.files import not_plain, regular
 
 TEXT = 256 << 20
 """The largest text or table that is read whole, in bytes."""
@@ -63,20 +64,11 @@ def read_path(text: str, trust: Trust, span: Span = NOWHERE, most: int | None = 
 
 
 def room_for(path: Path, most: int | None, span: Span = NOWHERE) -> int:
-    """The size of a plain file, in bytes. Raises NetxformError X0905 (a pipe, a device), X0906 (more than `most` bytes)."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise fail(
-            "X0905",
-            f"`{path.name}` is no plain file",
-            span,
-            "a pipe, a device or a socket",
-            notes=(_PLAIN,),
-            helps=("copy what it gives into a file first",),
-        )
-    if most is not None and found.st_size > most:
-        raise too_large(f"`{path.name}`", found.st_size, most, span)
-    return found.st_size
+    """The size of a plain file, in bytes. Raises NetxformError X0807 (none), X0905 (no plain one), X0906 (over `most`)."""
+    size = regular(path, span, path.name)
+    if most is not None and size > most:
+        raise too_large(f"`{path.name}`", size, most, span)
+    return size
 
 
 def no_links(folder: Path, span: Span = NOWHERE) -> None:
@@ -92,14 +84,7 @@ def no_links(folder: Path, span: Span = NOWHERE) -> None:
                 helps = ("put the file itself there, or allow it: `--allow-outside`",)
                 raise fail("X0901", text, span, "not followed", helps=helps)
             if not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise fail(
-                    "X0905",
-                    f"`{folder.name}/{name}` is no plain file",
-                    span,
-                    "a pipe or a device",
-                    notes=(_PLAIN,),
-                    helps=("copy what it gives into a file first",),
-                )
+                raise not_plain(f"{folder.name}/{name}", mode, span)
 
 
 def write_path(text: str, folder: Path, span: Span = NOWHERE) -> Path:
@@ -113,13 +98,10 @@ def write_path(text: str, folder: Path, span: Span = NOWHERE) -> Path:
     return path
 
 
-_PLAIN = "netxform reads plain files alone"
-
-
 def too_large(what: str, size: int, most: int, span: Span = NOWHERE) -> NetxformError:
     """X0906: what it is, how large, and what is allowed, in bytes."""
     helps = ("allow more: `--max-memory 16GB`, in Python `max_memory=`",) if most >= TEXT else ()
-    return fail("X0906", f"{what} is {sized(size)} large, {sized(most)} are allowed", span, "too large", helps=helps)
+    return fail("X0906", f"{what} is {words(size)} large, {words(most)} are allowed", span, "too large", helps=helps)
 
 
 def _inside(text: str, trust: Trust, span: Span, what: str) -> Path:

@@ -36,16 +36,18 @@ class Taken:
     warnings: tuple[str, ...] = ()
 
 
-def load_weights(module: nn.Module, path: Path, trust: Trust, span: Span, asked: Asked | None = None) -> Taken:
+def load_weights(
+    module: nn.Module, path: Path, trust: Trust, span: Span, asked: Asked | None = None, weightless: bool = False
+) -> Taken:
     """Load a file of tensors into the model: all keys must fit, and every misfit is reported at once.
 
     The state dict is found inside what was saved, and a prefix that a wrapper put before the names is taken off where the
-    names fit without it. Raises NetxformError X0808, X0809, X0812, X0903.
+    names fit without it. `weightless`: names, shapes and types alone are read. Raises NetxformError X0808, X0809, X0812, X0903.
     """
     from netxform.sources.state_dicts import Stored, fit, read, renamed
 
     asked = asked or Asked()
-    stored = read(path, trust, span, asked.inside)
+    stored = read(path, trust, span, asked.inside, weightless)
     if asked.rename:
         stored = Stored(renamed(stored.tensors, asked.rename, span), stored.inside)
     wanted = module.state_dict()

@@ -107,12 +107,21 @@ class Distill(Learning):
             yield Diagnostic("X0407", "a teacher is named twice", span, "one teacher, one weight")
         if self.mix and len(self.mix) != len(names):
             yield Diagnostic("X0406", f"{len(self.mix)} weights for {len(names)} teacher(s)", span, "mix")
-        elif self.mix and (min(self.mix) < 0 or abs(sum(self.mix) - 1) > 1e-6):
-            yield Diagnostic("X0406", f"the weights in `mix` are at least 0 and sum to 1, not {sum(self.mix):g}", span, "mix")
+        elif self.mix and (min(self.mix) <= 0 or abs(sum(self.mix) - 1) > 1e-6):
+            said = f"sum to 1, not {sum(self.mix):g}" if min(self.mix) > 0 else f"are above 0, not {min(self.mix):g}"
+            helps = ("leave out the teacher that has no weight",) if min(self.mix) == 0 else ()
+            yield Diagnostic("X0406", f"the weights in `mix` {said}", span, "mix", helps=helps)
         if not self.temperature > 0:
             yield Diagnostic("X0406", f"`temperature` is above 0, not {self.temperature:g}", span, "temperature")
         if self.hard is not None and not 0 <= self.hard <= 1:
             yield Diagnostic("X0406", f"`hard` is in [0, 1], not {self.hard:g}", span, "hard")
+        elif self.hard == 1 and not self.matches:
+            helps = ("write `hard=10%`; to learn from labels alone, `train`",)
+            yield Diagnostic("X0406", "`hard=100%` listens to the labels alone: no teacher is heard", span, "hard", helps=helps)
+        for match in self.matches:
+            if not match.weight > 0:
+                message, helps = f"`weight` is above 0, not {match.weight:g}", ("leave the line out: it draws nothing",)
+                yield Diagnostic("X0406", message, match.to.span, "weight", helps=helps)
 
     def control(self, kind: Control) -> Distill:
         """Without its teachers it learns from the labels alone."""

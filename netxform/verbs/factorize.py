@@ -189,12 +189,14 @@ class Factorize:
             except ValueError as error:
                 raise fail("X0411", str(error), self.selection.span, "ranks that do not fit") from None
             return Choice(_filled(values, chosen.picks, left | _larger(chosen.larger)), (str(self.selection),), origins)
-        share = share_left(found, wanted) if wanted.budget is not None and wanted.budget.cost != "latency" else 0.5
+        known = wanted.budget is not None and wanted.budget.cost != "latency"
+        share = share_left(found, wanted) if known else 0.5
+        met = (f"`{self.until}` is met already: no layer need change",) if known and share == 1 else ()
         guesses = [g for g in (estimate(t, share) for t in found) if g is not None]
         need = "weights" if data is None else f"weights and `{data}`"
         what = "ranks are" if self.using != ("auto",) else "forms and ranks are"
         text = f"{what} chosen on the {need}; shown is an estimate"
-        return Choice(_filled(values, guesses, left), (str(self.selection),), origins, provisional=text)
+        return Choice(_filled(values, guesses, left), (str(self.selection),), origins, warnings=met, provisional=text)
 
     def _wanted(self, data: str | None, seed: int, base: Mapping[str, int], now: Mapping[str, int]) -> Wanted:
         """The statement with every default filled in."""
@@ -259,16 +261,16 @@ class Factorize:
         assert self.until is not None
         counted = _COUNTED[self.until.name]
         write = short if short(error.least) != short(error.allowed) else "{:,.6g}".format
-        more = ""
+        numbers = f"{write(error.least)} is the least, {write(error.allowed)} the budget"
+        notes, helps = (), ("select more layers, or allow more",)
         if error.slower is not None:
-            more = f", or let slower forms in: `gate=none` (slower forms go down to {short(error.slower)})"
-        return fail(
-            "X0604",
-            f"`{self.until}` cannot be met: {write(error.least)} is the least, {write(error.allowed)} the budget",
-            self.until.span,
-            f"the selected layers are {error.share:.0%} of the {counted}" if error.share is not None else "",
-            helps=(f"select more layers, allow more{more}",),
-        )
+            numbers = f"with forms that are faster here than the layers that they replace, {numbers}"
+            notes = (f"slower forms are kept out (`gate=measured`, the default); they go down to {short(error.slower)}",)
+            alone = error.slower <= error.allowed
+            let = "let slower forms in: `gate=none`" if alone else "`gate=none` lets slower forms in, which is not enough alone"
+            helps = (let, *helps) if alone else (*helps, let)
+        share = f"the selected layers are {error.share:.0%} of the {counted}" if error.share is not None else ""
+        return fail("X0604", f"`{self.until}` cannot be met: {numbers}", self.until.span, share, notes=notes, helps=helps)
 
     def rewrite(self, network: Network, choice: Choice[Factors]) -> Edit:
         """A chain in the place of each layer."""

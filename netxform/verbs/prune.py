@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from netxform.errors import Diagnostic, NetxformError, Span, fail
@@ -18,7 +19,7 @@ from netxform.language.limit import Limit, compare
 from netxform.language.values import Name, Selection
 from netxform.language.verb import Material, Scope, comparison, key, lines, nested, operand, prep, verb
 from netxform.language.work import Training
-from netxform.pruning.needs import SCORES, untrained
+from netxform.pruning.needs import SCORES, nothing_goes, out_of_range, untrained
 
 if TYPE_CHECKING:
     from netxform.graph.network import Network
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from netxform.pruning.unstructured import Sparsity
 
 _BUDGETS = ("params", "macs", "flops", "bytes", "latency")
-_MEASURES = ("saliency", "score", "activation", "zeros", "magnitude")
+_MEASURES = {"saliency": (-inf, inf), "score": (-inf, inf), "activation": (0, inf), "zeros": (0, 1), "magnitude": (0, inf)}
 
 
 @dataclass(frozen=True)
@@ -185,19 +186,17 @@ class Prune:
                 "X0408", "`prune` needs one way to say how much", span, "how much?",
                 helps=("write `saliency < 1e-3`, `amount=30%`, or `until macs <= 50% of base`",),
             )  # fmt: skip
-        for limit in (self.below, self.where):
-            if limit is not None and limit.name not in _MEASURES:
+        for limit in (x for x in (self.below, self.where) if x is not None):
+            if limit.name not in _MEASURES:
                 yield Diagnostic("X0412", f"`{limit.name}` is no score", limit.span, f"one of {', '.join(_MEASURES)}")
+            else:
+                yield from limit.divides(*_MEASURES[limit.name])
         if self.granularity != "channel":
             yield from self._single(span)
         if self.until is not None and (self.until.name not in _BUDGETS or self.until.op not in ("<", "<=")):
             helps = (f"write one of {', '.join(_BUDGETS)}, and `<=`",)
             yield Diagnostic("X0406", f"`{self.until}` is no budget", self.until.span, "", helps=helps)
-        for name, low, high in (("amount", 0, 1), ("step", 0, 1), ("least", 0, 1), ("min_channels", 1, 1 << 40),
-                                ("round_to", 1, 1 << 40), ("samples", 1, 1 << 40)):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not (low <= value <= high and (value > 0 or name in ("amount", "least"))):
-                yield Diagnostic("X0406", f"`{name}` is out of range: {value}", span, name)
+        yield from out_of_range(self, span)
         if self.step is not None and self.amount is None and self.until is None:
             yield Diagnostic("X0407", "rounds need `amount=` or `until`", span, "`step` with a threshold")
         if (self.recover or self.stops) and self.step is None:
@@ -262,11 +261,12 @@ class Prune:
         values = Open(removed=removed, recover=recover, curvature=curvature, by=str(self.by), along=self.along,
                       axes=len(names), wanted=wanted)  # fmt: skip
         text = "which indices go needs weights" + (f" and {self.samples} samples of `{data}`" if data else "")
-        if wanted.threshold is not None:
-            text += "; how many as well"
+        text += "; how many as well" if wanted.threshold is not None else ""
         origins = {} if self.normalise is not None else {"normalise": f"{wanted.normalise}, for {self.by.name}"}
         origins |= {} if self.least is not None else {"least": f"{wanted.least:.0%} of an axis stays"}
-        warnings = (*untrained(self.by.name, scope.untrained, wanted.threshold is not None), *warnings)
+        open_ = wanted.threshold is not None or (limit is not None and limit[0] == "latency")
+        first = untrained(self.by.name, scope.untrained, wanted.threshold is not None)
+        warnings = (*first, *nothing_goes(open_ or any(removed.values())), *warnings)
         return Choice(values, (str(self.selection or "**"),), origins, warnings=warnings, provisional=text)
 
     def _trainings(self, network: Network, scope: Scope) -> tuple[Training, ...]:

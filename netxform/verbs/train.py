@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from netxform.errors import Diagnostic, Span
 from netxform.graph.edits import Edit
 from netxform.language.choice import Choice
 from netxform.language.claims import Claim
@@ -79,6 +81,14 @@ class Train(Learning):
     heads: tuple[Head, ...] = lines("head", Head)
     contract: ClassVar[Contract] = Contract.TRAINING
     role: ClassVar[Role] = Role.TRAINS
+
+    def validate(self, span: Span) -> Iterator[Diagnostic]:
+        """Values that the text alone shows to be wrong."""
+        yield from super().validate(span)
+        for head in self.heads:
+            if not head.weight > 0:
+                message, helps = f"`weight` is above 0, not {head.weight:g}", ("leave the line out: that head learns nothing",)
+                yield Diagnostic("X0406", message, head.name.span, "weight", helps=helps)
 
     def control(self, kind: Control) -> Train:
         """From scratch everything is trained alike."""

@@ -73,11 +73,14 @@ class Widen:
     contract: ClassVar[Contract] = Contract.EXACT
 
     def validate(self, span: Span) -> Iterator[Diagnostic]:
-        """One size, and at least the present one."""
+        """One size, above the present one."""
         if (self.times is None) == (self.to is None):
             yield Diagnostic("X0408", "`widen` needs one size", span, "how wide?", helps=("write `x2`, or `to 512`",))
         if (self.times is not None and self.times < 1) or (self.to is not None and self.to < 1):
             yield Diagnostic("X0406", "`widen` makes wider", span, "smaller than it is", helps=("to remove, use `prune`",))
+        elif self.times == 1:
+            helps = ("write a factor above 1: `x2`", "or leave the statement out")
+            yield Diagnostic("X0406", "`widen` makes wider: x1 changes nothing", span, "as it is", helps=helps)
 
     def resolve(self, network: Network, scope: Scope) -> Choice[Wider]:
         """Choose the axes, their new sizes and their maps; check every condition of exactness."""
@@ -105,6 +108,10 @@ class Widen:
             )
         _one_size(network, chosen)
         chosen = {a: n for a, n in chosen.items() if n != a.size}
+        if not chosen:
+            helps = ("write a larger size", "or leave the statement out")
+            message = f"`{self.selection}` has {self.to or 'as many'} outputs already: nothing would be wider"
+            raise fail("X0406", message, self.selection.span, "as it is", helps=helps)
         _bounded(chosen, self.selection.span)
         rng = random.Random(scope.seed if self.seed is None else self.seed)
         axes = {a.atom: a for a in axes_of(network)}

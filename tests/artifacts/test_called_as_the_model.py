@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import inspect
 import json
 import pickle
@@ -23,6 +22,7 @@ from netxform.capture.capture import capture
 from netxform.graph import results
 from netxform.graph.signature import Spoken, shown
 from netxform.graph.tensors import held
+from tests.emitted import imported
 
 
 class Pair(NamedTuple):
@@ -102,11 +102,7 @@ def alike(a: Any, b: Any) -> bool:
 
 
 def plain_python(folder: Path) -> nn.Module:
-    spec = importlib.util.spec_from_file_location("emitted", folder / "model.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load()
+    return imported(folder / "model.py").load()
 
 
 @pytest.mark.parametrize("how", ["pair", "parts", "output", "nested", "nothing", "tensor"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import linecache
 import sys
 from pathlib import Path
@@ -13,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import netxform as nx
-from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, to_json
 from netxform.capture.capture import capture
 from netxform.graph.edits import Edit, Truncate
 from netxform.graph.guards import guards_of, require
 from netxform.graph.surgery import perform
+from tests.emitted import as_python
 
 
 class Masked(nn.Module):
@@ -237,14 +236,7 @@ def test_guards_go_into_artifacts_and_back(how: str, tmp_path: Path) -> None:
     network = capture(model, x)
     again = from_json(to_json(network), dict(network.module.state_dict()))
     assert again.guards == network.guards
-    (tmp_path / "emitted.py").write_text(emit(network))
-    spec = importlib.util.spec_from_file_location("emitted", tmp_path / "emitted.py")
-    assert spec is not None
-    assert spec.loader is not None
-    space = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(space)
-    alone = getattr(space, type(model).__name__)()
-    alone.load_state_dict(network.module.state_dict())
+    alone = as_python(network, type(model).__name__, tmp_path)
     for module in (again.module, alone.eval()):
         assert agrees(module, model, x)
         assert agrees(module, model, other) == agrees(network.module, model, other)

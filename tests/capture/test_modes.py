@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import netxform as nx
 from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, to_json
 from netxform.capture.capture import capture
+from tests.emitted import forms
 
 
 def drop_connect(x: Tensor, p: float, training: bool) -> Tensor:
@@ -106,16 +106,7 @@ def test_train_does_what_the_model_does(how: str, recorded: bool, tmp_path: Path
     network = capture(model.eval(), x)
     assert network.front_end == ("recorder" if recorded else "symbolic") or how == "bernoulli"
     assert not any("train()" in note for note in network.notes)
-    (tmp_path / "emitted.py").write_text(emit(network))
-    spec = importlib.util.spec_from_file_location("emitted", tmp_path / "emitted.py")
-    assert spec is not None
-    assert spec.loader is not None
-    space = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(space)
-    alone = space.Net()
-    alone.load_state_dict(network.module.state_dict())
-    again = from_json(to_json(network), dict(network.module.state_dict())).module
-    for module in (network.module, again, alone):
+    for module in forms(network, "Net", tmp_path):
         for training in (True, False):
             assert_same(module.train(training), model.train(training), x)
             assert_same(module, model, torch.randn(5, 8))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ import netxform as nx
 from netxform.artifacts.bundle import read
 from netxform.capture.capture import capture
 from netxform.graph.probes import samples
+from tests.emitted import imported
 
 
 class Packed(nn.Module):
@@ -106,11 +106,7 @@ def test_what_is_lost_travels_with_the_network(tmp_path: Path) -> None:
     network, _ = read(tmp_path / "b")
     assert [(one.path, one.what) for one in network.lost] == [("", "if self.training")]
     assert json.loads((tmp_path / "b" / "graph.json").read_text())["capture"]["eval_only"]
-    spec = importlib.util.spec_from_file_location("model", tmp_path / "b" / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    space = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(space)
+    space = imported(tmp_path / "b" / "model.py")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         alone = space.load()

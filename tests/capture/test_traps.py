@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from netxform.artifacts.emit import emit
 from netxform.artifacts.graph import from_json, to_json
 from netxform.capture.capture import capture
+from tests.emitted import forms
 
 
 class Asks(nn.Module):
@@ -87,17 +87,8 @@ def test_both_branches_of_the_grad_mode_are_kept(how: str, tmp_path: Path) -> No
     model = Asks(how).eval()
     network = capture(model, torch.randn(3, 4))
     assert network.guards == network.lost == ()
-    (tmp_path / "emitted.py").write_text(emit(network))
-    spec = importlib.util.spec_from_file_location("emitted", tmp_path / "emitted.py")
-    assert spec is not None
-    assert spec.loader is not None
-    space = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(space)
-    alone = space.Asks()
-    alone.load_state_dict(network.module.state_dict())
-    again = from_json(to_json(network), dict(network.module.state_dict())).module
     x = torch.randn(5, 4)
-    for module in (network.module, again, alone):
+    for module in forms(network, "Asks", tmp_path):
         for on in (True, False):
             for training in (True, False):
                 with torch.set_grad_enabled(on):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -189,3 +191,24 @@ def test_a_network_that_came_with_weights_is_taken_as_trained_and_measured() -> 
     assert any("hardly learnt" in w for w in deep.steps[0].choice.warnings)
     values = y.float()[:, None]
     assert little_learnt(nx.capture(nn.Linear(4, 1), x[:2]), [(x, values)], "mse") is not None
+
+
+@pytest.mark.parametrize("samples", [8, 64, 1000, 10_000])
+def test_what_so_few_samples_cannot_tell_is_said(samples: int) -> None:
+    """Law: the words come where drawing anew, without any change, shows as large a fall in 2.5 % of the draws or more."""
+    rng = np.random.default_rng(samples)
+    for before, after in ((0.9, 0.88), (0.95, 0.85), (0.5, 0.4), (0.99, 0.97), (0.7, 0.2)):
+        (one,) = harms.accuracy_fell(before, after, samples, "test samples")
+        middle = (before + after) / 2
+        falls = (rng.binomial(samples, middle, 20_000) - rng.binomial(samples, middle, 20_000)) / samples
+        share = float((falls >= before - after - 1e-12).mean())
+        if not 0.01 < share < 0.06:  # at the edge the normal interval is as good as it is
+            assert ("from chance" in one.text) == (share > 0.025), (before, after, share)
+
+
+def test_the_page_says_the_numbers_of_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "warnings.md").read_text()
+    assert harms.POINT == 0.01 and harms._WORSE == 1.05 and harms._HALF == 0.5 and harms._SIDES == 1.96
+    assert harms._MATERIAL == pytest.approx(math.log(1.05)) and f"{harms._MATERIAL:.3f}"[1:] in page
+    for n, p, told in ((64, 0.9, "10.4"), (10_000, 0.9, "0.8")):
+        assert f"{100 * 1.96 * math.sqrt(2 * p * (1 - p) / n):.1f}" == told and told in page

@@ -21,6 +21,7 @@ import safetensors.torch
 
 _WRITES = ("os.mkdir", "os.rename", "os.chmod", "os.link", "os.symlink", "netxform.exchange")
 _REMOVES = ("os.remove", "os.rmdir")
+CHANGES = (*_WRITES, *_REMOVES)
 
 
 class Killed(BaseException):

@@ -114,3 +114,18 @@ def test_scaling_zero_and_refusals() -> None:
         conv_norm(K, size=(6, 6), groups=3)
     with pytest.raises(NetxformError):
         conv_norm(K, size=(6, 6), method="guess")
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((4,), 1), ((4, 3), 1), ((4, 3, 3, 3, 3), 1), ((4, 3, 3, 3), 0), ((4, 3, 3, 3), 3)]
+)
+def test_what_is_no_convolution_is_refused(shape: tuple[int, ...], groups: int) -> None:
+    for bound in (lambda k: conv_norm(k, size=(5, 5), groups=groups), lambda k: im2col_bound(k, groups=groups)):
+        with pytest.raises(NetxformError, match="X0411"):
+            bound(torch.randn(shape))
+
+
+def test_padding_is_none_unless_it_is_given() -> None:
+    kernel = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(1))
+    bare, padded = (conv_norm(kernel, size=(5, 4), stride=2, padding=p) for p in (0, 1))
+    assert bare == conv_norm(kernel, size=(5, 4), stride=2) != padded

@@ -27,9 +27,14 @@ from tests.mutations.__main__ import Run, copies
 from tests.mutations.defect import ROOT
 from tests.mutations.nursery import Nursery
 
+CLAIMS = tuple(f"tests/compiler/test_{n}.py" for n in ("claim_laws", "claims", "measured_again", "statistics"))
 FITTING: dict[str, tuple[str, ...]] = {
     "axes/index_maps.py": ("tests/axes/test_index_map_laws.py", "tests/verbs/test_widen_laws.py"),
     "axes/roles.py": ("tests/axes/test_roles.py", "tests/axes/test_axes.py"),
+    "compiler/claims/bounded.py": CLAIMS,
+    "compiler/claims/exact.py": CLAIMS,
+    "compiler/claims/lossy.py": CLAIMS,
+    "compiler/claims/stored.py": CLAIMS,
     "linalg/gram.py": ("tests/linalg/test_gram_laws.py", "tests/linalg/test_svd.py"),
     "linalg/operator_norms.py": ("tests/linalg/test_operator_norms.py",),
     "pruning/ranking.py": ("tests/pruning/test_choice_laws.py", "tests/pruning/test_score_laws.py"),

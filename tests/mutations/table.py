@@ -7,6 +7,7 @@ from tests.mutations.rows import (
     axes,
     claims,
     data,
+    doors,
     factorization,
     files,
     grafts,
@@ -31,4 +32,5 @@ DEFECTS: tuple[Defect, ...] = (
     *data.DEFECTS,
     *files.DEFECTS,
     *syntax.DEFECTS,
+    *doors.DEFECTS,
 )

@@ -78,3 +78,36 @@ def test_a_refit_is_least_squares_with_a_bias(make: object, bias: bool) -> None:
     best, *_ = np.linalg.lstsq(np.column_stack([kept, np.ones(len(kept))]), target, rcond=None)
     np.testing.assert_allclose(found.tensors["2.weight"].numpy().reshape(3, -1), best[:-1].T, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(found.tensors["2.bias"].numpy(), best[-1], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("padding", "clean"), [(0, True), ((0, 0), True), ("valid", True), (1, False), ((0, 1), False), ("same", False)]
+)
+def test_where_means_cannot_stand_for_what_went_is_said(padding: object, clean: bool) -> None:
+    """At padded edges a mean is wrong, and is said to be; paddings by name are not fitted."""
+    torch.manual_seed(4)
+    layer = nn.Conv2d(6, 4, 3, padding=padding)  # type: ignore[arg-type]
+    model = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), layer, nn.Flatten()).double()
+    x = torch.randn(8, 2, 9, 9).double()
+    network, removed, request = given(model, x)
+    assert (not fold(network, removed, request).padded) == clean
+    skipped = refit(network, removed, request).skipped
+    assert bool(skipped) == isinstance(padding, str)
+
+
+def test_a_feature_that_never_varies_is_fitted() -> None:
+    """The ridge makes the system solvable where a reader sees a constant; what it predicts is what the layer gives."""
+    model, x = dense(True)
+    with torch.no_grad():
+        model[0].weight[0] = 0.0
+        model[0].bias[0] = 1.0
+        model[0].weight[2] = model[0].weight[3]
+        model[0].bias[2] = model[0].bias[3]
+    found = refit(*given(model, x))
+    weight = found.tensors["2.weight"]
+    assert bool(weight.isfinite().all())
+    a = torch.relu(model[0](x))[:, STAY].detach()
+    gap = a @ weight.T + found.tensors["2.bias"] - model(x).detach()
+    # least squares: what is left is uncorrelated with every feature, up to the ridge
+    centred = a - a.mean(0)
+    assert (centred.T @ gap / len(a)).abs().max() < 1e-5 and gap.mean(0).abs().max() < 1e-9

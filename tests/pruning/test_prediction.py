@@ -98,6 +98,7 @@ def test_intervals_cover(method: str) -> None:
 def test_the_error_is_that_of_a_mean() -> None:
     totals = torch.tensor([1.0, 2.0, 4.0, 9.0])
     assert standard_error(totals) == pytest.approx(math.sqrt(((3**2 + 2**2 + 0 + 5**2) / 3) / 4))
+    assert standard_error(totals[:2]) == pytest.approx(0.5)  # two samples, half a step from their mean each
     assert standard_error(totals[:1]) is None
     # over two processes
     halves = [totals[:1], totals[1:]]

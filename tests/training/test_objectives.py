@@ -76,8 +76,9 @@ def test_penalties_have_the_gradient_that_autograd_finds() -> None:
 
 
 def test_penalties_on_parameters_shrink_them() -> None:
-    text = "train ** for 2epochs using sgd(lr=0.1) regularize {}"
-    plain, bare = (nx.apply(TEXT + text.format(f"{n}(fc1::weight, {w})")).model for n, w in (("l2", 0), ("l2", 0.5)))
+    without = "train ** for 2epochs using sgd(lr=0.1)"
+    text = without + " regularize {}"
+    plain, bare = (nx.apply(TEXT + t).model for t in (without, text.format("l2(fc1::weight, 0.5)")))
     # eight steps, each of which takes 0.1 · 0.5 of the weights; what else moves them is small
     assert (bare.fc1.weight.norm() / plain.fc1.weight.norm()).item() == pytest.approx(0.95**8, rel=0.1)
     sparse = nx.apply(TEXT + text.format("l1(fc1::weight, 0.5)")).model

@@ -20,6 +20,7 @@ from netxform.compiler.measure import measure
 from netxform.graph.layers import Int8Embedding, Int8Linear
 from netxform.language.claims import Quantized
 from netxform.precision.int8 import EXCESS, quantize, worst_step
+from tests.emitted import imported
 
 pytest.importorskip("torchao")
 WORDS = 17
@@ -144,10 +145,7 @@ def test_bundles_load_and_verify_without_torchao(name: str, tmp_path: Path, monk
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "torchao", None)
     assert nx.verify(tmp_path / "b").held
-    spec = importlib.util.spec_from_file_location("emitted", tmp_path / "b" / "model.py")
-    assert spec is not None and spec.loader is not None
-    emitted = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(emitted)
+    emitted = imported(tmp_path / "b" / "model.py")
     with torch.no_grad():
         x = torch.randint(200, (3, 24)) if name != "vit_small" else torch.randn(3, 1, 28, 28)
         assert torch.equal(emitted.load()(x), nx.load(tmp_path / "b")(x))

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A file or folder that a spec names as a model. `bundle` reads the model of a bundle."""
+    """A file or folder that a spec names as a model. `bundle` reads the model of a bundle. `weightless`: without weights, where
+    the format can: every tensor on the meta device.
+    """
 
     text: str
     span: Span
     trust: Trust
-    bundle: Callable[[Path], nn.Module] | None = None
+    bundle: Callable[[Path, bool], nn.Module] | None = None
+    weightless: bool = False
 
     def path(self) -> Path:
         """Where it is. Raises NetxformError X0901 (outside), X0807 (missing)."""
@@ -37,7 +40,8 @@ class Asked:
 class Format:
     """`read` gives the module, the shape and dtype name of each input (None: not known), and where it came from.
 
-    It asks for trust before it runs anything (`sources.trust`), and raises NetxformError X0808 (damaged), X0815 (no model).
+    It asks for trust before it runs anything (`sources.trust`), and raises NetxformError X0808 (damaged), X0815 (no model);
+    WeightsNeeded where it was asked for a model without weights and cannot make it.
     """
 
     read: Callable[[Asked], Loaded]

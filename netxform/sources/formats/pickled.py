@@ -19,7 +19,7 @@ def _read(asked: Asked) -> Loaded:
     from netxform.sources.state_dicts import no_bomb
 
     no_bomb(path, asked.span)
-    found: Any = torch.load(path, weights_only=False, map_location="cpu")
+    found: Any = torch.load(path, weights_only=False, map_location="meta" if asked.weightless else "cpu")
     if not isinstance(found, nn.Module):
         raise fail("X0815", f"`{asked.text}` holds a {type(found).__name__}, not a model", asked.span, "not a model")
     return found, None, {"source": asked.text}

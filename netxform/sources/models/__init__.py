@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,8 @@ from netxform.language.values import CONSTANTS, plain
 from netxform.limits import need
 from netxform.sources.companions import of_bundle
 from netxform.sources.formats import Asked, from_file
-from netxform.sources.loaded import Loaded, Shapes
-from netxform.sources.models.source import MODELS
+from netxform.sources.loaded import Loaded, Shapes, WeightsNeeded
+from netxform.sources.models.source import MODELS, ModelSource
 from netxform.sources.trust import Trust, read_path
 from netxform.sources.weights import Asked as AskedWeights
 from netxform.sources.weights import Taken, load_weights
@@ -84,7 +83,8 @@ _INPUT = re.compile(r"(\d+(?:x\d+)*)(?::(f16|f32|f64|bf16|i64|i32))?")
 @dataclass(frozen=True)
 class LoadedModel:
     """A model as it came. `shapes`: the shape and dtype name of each input, None where the source does not know. `taken`: what
-    was done to take its weights; `beside`: tokenizer, image processor and configuration, as files.
+    was done to take its weights; `beside`: tokenizer, image processor and configuration, as files. `why`: it was asked for
+    without weights and has them, for this reason.
     """
 
     module: nn.Module
@@ -93,6 +93,7 @@ class LoadedModel:
     provenance: dict[str, object]
     taken: Taken = field(default_factory=Taken)
     beside: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    why: str = ""
 
 
 def check_model_source(model: ast.Model) -> list[Diagnostic]:
@@ -199,24 +200,48 @@ def parse_input(text: str, span: Span) -> Shapes:
     return tuple(out)
 
 
-def load_model(model: ast.Model, trust: Trust, seed: int = 0, bundle: Callable[[Path], nn.Module] | None = None) -> LoadedModel:
+def load_model(
+    model: ast.Model,
+    trust: Trust,
+    seed: int = 0,
+    bundle: Callable[[Path, bool], nn.Module] | None = None,
+    weightless: bool = False,
+) -> LoadedModel:
     """The declared model, on the CPU, with its weights. Fresh weights are drawn under `seed`.
 
-    Raises NetxformError X0211 (unknown), X0807 (missing file), X0808–X0812 (bad weights), X09xx (trust).
+    `weightless`: every tensor on the meta device, where it can be made so; else with weights, and `why` says the reason.
+    Names, shapes and types of stored weights are compared with the model's all the same. Raises NetxformError X0211
+    (unknown), X0807 (missing file), X0808–X0812 (bad weights), X09xx (trust).
     """
+    from netxform.graph.copies import tensors_of
+
+    if not weightless:
+        return _loaded(model, trust, seed, bundle, False)
+    try:
+        made = _loaded(model, trust, seed, bundle, True)
+    except WeightsNeeded as error:
+        return replace(_loaded(model, trust, seed, bundle, False), why=str(error))
+    return (
+        made if all(t.is_meta for t in tensors_of(made.module)) else replace(made, why="its format gives them with the model")
+    )
+
+
+def _loaded(
+    model: ast.Model, trust: Trust, seed: int, bundle: Callable[[Path, bool], nn.Module] | None, weightless: bool
+) -> LoadedModel:
     import torch
 
     options = {o.key: o.value for o in model.options}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        loaded = _from_source(model, trust, bundle)
+        loaded = _from_source(model, trust, bundle, weightless)
     module, shapes, provenance = loaded
     fresh = tuple(str(text) for text in provenance.pop("warnings", ()))
     weights = options.get("weights")
     taken = Taken(warnings=fresh)
     if weights is not None:
         path = read_path(str(plain(weights)), trust, weights.span)
-        taken = load_weights(module, path, trust, weights.span, _asked(options))
+        taken = load_weights(module, path, trust, weights.span, _asked(options), weightless)
         provenance["weights"] = path.name
     declared = options.get("input")
     if declared is not None:
@@ -245,26 +270,17 @@ def _asked(options: Mapping[str, ast.Expr]) -> AskedWeights:
     return AskedWeights(**{key: plain(options[key]) for key in _OF_WEIGHTS if key in options})
 
 
-def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Module] | None) -> Loaded:
-    import torch
-
+def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path, bool], nn.Module] | None, weightless: bool) -> Loaded:
     source = model.source
     if isinstance(source, ast.String):
-        return from_file(Asked(source.value, source.span, trust, bundle))
+        return from_file(Asked(source.value, source.span, trust, bundle, weightless))
     call = _call(source)
     space, _, name = call.name.partition(".")
     found = MODELS.find(space, call.span, "unknown source")
     call = found.checked(call, trust)
     try:
-        if found.weightless:
-            with torch.device("meta"), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                sized, *_ = found.load(name, call)
-            tensors = (*sized.parameters(), *sized.buffers())
-            if any(p.numel() == 0 for p in sized.parameters()):
-                raise ValueError("it has layers without any weights")
-            need(sum(t.numel() * t.element_size() for t in tensors), f"`{call}`", call.span)
-        return found.load(name, call)
+        bare = _bare(found, name, call, weightless)
+        return bare if weightless and bare is not None else found.load(name, call)
     except (
         TypeError,
         ValueError,
@@ -286,6 +302,32 @@ def _from_source(model: ast.Model, trust: Trust, bundle: Callable[[Path], nn.Mod
             "no download",
             helps=('check the connection, or give a local file: `weights="file.safetensors"`',),
         ) from error
+
+
+def _bare(source: ModelSource, name: str, call: Invocation, weightless: bool) -> Loaded | None:
+    """The model without weights, where the source can make it, once it is known that the whole one has room.
+
+    Raises NetxformError X0005 (no room); where it is what is asked for, WeightsNeeded with why it cannot be made.
+    """
+    if source.bare is None:
+        if weightless:
+            raise WeightsNeeded("its source knows no other way")
+        return None
+    try:
+        found = source.bare(name, call)
+    except (NetxformError, OSError):
+        raise
+    except Exception as error:  # whatever a library's code does without values
+        if source.sure:
+            raise
+        if not weightless:
+            return None
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise (error if isinstance(error, WeightsNeeded) else WeightsNeeded(f"it cannot be made without: {text}")) from None
+    if source.sure and any(p.numel() == 0 for p in found[0].parameters()):
+        raise ValueError("it has layers without any weights")
+    need(sum(t.numel() * t.element_size() for t in (*found[0].parameters(), *found[0].buffers())), f"`{call}`", call.span)
+    return found
 
 
 def _call(source: ast.Expr) -> Invocation:

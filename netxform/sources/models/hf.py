@@ -63,7 +63,7 @@ def _settle(call: Invocation, trust: Trust) -> Invocation:
     return replace(call, arguments=(text,), keywords={"trust_remote_code": False} | keywords | safe)
 
 
-def _load(name: str, call: Invocation) -> Loaded:
+def _load(name: str, call: Invocation, **more: Any) -> Loaded:
     transformers = need("transformers", "text", call.span)
     cls: Any = getattr(transformers, name, None)
     auto = name.startswith("Auto") and "Model" in name
@@ -75,7 +75,7 @@ def _load(name: str, call: Invocation) -> Loaded:
     made: Any = cls
     keywords = call.keywords if auto else {k: v for k, v in call.keywords.items() if k != "trust_remote_code"}
     try:
-        module, told = made.from_pretrained(*call.arguments, output_loading_info=True, **keywords)
+        module, told = made.from_pretrained(*call.arguments, output_loading_info=True, **keywords, **more)
     except (RuntimeError, ValueError) as error:
         raise _named(call, str(error)) or error from error
     return module, _inputs(module), {"source": call.name, "warnings": _fresh(call, told)}
@@ -151,4 +151,8 @@ def _beside(call: Invocation) -> dict[str, bytes]:
     return companions.gathered(where, call.span)
 
 
-MODELS.register("hf")(ModelSource(_load, keywords=_KEYWORDS, settle=_settle, beside=_beside))
+def _bare(name: str, call: Invocation) -> Loaded:
+    return _load(name, call, device_map="meta")
+
+
+MODELS.register("hf")(ModelSource(_load, keywords=_KEYWORDS, settle=_settle, beside=_beside, bare=_bare))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from netxform.errors import did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
 from netxform.sources.loaded import Loaded
-from netxform.sources.models.source import MODELS, ModelSource, need
+from netxform.sources.models.source import MODELS, ModelSource, need, without_weights
 from netxform.sources.trust import Trust, need_pickle, read_path
 
 _KEYWORDS = frozenset(
@@ -41,4 +41,5 @@ def _load(name: str, call: Invocation) -> Loaded:
     return module, (((1, *shape), "f32"),), {"source": call.name}
 
 
-MODELS.register("timm")(ModelSource(_load, keywords=_KEYWORDS, settle=_settle))
+_bare = without_weights(_load, "pretrained", "checkpoint_path")
+MODELS.register("timm")(ModelSource(_load, keywords=_KEYWORDS, settle=_settle, bare=_bare))

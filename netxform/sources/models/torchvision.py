@@ -6,8 +6,8 @@ from typing import Any
 
 from netxform.errors import did_you_mean, fail
 from netxform.graph.layer_spec import Invocation
-from netxform.sources.loaded import Loaded
-from netxform.sources.models.source import MODELS, ModelSource, need
+from netxform.sources.loaded import Loaded, WeightsNeeded
+from netxform.sources.models.source import MODELS, ModelSource, need, without_weights
 
 _KEYWORDS = frozenset(
     """
@@ -31,4 +31,10 @@ def _load(name: str, call: Invocation) -> Loaded:
     return module, (((1, 3, size, size), "f32"),), {"source": call.name, "weights": str(keywords["weights"])}
 
 
-MODELS.register("torchvision")(ModelSource(_load, keywords=_KEYWORDS))
+def _bare(name: str, call: Invocation) -> Loaded:
+    if call.keywords.get("weights") or call.keywords.get("weights_backbone"):
+        raise WeightsNeeded("torchvision takes sizes of a model from its stored weights")
+    return without_weights(_load)(name, call)
+
+
+MODELS.register("torchvision")(ModelSource(_load, keywords=_KEYWORDS, bare=_bare))
