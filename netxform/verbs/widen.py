@@ -315,7 +315,8 @@ def _output(network: Network, path: str) -> list[Dim]:
 
 
 def _no_axis(network: Network, path: str, dims: list[Dim], free: list[Dim]) -> NetxformError:
-    from netxform.axes.algebra import atoms, show
+    from netxform.axes.algebra import reasons, show
+    from netxform.axes.infer import types_of
     from netxform.axes.reindex import axes_of, namer
 
     name = namer(axes_of(network))
@@ -325,7 +326,10 @@ def _no_axis(network: Network, path: str, dims: list[Dim], free: list[Dim]) -> N
             f"the output of `{path}` has several axes that could be widened: {' × '.join(show(d, name) for d in dims)}",
             helps=("select a layer inside it",),
         )
-    why = dict.fromkeys(str(a.locked) for d in dims for a in atoms(d) if a.locked is not None)
+    types = types_of(network)
+    held = [d for n, first in types.names.items() if n.startswith(f"{path}.") for d in types.tensors[first]]
+    own = [d for d in dims if any(d is h for h in held)] or dims  # the layer's own axis: the batch is no reason
+    why = dict.fromkeys(str(why) for d in own for why in reasons(d))
     return fail(
         "X0320",
         f"the output of `{path}` may not be changed",
