@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import json
 import random
 import shutil
@@ -317,15 +318,19 @@ def step_bundle(s: Subject) -> tuple[str, float]:
     return "ok", 0.0
 
 
-RELOAD = """
-import json, sys
+RELOAD = f"""
+from __future__ import annotations
+import dataclasses, sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+{inspect.getsource(leaves)}
 sys.modules["netxform"] = None
 sys.path.insert(0, sys.argv[1])
 import torch, model
 made = model.load().eval()
 torch.manual_seed(5)
 with torch.no_grad():
-    torch.save(made(*torch.load(sys.argv[2])), sys.argv[3])
+    torch.save(list(leaves(made(*torch.load(sys.argv[2])))), sys.argv[3])
 """
 
 
