@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import inspect
 import json
@@ -63,6 +62,15 @@ class Subject:
 
         torch.manual_seed(0)
         return self.row.build().eval()
+
+    def again(self) -> Any:
+        """The model built once more, with the same tensors: some cannot be copied, such as those with hooks on weights."""
+        import torch
+
+        torch.manual_seed(0)
+        made = self.row.build()
+        made.load_state_dict(self.model.state_dict())
+        return made.eval()
 
     def inputs(self, batch: int = 2, size: int | None = None, padded: bool = False) -> tuple[Any, ...]:
         import torch
@@ -187,7 +195,7 @@ def step_capture(s: Subject) -> tuple[str, float]:
 def at(s: Subject, *cases: tuple[Any, ...]) -> tuple[str, float]:
     """The graph against the model, in eval mode, on several inputs; a guard that refuses one of them is told."""
     module = s.network.module.eval()
-    model = copy.deepcopy(s.model).eval()  # what it keeps of these inputs is no part of the next step
+    model = s.again()  # what it keeps of these inputs is no part of the next step
     worst, guarded, tried = 0.0, "", 0
     for inputs in cases:
         try:
@@ -232,7 +240,7 @@ def step_train(s: Subject) -> tuple[str, float]:
     """`train()` under one random state: the outputs, and the buffers afterwards. What the network says that it loses is told."""
     from netxform.graph.network import detached
 
-    model = copy.deepcopy(s.model).train()
+    model = s.again().train()
     graph = detached(s.network).module.train()
     inputs = s.inputs(4)
     wanted = model_run(model, inputs)
@@ -264,7 +272,7 @@ def step_permute(s: Subject) -> tuple[str, float]:
         raise NotAsked("large")
     inputs, most = s.inputs(), DOUBLE
     wide = pytree.tree_map(lambda v: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v, inputs)
-    model = copy.deepcopy(s.model).double()
+    model = s.again().double()
     scatter(model)
     try:
         run(model, wide)

@@ -1,4 +1,4 @@
-"""Options of the test run: `--fuzz 10000` tries that many texts, `--captures 2000 --seed 7` that many modules, drawn from that seed."""
+"""Options of the test run: `--fuzz 10000` tries that many texts, `--captures 2000 --seed 7` that many modules of that seed."""
 
 from __future__ import annotations
 

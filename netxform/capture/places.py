@@ -59,7 +59,16 @@ def located() -> tuple[str, str]:
     return f"{os.path.basename(file)}:{line}", text.replace("`", "'") or "a decision"
 
 
-_KEYS = {"BINARY_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR", "CONTAINS_OP", "BUILD_MAP", "BUILD_SET", "BUILD_CONST_KEY_MAP", "MAP_ADD"}
+_KEYS = {
+    "BINARY_SUBSCR",
+    "STORE_SUBSCR",
+    "DELETE_SUBSCR",
+    "CONTAINS_OP",
+    "BUILD_MAP",
+    "BUILD_SET",
+    "BUILD_CONST_KEY_MAP",
+    "MAP_ADD",
+}
 
 
 def keyed() -> bool:

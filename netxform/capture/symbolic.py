@@ -86,7 +86,7 @@ def computes_weights(module: nn.Module) -> bool:
 
 
 def passed(value: Any) -> Any:
-    """What a module was given and gives back: a value of its own while the graph is made, as it may be another in the other mode."""
+    """What a module was given and gives back: a value of its own while the graph is made, for it may be another in training."""
     return value
 
 

@@ -153,7 +153,7 @@ class Cast:
             return _steps(network, choice, v)
         from netxform.graph.probes import samples
         from netxform.graph.surgery import perform
-        from netxform.precision.rounding import HALF, predict, rounding
+        from netxform.precision.rounding import HALF, failing, predict, rounding
 
         names = v.parameters
         if not names:
@@ -172,7 +172,10 @@ class Cast:
         try:
             found = predict(network, after, names, dtype, samples(network, v.seed), v.seed)
         except RuntimeError as error:
-            raise fail("X0801", f"the network in {self.dtype} does not run: {str(error).splitlines()[0]}") from error
+            raise self._stops(str(error), "LAYER") from error
+        stops = failing(after, samples(network, v.seed))
+        if stops is not None:
+            raise self._stops(stops[1], stops[0])
         if self.dtype == "float16" and found.largest >= 65520:  # below, it rounds to 65504
             raise self._overflow("a value on the way would become infinite", [found.where], found.where, found.largest)
         values = replace(
@@ -189,6 +192,14 @@ class Cast:
             share = 100 * counts.zeroed / counts.numbers
             warnings = (f"{counts.zeroed} of {counts.numbers} numbers ({share:.1f} %) are too small for {self.dtype}: zero",)
         return choice.settled(values, warnings=warnings)
+
+    def _stops(self, error: str, place: str) -> NetxformError:
+        where = "" if place == "LAYER" else f", at `{place}`"
+        return fail(
+            "X0801",
+            f"the network in {self.dtype} does not run{where}: {error.strip().splitlines()[0]}",
+            helps=(f"keep what makes numbers in float32 there: `cast {self.dtype} keep [{place}]`", "or `cast int8`"),
+        )
 
     def _overflow(self, what: str, places: list[str], layer: str, largest: float) -> NetxformError:
         limit = "65504" if self.dtype == "float16" else "3.39e38"

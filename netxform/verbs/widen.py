@@ -202,7 +202,7 @@ class Widen:
                 continue
             text, allowed = MIXES[why.kind]
             if not allowed:
-                raise self._refused(f"the axis is {text}", why.at, ())
+                raise self._refused(f"the axis is {text}", why.at, (_OTHERS,))
             whole = min(a.size for a in atoms(dim) if a in maps)
             if mode == "zero":
                 raise self._refused(f"the axis is {text}: random rows would change it", why.at, ("write `mode=copy`",))
@@ -223,7 +223,7 @@ class Widen:
                 )
             for contraction in found.inner:
                 if carriers(network, contraction) is None:
-                    raise self._refused("two activations are multiplied and summed over the axis", contraction.node, ())
+                    raise self._refused("two activations are multiplied and summed over the axis", contraction.node, (_OTHERS,))
 
     def _refused(self, why: str, at: str, helps: tuple[str, ...]) -> NetxformError:
         return fail(
@@ -243,6 +243,7 @@ class Widen:
 
 
 _MOST = 1_000_000
+_OTHERS = "widen a layer whose outputs are read one by one: `netxform ls SPEC --axes` shows the axes"
 
 
 def _bounded(chosen: Mapping[Atom, int], span: Span) -> None:
