@@ -54,7 +54,7 @@ def axes_of(network: Network) -> tuple[Axis, ...]:
 
 
 def _axes(types: Types) -> tuple[Axis, ...]:
-    """The atoms that occur in tensors of the module, in the order of the tensors: the free ones named c1, c2, … (u1, …: with one index)"""
+    """The atoms that occur in tensors of the module, in their order: the free ones named c1, c2, …, or u1 with one index."""
     sites: dict[Atom, list[tuple[str, int]]] = {}
     for name, dims in types.tensors.items():
         for i, dim in enumerate(dims):

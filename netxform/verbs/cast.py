@@ -198,7 +198,7 @@ class Cast:
         return fail(
             "X0801",
             f"the network in {self.dtype} does not run{where}: {error.strip().splitlines()[0]}",
-            helps=(f"keep what makes numbers in float32 there: `cast {self.dtype} keep [{place}]`", "or `cast int8`"),
+            helps=(f"keep what makes numbers in float32 there: `cast {self.dtype} keep [{_path(place)}]`", "or `cast int8`"),
         )
 
     def _overflow(self, what: str, places: list[str], layer: str, largest: float) -> NetxformError:
@@ -207,7 +207,7 @@ class Cast:
             "X0329",
             f"{what}: the largest is {largest:.4g}, and {self.dtype} ends at {limit}",
             notes=(f"at {', '.join(places[:5])}{' …' if len(places) > 5 else ''}",),
-            helps=(f"keep it: `cast {self.dtype} keep [{layer or places[0]}]`", "or `cast bfloat16`"),
+            helps=(f"keep it: `cast {self.dtype} keep [{_path(layer or places[0])}]`", "or `cast bfloat16`"),
         )
 
     def rewrite(self, network: Network, choice: Choice[Halves | Steps]) -> Edit:
@@ -229,6 +229,12 @@ class Cast:
             return (SameOutputs(),)
         assert self.dtype != "int8"
         return (Rounded(v.parameters, self.dtype), WithinBound(_stated(v.bound)))
+
+
+def _path(name: str) -> str:
+    """The name of a module as it is written in a spec: one that starts with a number stands in backticks."""
+    first, dot, rest = name.partition(".")
+    return f".`{first}`{dot}{rest}" if first[:1].isdigit() else name
 
 
 def _holds(module: nn.Module) -> bool:
