@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import inspect
 import json
 import random
 import shutil
@@ -62,6 +62,15 @@ class Subject:
 
         torch.manual_seed(0)
         return self.row.build().eval()
+
+    def again(self) -> Any:
+        """The model built once more, with the same tensors: some cannot be copied, such as those with hooks on weights."""
+        import torch
+
+        torch.manual_seed(0)
+        made = self.row.build()
+        made.load_state_dict(self.model.state_dict())
+        return made.eval()
 
     def inputs(self, batch: int = 2, size: int | None = None, padded: bool = False) -> tuple[Any, ...]:
         import torch
@@ -186,7 +195,7 @@ def step_capture(s: Subject) -> tuple[str, float]:
 def at(s: Subject, *cases: tuple[Any, ...]) -> tuple[str, float]:
     """The graph against the model, in eval mode, on several inputs; a guard that refuses one of them is told."""
     module = s.network.module.eval()
-    model = copy.deepcopy(s.model).eval()  # what it keeps of these inputs is no part of the next step
+    model = s.again()  # what it keeps of these inputs is no part of the next step
     worst, guarded, tried = 0.0, "", 0
     for inputs in cases:
         try:
@@ -231,7 +240,7 @@ def step_train(s: Subject) -> tuple[str, float]:
     """`train()` under one random state: the outputs, and the buffers afterwards. What the network says that it loses is told."""
     from netxform.graph.network import detached
 
-    model = copy.deepcopy(s.model).train()
+    model = s.again().train()
     graph = detached(s.network).module.train()
     inputs = s.inputs(4)
     wanted = model_run(model, inputs)
@@ -263,7 +272,7 @@ def step_permute(s: Subject) -> tuple[str, float]:
         raise NotAsked("large")
     inputs, most = s.inputs(), DOUBLE
     wide = pytree.tree_map(lambda v: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v, inputs)
-    model = copy.deepcopy(s.model).double()
+    model = s.again().double()
     scatter(model)
     try:
         run(model, wide)
@@ -317,15 +326,19 @@ def step_bundle(s: Subject) -> tuple[str, float]:
     return "ok", 0.0
 
 
-RELOAD = """
-import json, sys
+RELOAD = f"""
+from __future__ import annotations
+import dataclasses, sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+{inspect.getsource(leaves)}
 sys.modules["netxform"] = None
 sys.path.insert(0, sys.argv[1])
 import torch, model
 made = model.load().eval()
 torch.manual_seed(5)
 with torch.no_grad():
-    torch.save(made(*torch.load(sys.argv[2])), sys.argv[3])
+    torch.save(list(leaves(made(*torch.load(sys.argv[2])))), sys.argv[3])
 """
 
 

@@ -1,4 +1,4 @@
-"""Options of the test run: `pytest --fuzz 10000` tries that many random and mutated texts."""
+"""Options of the test run: `--fuzz 10000` tries that many texts, `--captures 2000 --seed 7` that many modules of that seed."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ settings.load_profile("default")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz", type=int, default=600, help="how many random and mutated texts the parser is tried on")
     parser.addoption("--captures", type=int, default=200, help="how many generated modules are captured")
+    parser.addoption("--seed", type=int, default=0, help="what the generated modules are drawn from")
 
 
 @pytest.fixture

@@ -6,7 +6,10 @@
 An atom is the variable of an axis, kept by union-find: wherever it occurs, in whatever tensor, an index means the same
 thing. An atom may be *bound* to a Dim (an axis of 768 was found to be 12 heads of 64), *locked* (why it may not be
 changed), or *mixed* (something is computed across it: permuting is exact, other edits only under conditions). A Mirror is
-an atom read backwards. A dimension of size 1 has no factors.
+an atom read backwards.
+
+A dimension of size 1 has no factors, but for the axes of tensors that a module holds, which have an atom each (`unit`): one
+channel may become several. It is locked where it meets a size of 1 that the code makes, or is repeated; then it is dropped.
 
 Sound before complete: what cannot be expressed is locked, with the reason, on both sides. No torch here.
 """
@@ -52,6 +55,7 @@ LOCKS: dict[str, str] = {
     "position": "an operation reads positions along it",
     "constant": "a constant of the code, with values that depend on the position",
     "stack": "parts that are stacked or repeated by the code",
+    "one": "a size of 1 that the code fixes, or repeats over another size",
     "renorm": "rows are renormalised, in place, when they are read (max_norm): set it to None once they are",
     "lengths": "the lengths of weights are trained apart over it (DoRA): `merge` first",
     "int8": "rows and columns of a weight that is stored as int8: `cast int8` comes last",
@@ -114,8 +118,13 @@ ONE: Dim = ()
 
 
 def fresh(size: int, locked: Lock | None = None) -> Dim:
-    """A dimension of its own."""
-    return ONE if size == 1 else (Atom(size, locked),)
+    """A dimension of its own. One of size 1 has no factors; locked, it knows why."""
+    return ONE if size == 1 and locked is None else (Atom(size, locked),)
+
+
+def unit(size: int) -> Dim:
+    """A dimension of a tensor that a module holds: of its own, also where its size is 1."""
+    return (Atom(size),)
 
 
 def find(atom: Atom) -> Atom:
@@ -152,7 +161,7 @@ def normal(dim: Dim) -> Dim:
     if len(dim) == 1 and type(dim[0]) is Atom:  # by far the most frequent case
         atom = find(dim[0])
         if atom.bound is None:
-            return (atom,) if atom.size != 1 else ONE
+            return (atom,) if atom.size != 1 or atom.locked is None else ONE
     out: list[Factor] = []
     for factor in dim:
         match factor:
@@ -160,7 +169,7 @@ def normal(dim: Dim) -> Dim:
                 root = find(factor)
                 if root.bound is not None:
                     out += normal(root.bound)
-                elif root.size != 1:
+                elif root.size != 1 or root.locked is None:
                     out.append(root)
             case Mirror():
                 root = find(factor.atom)
@@ -168,6 +177,8 @@ def normal(dim: Dim) -> Dim:
                     out += normal(mirrored(root.bound))
                 elif root.size != 1:
                     out.append(Mirror(root))
+                elif root.locked is None:  # one index, read either way
+                    out.append(root)
             case Sum():
                 parts = list(_flat(factor))
                 if len(parts) == 1:
@@ -257,6 +268,24 @@ def is_locked(dim: Dim) -> bool:
     return all(a.locked is not None for a in atoms(dim))
 
 
+def units(dim: Dim) -> list[Atom]:
+    """The free atoms of size 1 in a dimension."""
+    return [a for a in atoms(dim) if a.size == 1]
+
+
+def reasons(dim: Dim) -> list[Lock]:
+    """Why atoms of the dimension are locked, those of size 1 included."""
+    found: dict[Lock, None] = {}
+    for factor in dim:
+        match factor:
+            case Atom() | Mirror():
+                root = find(factor if isinstance(factor, Atom) else factor.atom)
+                found |= dict.fromkeys(reasons(root.bound) if root.bound is not None else [root.locked] if root.locked else [])
+            case Sum():
+                found |= dict.fromkeys(why for part in factor.parts for why in reasons(part))
+    return list(found)
+
+
 # --- two dimensions are the same -------------------------------------------------------------------------------------
 
 
@@ -264,12 +293,14 @@ def unify(a: Dim, b: Dim, at: str = "") -> None:
     """Make two dimensions of one size the same. What cannot be expressed is locked on both sides."""
     if a is b:
         return
+    why = next(iter((*reasons(a), *reasons(b))), Lock("one", at)) if size(a) == 1 else None
     a, b = normal(a), normal(b)
     if size(a) != size(b):
         lock(a, Lock("shape", at))
         lock(b, Lock("shape", at))
         return
-    if not a:
+    if why is not None and not (len(a) == len(b) == 1 and isinstance(a[0], Atom) and isinstance(b[0], Atom)):
+        lock(a + b, why)  # what is 1 in the code stays 1
         return
     if len(a) == 1 and len(b) == 1:
         _unify_factors(a[0], b[0], at)
@@ -350,6 +381,10 @@ def _unify_sums(a: Sum, b: Sum, at: str) -> None:
 
 
 def _unify_sum_product(total: Dim, product: Dim, at: str) -> None:
+    product = _without_units(product, at)
+    if len(product) == 1:
+        unify(total, product, at)
+        return
     first = total[0]
     assert isinstance(first, Sum)
     parts, count, rest = first.parts, extent(product[0]), product[1:]
@@ -388,6 +423,8 @@ def split(dim: Dim, cuts: list[int], at: str = "") -> list[Dim] | None:
     dim = normal(dim)
     if not cuts:
         return [dim]
+    if len(dim) > 1:
+        dim = _without_units(dim, at)
     if not dim:
         return None
     bounds = [0, *cuts, size(dim)]
@@ -409,6 +446,12 @@ def split(dim: Dim, cuts: list[int], at: str = "") -> list[Dim] | None:
             return None if back is None else [mirrored(p) for p in reversed(back)]
         case Sum():
             return _split_sum(first, sizes, at)
+
+
+def _without_units(dim: Dim, at: str) -> Dim:
+    """The dimension where its sizes of 1 stay 1."""
+    lock(tuple(f for f in dim if extent(f) == 1), Lock("one", at))
+    return normal(dim)
 
 
 def _split_sum(total: Sum, sizes: list[int], at: str) -> list[Dim] | None:
@@ -452,8 +495,16 @@ def regroup(dim: Dim, sizes: list[int], at: str = "") -> list[Dim] | None:
                 factors[:0] = pieces
             else:
                 return None
+        if not group and factors and extent(factors[0]) == 1:
+            group.append(factors.pop(0))
         out.append(tuple(group))
-    return out if all(extent(f) == 1 for f in factors) else None
+    if any(extent(f) != 1 for f in factors):
+        return None
+    if out:
+        out[-1] += tuple(factors)
+    else:
+        lock(tuple(factors), Lock("one", at))
+    return out
 
 
 def _factor_in_two(factor: Factor, outer: int, at: str) -> Dim | None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, fx
 
-from netxform.axes.algebra import Dim, Lock, Mix, fresh, lock, mix, size, unify
+from netxform.axes.algebra import Dim, Lock, Mix, lock, mix, size, unify, unit, units
 from netxform.axes.rules.context import Positions, Typed, Uncovered, locked
 from netxform.axes.rules.registry import RULES, Rule, covered
 from netxform.axes.types import Contraction, Parts, Stated, Types
@@ -33,6 +33,8 @@ class Notes:
         self.shape: Any = ()
         self.path = ""
         self.inside = False
+        self.asked: list[Typed] = []  # what the rule that runs has read of the module
+        self.met: list[Dim] = []  # and what it sums over or computes across
 
     # --- the context of the rules
 
@@ -70,6 +72,7 @@ class Notes:
     def contract(self, left: Typed, i: int, right: Typed, j: int) -> None:
         """See `Context`."""
         unify(left.dims[i], right.dims[j], self.at)
+        self.met.append(right.dims[j])
         sides = [
             (x.source, cast(int, x.axes[k])) if x.source is not None and x.axes[k] is not None else None
             for x, k in ((left, i), (right, j))
@@ -82,6 +85,7 @@ class Notes:
     def mix(self, dim: Dim, kind: str) -> None:
         """See `Context`."""
         mix(dim, Mix(kind, self.at))
+        self.met.append(dim)
         if dim:
             self.types.mixes.append((Mix(kind, self.at), dim))
 
@@ -106,7 +110,10 @@ class Notes:
     def tensor(self, name: str) -> Typed | None:
         """See `Context`."""
         full = self.types.names.get(f"{self.path}.{name}" if self.path else name)
-        return None if full is None else self.of(full)
+        if full is None:
+            return None
+        self.asked.append(self.of(full))
+        return self.asked[-1]
 
     def read_items(self) -> set[int]:
         """Which items of the node's tuple somebody reads; every one where that cannot be told."""
@@ -124,7 +131,7 @@ class Notes:
         made = self.typed.get(name)
         if made is None:
             shape = tuple(self.held[name].shape)
-            made = Typed([fresh(n) for n in shape], shape, self.held[name].dtype, name, tuple(range(len(shape))))
+            made = Typed([unit(n) for n in shape], shape, self.held[name].dtype, name, tuple(range(len(shape))))
             self.typed[name] = made
             self.types.tensors[name] = made.dims
         return made
@@ -142,15 +149,25 @@ class Notes:
         """What the rule says; what it noted is forgotten where it does not cover the use. Raises Uncovered."""
         covered(known, args, kwargs)
         mark = self.mark()
+        self.asked, self.met = [], []
         try:
             made = known(*args, **kwargs)
         except Uncovered:
             self.back(mark)
             raise
+        self.keep_units((args, kwargs), made)
         for value in leaves(made):
             if tuple(size(d) for d in value.dims) != value.shape:
                 raise ValueError(f"`{known.__name__}` gives other sizes than {value.shape} at `{self.at}`")
         return made
+
+    def keep_units(self, given: Any, made: Any) -> None:
+        """Where an axis of size 1 is not in the result and nothing is summed over it, its size stays 1."""
+        read = [*leaves(given), *self.asked]
+        free = {a for x in read for d, n in zip(x.dims, x.shape, strict=True) if n == 1 for a in units(d)}
+        if free:
+            kept = {a for d in (*self.met, *(d for x in leaves(made) for d in x.dims)) for a in units(d)}
+            lock(tuple(free - kept), Lock("one", self.at))
 
     def note(self, made: Any) -> None:
         """Tell a result its precision."""

@@ -37,6 +37,7 @@ from netxform.capture.symbolic import (
     TrainingFlag,
     computes_weights,
     drop_asserts,
+    drop_passed,
     flag_at,
     foreign,
     is_leaf,
@@ -47,7 +48,7 @@ from netxform.capture.unusual import refuse_unusual
 from netxform.collector import paused
 from netxform.errors import NetxformError, fail
 from netxform.graph.copies import lent, own, structure
-from netxform.graph.guards import Lost, guards_of
+from netxform.graph.guards import Lost, guards_of, is_guard
 from netxform.graph.layers import BatchNormAct2d, DropPath
 from netxform.graph.memory import settle
 from netxform.graph.meta import annotate
@@ -106,10 +107,11 @@ def capture(model: nn.Module, *example: Tensor | None, proven: bool = False) -> 
             ("recorder", reads, lambda: (_recorded(model, inputs, reads, run), ())),
             ("symbolic", None, lambda: (_symbolic(model, run=run), ())),
             ("recorder", None, lambda: (_recorded(model, inputs, run=run), ())),
+            ("islands", reads, lambda: _with_islands(model, run, reads)),
             ("islands", None, lambda: _with_islands(model, run)),
         ]
         for name, both, way in ways:
-            if both is None and name != "islands" and not lost:
+            if both is None and not lost:
                 continue
             reads.clear()
             run.state.clear()
@@ -119,7 +121,7 @@ def capture(model: nn.Module, *example: Tensor | None, proven: bool = False) -> 
                 noted = judge.accept(module, name == "recorder")
                 if run.gradients and not judge.trains(module, gradients=True, both=both is not None):
                     raise fail("X0802", f"the graph differs from the model where gradients are on ({_place(run.gradients)})")
-                if both and not judge.trains(module):
+                if both and not (judge.trains(module) and judge.mixed(module, (path for path, *_ in both))):
                     raise ApartError(fail("X0802", "the graph differs from the model in training").diagnostics)
                 if run.state:
                     refuse_state(model, judge.given, run.state)
@@ -313,12 +315,12 @@ def _recorded(
     return _module(copied, graph, constants)
 
 
-def _with_islands(model: nn.Module, run: _Run) -> tuple[fx.GraphModule, tuple[Island, ...]]:
+def _with_islands(model: nn.Module, run: _Run, reads: Reads | None = None) -> tuple[fx.GraphModule, tuple[Island, ...]]:
     """Symbolic tracing again and again, with the innermost module that fails kept whole."""
     islands: dict[str, Island] = {}
     for _ in range(_MAX_ISLANDS):
         try:
-            return _symbolic(model, frozenset(islands), run=run), tuple(islands.values())
+            return _symbolic(model, frozenset(islands), reads, run), tuple(islands.values())
         except Exception as error:  # whatever the model's code raises while it is traced
             path = getattr(error, "failing", None)
             if not path or path in islands:
@@ -330,6 +332,7 @@ def _with_islands(model: nn.Module, run: _Run) -> tuple[fx.GraphModule, tuple[Is
 
 def _module(model: nn.Module, graph: fx.Graph, constants: dict[str, Tensor]) -> fx.GraphModule:
     _unhook(model)
+    drop_passed(graph)
     module = fx.GraphModule(Shell(model, constants), graph, class_name=type(model).__name__)
     keep_everything(model, module)
     _unflagged(module)
@@ -373,11 +376,11 @@ def _finish(
     names = [n.name for n in taken]
     specs = tuple(Input(n, tuple(t.shape), t.dtype) for n, t in zip(names, inputs, strict=True))
     if not noted:
-        held = [(b, b.detach().clone()) for b in module.buffers()]
+        held = [(t, t.detach().clone()) for t in _written(module)]
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             annotate(module.graph, module, *(t.clone() for t in inputs))
-            for buffer, value in held:  # a pass may write
-                buffer.copy_(value)
+            for tensor, value in held:  # a pass may write
+                tensor.copy_(value)
     for node in module.graph.nodes:
         if node.meta.get("dtype") is None and node.op != "output":  # a tuple or a number is no value to cut at
             if node.op == "call_module":  # the first of several results is a layer's output: the states of a recurrent one
@@ -413,8 +416,15 @@ def _finish(
         parameter.requires_grad_(flags.get(name, parameter.requires_grad))
     for name, part in module.named_modules(remove_duplicate=False):
         part.training = next(modes[p] for p in (name, *reversed(_above(name)), "") if p in modes)
-    given = tuple(t.detach().clone() for t in inputs) if guards_of(module.graph) else ()
+    narrowed = any(is_guard(n) and not n.meta.get("rank") for n in module.graph.nodes)
+    given = tuple(t.detach().clone() for t in inputs) if narrowed else ()
     return Network(module, specs, way, islands, notes, given, eval_only=lost)
+
+
+def _written(module: fx.GraphModule) -> list[Tensor]:
+    """What a pass may write: every buffer, and the parameters that the graph itself reads."""
+    read = {str(n.target) for n in module.graph.nodes if n.op == "get_attr"}
+    return [*module.buffers(), *(p for n, p in module.named_parameters() if n in read)]
 
 
 def _untyped(value: Any) -> Any:

@@ -19,8 +19,8 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from netxform.capture.places import asked, compared, located, still
-from netxform.capture.symbolic import TrainingFlag, hooked, is_leaf
-from netxform.capture.traced_ints import ACTIVE, RANGE, TracedInt, TracedRange
+from netxform.capture.symbolic import TrainingFlag, hooked, is_leaf, passed
+from netxform.capture.traced_ints import ACTIVE, INT, RANGE, TracedInt, TracedInteger, TracedRange
 from netxform.errors import fail
 from netxform.graph.guards import number, require
 
@@ -35,7 +35,9 @@ _ASKS: dict[str, tuple[Any, str]] = {
     "__contains__": (torch.eq, "any"),
 }
 _HOST |= set(_ASKS)
-_KINDS = {"dtype", "device", "is_cuda", "get_device", "is_floating_point", "is_complex"}
+_PLAIN = {"requires_grad", "is_leaf", "layout", "is_sparse", "is_quantized"}  # attributes that are asked for once more
+_KINDS = _PLAIN | {"dtype", "device", "is_cuda", "get_device", "is_floating_point", "is_complex", "is_contiguous"}
+_RANK = {"dim", "ndim", "ndimension"}
 _LEAVES = {"numpy", "__array__", "__dlpack__"}
 _LISTS = {"unbind", "split", "chunk", "tensor_split", "split_with_sizes", "__iter__", "hsplit", "vsplit", "dsplit"}
 
@@ -62,6 +64,7 @@ class Recorder(TorchFunctionMode):
         named = [*model.named_parameters(), *model.named_buffers()]
         self.names = {id(t): n for n, t in named}
         self.stack: list[str] = []
+        self.ranked: tuple[str, str] | None = None  # where the code decides by how many dimensions there are
         self.before = {n: (b, b.detach().clone()) for n, b in model.named_buffers()}
 
     def record(self, *inputs: Tensor) -> tuple[fx.Graph, dict[str, Tensor]]:
@@ -82,16 +85,17 @@ class Recorder(TorchFunctionMode):
         ACTIVE.append(self)
         try:
             with torch.enable_grad(), self:
-                builtins.range = TracedRange  # type: ignore[misc,assignment]
+                builtins.range, builtins.int = TracedRange, TracedInteger  # type: ignore[misc,assignment]
                 builtins.len = self._length  # what `__len__` answers becomes a plain int on the way
                 result = self.model(*inputs)
         finally:
-            builtins.range, builtins.len = RANGE, LEN  # type: ignore[misc]
+            builtins.range, builtins.len, builtins.int = RANGE, LEN, INT  # type: ignore[misc]
             ACTIVE.pop()
             nn.Module.__call__ = original  # type: ignore[method-assign]
         outputs = self._encode(plain(result))
         self._written()
         self.graph.output(outputs)
+        self._ranks(names[: LEN(inputs)])
         return self.graph, self.constants
 
     def _written(self) -> None:
@@ -103,7 +107,7 @@ class Recorder(TorchFunctionMode):
                     continue
                 if held is None or id(held) not in self.nodes or held.shape != before[0].shape:
                     raise fail("X0802", f"the buffer `{name}` of `{path}` becomes something else")
-                self.add(self.graph.call_method("copy_", (self._of(before[0]), self._of(held))))
+                self.add(self.graph.call_method("copy_", (self._of(before[0]), self._of(held))), path)
                 part._buffers[name] = before[0]  # pyright: ignore[reportPrivateUsage]
         with torch.no_grad():
             for held, value in self.before.values():
@@ -117,7 +121,7 @@ class Recorder(TorchFunctionMode):
         if first is not None and path:
             entry = self._of(first)
             entry.meta["entries"] = (*entry.meta.get("entries", ()), path)
-        leaf = bool(path) and is_leaf(module)
+        leaf, before = bool(path) and is_leaf(module), len(self.alive)
         if leaf and hooked(module):  # what hooks do is part of the graph
             own = module.forward
             module.forward = lambda *a, **k: self._leaf(own, path, a, k)
@@ -135,6 +139,12 @@ class Recorder(TorchFunctionMode):
             result = self._leaf(functools.partial(original, module), path, args, kwargs)
         if isinstance(result, Tensor) and path:
             node = self._of(result)
+            if not leaf and not any(held is result for held in self.alive[before:]):
+                node = self.add(self.graph.call_function(passed, (node,)), path)
+                self.depth += 1
+                result = result.view_as(result)
+                self.depth -= 1
+                self._bind(result, node)
             node.meta["exits"] = (*node.meta.get("exits", ()), path)
         return result
 
@@ -188,7 +198,7 @@ class Recorder(TorchFunctionMode):
             self.add(self.graph.call_function(operator.setitem, self._encode(args)))
             return result
         if not _has_tensor(result):
-            if name in _KINDS and args and isinstance(args[0], Tensor):
+            if name in _KINDS | _RANK and args and isinstance(args[0], Tensor):
                 self._kind(name, args[0], result)
             return result
         if isinstance(result, Tensor) and id(result) in self.names and any(result is a for a in args) and not _writes(name):
@@ -252,6 +262,8 @@ class Recorder(TorchFunctionMode):
     def _kind(self, name: str, tensor: Tensor, result: Any) -> None:
         """A read of what kind of tensor it is. Where that hangs on the inputs and decides something, the graph requires it."""
         source = self.nodes.get(id(tensor))
+        if source is not None and name in _RANK:
+            self._rank()
         if source is None or source.op == "get_attr" or name not in _KINDS:
             return
         comparisons = asked()
@@ -259,6 +271,8 @@ class Recorder(TorchFunctionMode):
             return
         if name in ("device", "is_cuda", "get_device"):  # the same on the device that plans are made on
             self.require(self.add(self.graph.call_function(getattr, (source, "is_cuda"))), tensor.is_cuda)
+        elif name in _PLAIN:
+            self.require(self.add(self.graph.call_function(getattr, (source, name))), result)
         elif name != "dtype":
             self.require(self.add(self.graph.call_method(name, (source,))), result)
         else:
@@ -272,6 +286,22 @@ class Recorder(TorchFunctionMode):
             if not comparisons:
                 self.require(read, result)
 
+    def _rank(self) -> None:
+        """A read of how many dimensions there are; where it decides, the graph requires as many of its inputs."""
+        if not self.ranked and asked() is not None:
+            self.ranked = located()
+
+    def _ranks(self, names: list[str]) -> None:
+        given = [n for n in self.graph.nodes if n.op == "placeholder"][: LEN(names)]
+        if self.ranked and given:
+            where, what = self.ranked
+            with self.graph.inserting_after(given[-1]):
+                for node in reversed(given):
+                    rank = self.add(self.graph.call_method("dim", (node,)))
+                    with self.graph.inserting_after(rank):
+                        check = (rank, self.alive[given.index(node)].dim(), f"{where}: {what}")
+                        self.add(self.graph.call_function(require, check)).meta["rank"] = True
+
     def _sizes(self, tensor: Tensor, sizes: torch.Size) -> Any:
         if id(tensor) in self.names:
             return sizes
@@ -280,6 +310,8 @@ class Recorder(TorchFunctionMode):
     def _length(self, value: Any, /) -> int:
         """`len` while a pass is recorded: that of a tensor is its first size."""
         count = LEN(value)
+        if isinstance(value, torch.Size) and not self.depth and any(isinstance(n, TracedInt) for n in value):
+            self._rank()
         return self._size(value, 0, count) if isinstance(value, Tensor) and not self.depth else count
 
     def _size(self, tensor: Tensor, dim: int, value: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from netxform.capture.concrete import plain
 from netxform.capture.equivalence import RandomError, UnknownError, program, provable
 from netxform.errors import fail
 from netxform.graph.copies import own, parts, structure, weightless
-from netxform.graph.guards import REFUSES
+from netxform.graph.guards import REFUSES, pick
 from netxform.graph.meta import MetaRun, annotate
 from netxform.graph.results import Description, agreed, describe
 from netxform.graph.shape_cache import Kernels
@@ -144,10 +144,21 @@ class Judge:
             if not same or not all(_equal(held[n], b) for n, b in buffers.items() if n in held):
                 raise fail("X0802", f"the graph differs from the model at batch {given[0].shape[0] if given else 0}")
 
-    def trains(self, module: fx.GraphModule, gradients: bool = False, both: bool = False) -> bool:
+    def mixed(self, module: fx.GraphModule, reads: Iterable[str]) -> bool:
+        """Whether graph and model do the same where some of the modules that decide by their mode, `reads`, are in eval mode:
+        every second one, and the others. What one of them ends with must reach what is behind it in its own mode.
+        """
+        paths = list(dict.fromkeys(reads))
+        if len(paths) < 2 or not any(n.target is pick for n in module.graph.nodes):
+            return True
+        return all(self.trains(module, quiet=frozenset(paths[k::2])) for k in (0, 1))
+
+    def trains(
+        self, module: fx.GraphModule, gradients: bool = False, both: bool = False, quiet: frozenset[str] = frozenset()
+    ) -> bool:
         """Whether graph and model do the same in training: results and written buffers, under one random state.
 
-        `gradients`: in eval mode instead, with gradients on; `both`: in training too.
+        `gradients`: in eval mode instead, with gradients on; `both`: in training too. `quiet`: modules that stay in eval mode.
         """
         given = self.given[1]
         if gradients:
@@ -156,7 +167,7 @@ class Judge:
             return all(_same(*(_values(m, given, t, True) for m in (module, self.model))) for given, t in runs)
         try:
             empty = tuple(weightless(t) for t in given)
-            shadow, other = structure(module, weightless).train(), structure(self.model, weightless).train()
+            shadow, other = (_trained(structure(m, weightless), quiet) for m in (module, self.model))
             with torch.device("meta"):
                 ours = program(shadow, empty, self.shapes, MetaRun(shadow, graph=module.graph).run, drawn=True)
                 if provable(self.model) and ours == program(other, empty, self.shapes, other, drawn=True):
@@ -167,7 +178,7 @@ class Judge:
             self._unproven()
             return False
         try:
-            ours, theirs = (_values(m, given, training=True) for m in (module, self.model))
+            ours, theirs = (_values(m, given, training=True, quiet=quiet) for m in (module, self.model))
         except Exception:  # what does not run in training is not the same there
             return False
         return _same(ours, theirs)
@@ -213,9 +224,10 @@ def _values(
     training: bool = False,
     gradients: bool = False,
     told: Callable[[Any], None] = lambda result: None,
+    quiet: frozenset[str] = frozenset(),
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """What a copy of the module computes, and its buffers afterwards; in training under one random state."""
-    copied = structure(module, own).train(training)
+    copied = _trained(structure(module, own), quiet) if training else structure(module, own).eval()
     with torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=[]) if training else contextlib.nullcontext():
         if training:
             torch.manual_seed(0)
@@ -224,6 +236,14 @@ def _values(
         told(raw)
         result = _leaves(plain(raw))
     return result, dict(copied.named_buffers())
+
+
+def _trained(module: nn.Module, quiet: frozenset[str]) -> nn.Module:
+    """The module in training, those parts of it in eval mode."""
+    module.train()
+    for path in quiet:
+        module.get_submodule(path).eval()
+    return module
 
 
 def _bigger(tensor: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.overrides import resolve_name
 
-from netxform.capture.symbolic import TrainingFlag, flag_at
+from netxform.capture.symbolic import TrainingFlag, flag_at, passed
 from netxform.errors import NetxformError, fail
 from netxform.graph.guards import function_named, only, pick
 
@@ -55,6 +55,7 @@ class _Merge:
         self.graph, self.model, self.trained, self.other = graph, model, trained, other
         self.twin: dict[fx.Node, fx.Node] = {}  # of training → of the merged graph
         self.ends: dict[str, list[fx.Node]] = {}  # the nodes that are the output of a module, in eval mode
+        self.twins: dict[str, list[fx.Node]] = {}  # and in training
         self.late: set[fx.Node] = set()  # nodes that have not been reached
         self.latest: dict[fx.Node, fx.Node] = {}  # what stands for a value behind the modules that end with it
         self.added: set[fx.Node] = set()
@@ -67,6 +68,9 @@ class _Merge:
         for node in ours:
             for path in node.meta.get("exits", ()):
                 self.ends.setdefault(path, []).append(node)
+        for twin in theirs:
+            for path in twin.meta.get("exits", ()):
+                self.twins.setdefault(path, []).append(twin)
         self.late = set(ours)
         matcher = difflib.SequenceMatcher(None, [self.key(n) for n in ours], [self.key(n) for n in theirs], autojunk=False)
         for tag, i, j, k, m in matcher.get_opcodes():
@@ -77,31 +81,62 @@ class _Merge:
                     self.late.discard(node)
                     if node.op != "output":
                         with self.graph.inserting_after(node):
-                            self.close(twin)
+                            self.close(node, twin)
                 continue
-            self.late -= set(ours[i:j])
-            self.alone |= set(ours[i:j])
-            place = ours[j] if j < len(ours) else ours[-1]
-            for twin in theirs[k:m]:
-                with self.graph.inserting_before(place):
-                    self.twin[twin] = self.add(twin)
-                    self.added.add(self.twin[twin])
-                    self.close(twin)
+            for mine, more in self.stretches(ours[i:j], theirs[k:m]):
+                for node in mine:
+                    i += 1
+                    self.late.discard(node)
+                    self.alone.add(node)
+                    self.follow(node)
+                    with self.graph.inserting_before(ours[min(i, len(ours) - 1)]):
+                        self.close(node)
+                for twin in more:
+                    with self.graph.inserting_before(ours[min(i, len(ours) - 1)]):
+                        self.twin[twin] = self.add(twin)
+                        self.close(twin)
 
-    def close(self, twin: fx.Node) -> None:
-        """Where a module ends with another value in training, what comes behind reads either, by the mode of that module."""
-        for path in twin.meta.get("exits", ()):
-            ends = self.ends.get(path, [])
-            if len(ends) != 1 or ends[0] in self.late:
+    def stretches(self, ours: list[fx.Node], theirs: list[fx.Node]) -> list[tuple[list[fx.Node], list[fx.Node]]]:
+        """Nodes of the two modes up to the ends of modules: what is behind an end may read what comes out of it."""
+        places = {path: a for a, node in enumerate(ours) for path in node.meta.get("exits", ())}
+        out: list[tuple[list[fx.Node], list[fx.Node]]] = []
+        i = k = 0
+        for b, twin in enumerate(theirs):
+            for path in twin.meta.get("exits", ()):
+                passed = path in self.ends and not any(e in self.late for e in self.ends[path])
+                if path in places or passed:
+                    until = max(i, places.get(path, -1) + 1)
+                    out.append((ours[i:until], theirs[k : b + 1]))
+                    i, k = until, b + 1
+        return [*out, (ours[i:], theirs[k:])]
+
+    def follow(self, node: fx.Node) -> None:
+        """What eval alone computes reads what a module ended with in that module's mode, which need not be its own."""
+
+        def read(source: fx.Node) -> fx.Node:
+            return self.latest.get(source, source)
+
+        args: Any = map_arg(node.args, read)
+        kwargs: Any = map_arg(node.kwargs, read)
+        node.args, node.kwargs = args, kwargs
+
+    def close(self, *nodes: fx.Node) -> None:
+        """Where a module ends with another value in training, what comes behind reads either, by the mode of that module.
+
+        `nodes`: what is in the merged graph by now; a module is closed once both its ends are.
+        """
+        for path in dict.fromkeys(p for n in nodes for p in n.meta.get("exits", ())):
+            ends, twins = self.ends.get(path, []), self.twins.get(path, [])
+            if len(ends) != 1 or len(twins) != 1 or ends[0] in self.late or twins[0] not in self.twin:
                 continue
-            evaluated = self.latest.get(ends[0], ends[0])
-            if evaluated is self.twin[twin]:
+            evaluated, trained = self.latest.get(ends[0], ends[0]), self.twin[twins[0]]
+            if evaluated is trained:
                 continue
-            made = self.graph.create_node("call_function", pick, (self.mode(self.graph, path), self.twin[twin], evaluated))
+            made = self.graph.create_node("call_function", pick, (self.mode(self.graph, path), trained, evaluated))
             made.meta |= {"scope": path, "exits": (path,), "entries": ()}
             for held in (ends[0], evaluated):
                 held.meta["exits"] = tuple(p for p in held.meta.get("exits", ()) if p != path)
-            self.twin[twin] = self.latest[ends[0]] = made
+            self.twin[twins[0]] = self.latest[ends[0]] = made
 
     def flag(self, path: str) -> fx.Node:
         """The mode of the module, read where it is asked for first."""
@@ -117,6 +152,8 @@ class _Merge:
 
     def add(self, node: fx.Node) -> fx.Node:
         """A node of training alone."""
+        if node.target is passed:
+            return self.twin[cast(fx.Node, node.args[0])]
         args: Any = map_arg(node.args, lambda n: self.twin[n])
         kwargs: Any = map_arg(node.kwargs, lambda n: self.twin[n])
         places = {k: node.meta.get(k, v) for k, v in (("scope", ""), ("exits", ()), ("entries", ()))}
@@ -135,6 +172,7 @@ class _Merge:
         else:
             raise fail("X0802", f"`{node.target}` runs in training alone")
         made.meta |= places | {"exits": (), "entries": ()}
+        self.added.add(made)
         return made
 
     def bring(self, target: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import linecache
 import operator
 import os
@@ -56,6 +57,27 @@ def located() -> tuple[str, str]:
     file, line = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(file, line, frame.f_globals).split("  #")[0].strip().rstrip(":")
     return f"{os.path.basename(file)}:{line}", text.replace("`", "'") or "a decision"
+
+
+_KEYS = {
+    "BINARY_SUBSCR",
+    "STORE_SUBSCR",
+    "DELETE_SUBSCR",
+    "CONTAINS_OP",
+    "BUILD_MAP",
+    "BUILD_SET",
+    "BUILD_CONST_KEY_MAP",
+    "MAP_ADD",
+}
+
+
+def keyed() -> bool:
+    """Whether the code uses a value as the key of a table just now: writes, reads or looks for it there."""
+    frame = _frame()
+    if frame is None:
+        return False
+    code = frame.f_code.co_code
+    return dis.opname[code[frame.f_lasti]] in _KEYS
 
 
 def compared(value: Any) -> tuple[Callable[[Any, Any], Any], Any, bool] | None:

@@ -95,6 +95,22 @@ def computes_weights(module: nn.Module) -> bool:
     return parametrized or any(type(h).__module__.startswith("torch.nn.utils.") for h in own._forward_pre_hooks.values())
 
 
+def passed(value: Any) -> Any:
+    """What a module was given and gives back: a value of its own while the graph is made, for it may be another in training."""
+    return value
+
+
+def drop_passed(graph: fx.Graph) -> None:
+    """Every value once again: what a module only passes on is what it was given."""
+    for node in [n for n in graph.nodes if n.target is passed]:
+        source: Any = node.args[0]
+        if isinstance(source, fx.Node):
+            for place in ("exits", "entries"):
+                source.meta[place] = (*source.meta.get(place, ()), *node.meta.get(place, ()))
+        node.replace_all_uses_with(source)
+        graph.erase_node(node)
+
+
 class Tracer(fx.Tracer):
     """A symbolic tracer that notes scopes, entries and exits; what it cannot enter stays a leaf (an island)."""
 
@@ -105,6 +121,7 @@ class Tracer(fx.Tracer):
         self.islands = islands
         self.scopes: list[str] = [""]
         self.failing: str | None = None
+        self.born: dict[fx.Node, int] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Layers of torch.nn, and islands."""
@@ -114,6 +131,7 @@ class Tracer(fx.Tracer):
         """A node with its places."""
         node = super().create_node(*args, **kwargs)
         node.meta |= {"scope": self.scopes[-1], "exits": (), "entries": (), "still": still()}
+        self.born[node] = len(self.born)
         return node
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -122,7 +140,7 @@ class Tracer(fx.Tracer):
         first = next((a for a in (*args, *kwargs.values()) if isinstance(a, fx.Proxy)), None)
         if first is not None:
             first.node.meta["entries"] = (*first.node.meta.get("entries", ()), path)
-        leaf = self.is_leaf_module(m, path)
+        leaf, before = self.is_leaf_module(m, path), len(self.born)
         self.scopes.append(path.rpartition(".")[0] if leaf else path)
         try:
             if leaf and hooked(m):  # what hooks do is part of the graph
@@ -139,6 +157,8 @@ class Tracer(fx.Tracer):
         finally:
             self.scopes.pop()
         if isinstance(result, fx.Proxy):
+            if self.born[result.node] < before:
+                result = self.create_proxy("call_function", passed, (result,), {})
             result.node.meta["exits"] = (*result.node.meta.get("exits", ()), path)
         return result
 
@@ -219,7 +239,7 @@ def drop_asserts(graph: fx.Graph) -> None:
 def foreign(graph: fx.Graph) -> str | None:
     """A function of the graph that belongs neither to torch nor to Python, or None."""
     for node in graph.nodes:
-        if node.op == "call_function":
+        if node.op == "call_function" and node.target is not passed:
             space = getattr(node.target, "__module__", None) or "torch"
             if space.split(".")[0] not in ("torch", "_operator", "math", "builtins"):
                 return f"{space}.{getattr(node.target, '__name__', node.target)}"

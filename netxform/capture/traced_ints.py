@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, fx
 
+from netxform.capture.places import keyed
+
 
 class Records(Protocol):
     """What a recorder is to the ints that it gives out. `depth`: how deep inside a layer that is recorded as one node."""
@@ -48,7 +50,8 @@ class TracedInt(int):
         return self.made
 
     def __hash__(self) -> int:
-        return id(self)
+        # a key of the model's own table is that number; a cache of a function must not take it for one
+        return hash(self.settled()) if keyed() else id(self)
 
     def __bool__(self) -> bool:
         return bool(_decided(operator.ne, self, 0))
@@ -91,7 +94,7 @@ def _arithmetic(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, An
         result = function(plain_int(left), plain_int(right))
         if not ACTIVE or ACTIVE[-1].depth:
             return result
-        if type(result) is not int:  # a quotient, a root: a number of Python from here on
+        if type(result) is not INT:  # a quotient, a root: a number of Python from here on
             return function(settled(left), settled(right))
         recorder = ACTIVE[-1]
         return TracedInt(result, lambda: recorder.add(recorder.graph.call_function(function, (_node(left), _node(right)))))
@@ -149,6 +152,28 @@ class _Ranges(type):
 
 
 RANGE = range
+INT = int
+
+
+class _Integers(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, INT)
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, INT)
+
+    def __eq__(cls, other: object) -> bool:
+        return other is INT or other is cls
+
+    def __hash__(cls) -> int:
+        return hash(INT)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if len(args) == 1 and isinstance(args[0], TracedInt) else INT(*args, **kwargs)
+
+
+class TracedInteger(int, metaclass=_Integers):
+    """`int` while a pass is recorded: what was read off a shape is one, and stays what it is."""
 
 
 class TracedRange(metaclass=_Ranges):

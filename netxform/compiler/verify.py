@@ -155,7 +155,7 @@ def _claim(look: _Look, place: Place, statement: StatementRecord, record: ClaimR
         wrong += [] if found.held and record.held else ["it does not hold"]
     if record.in_force and math.isfinite(record.bound) and record.held != (record.measured <= record.bound):
         wrong.append("its verdict is not what its numbers say")
-    if not record.in_force:
+    if not record.in_force and not record.vacuous:
         state = "superseded"
         why = f"by statement {(record.superseded_by or 0) + 1}" + (f"; {why}" if why else "")
     good = not wrong
@@ -172,6 +172,9 @@ def _named(evidence: Evidence, kind: str) -> Evidence:
 def _life(record: ClaimRecord, statement: StatementRecord, standing: bool, count: int) -> list[str]:
     """What is wrong with what the record says of its state."""
     wrong: list[str] = []
+    if record.vacuous:  # nothing was shown: it speaks of nothing, and nothing supersedes it
+        whole = not record.in_force and record.superseded_by is None and bool(record.unmeasured) and not record.held
+        return [] if whole else ["nothing was shown, and it says more"]
     if record.in_force and not standing:
         wrong.append("what it speaks of has other bits now")
     if not record.in_force and standing:

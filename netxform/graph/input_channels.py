@@ -163,7 +163,7 @@ def _asks(node: fx.Node, axis: int) -> bool:
     channels of the input with the one that the model was made for: from here on the network itself says which it takes.
     """
     if node.op == "call_method" and node.target == "size" and len(node.args) == 2:
-        return node.args[1] != axis or _judged(node)
+        return bool(node.args[1] != axis) or _judged(node)
     if node.op == "call_method" and node.target in ("dim",):
         return True
     if node.op == "call_function" and node.target is getattr and node.args[1] in ("dtype", "device", "ndim"):

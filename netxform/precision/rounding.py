@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from netxform.errors import fail
 from netxform.graph.copies import own, structure
 from netxform.graph.guards import is_guard
-from netxform.graph.meta import MetaRun, grouped_shape
+from netxform.graph.meta import MetaRun, evaluating, grouped_shape
 from netxform.graph.network import Network, knowing, refresh, weightless_parts
 from netxform.graph.tensors import held
 
@@ -141,7 +141,6 @@ def casts_needed(network: Network, dtype: torch.dtype) -> list[CastAt]:
 
     Raises NetxformError X0801 where it runs in no way, such as behind a decision on precisions.
     """
-    from netxform.graph.meta import evaluating
     from netxform.graph.network import example
 
     module = weightless_parts(network)
@@ -217,7 +216,7 @@ def _on_dtype(value: Any) -> bool:
 def in_double(network: Network) -> Network:
     """A copy of the network in float64, with what its graph casts to, or makes in, another precision in float64 too."""
     inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
-    module = structure(network.module, _double)
+    module, same = structure(network.module, _double), True
     for node in list(module.graph.nodes):
         if is_guard(node) and _on_dtype(node.args[0]):  # the twin computes what the network does, in its branch
             module.graph.erase_node(node)
@@ -228,10 +227,16 @@ def in_double(network: Network) -> Network:
         if node.op == "call_function" and node.target in _GROUPED:
             node.target = _grouped_mm
         kind = node.meta.get("dtype")
-        if node.op == "call_function" and node.target in _MAKERS and isinstance(kind, torch.dtype) and kind.is_floating_point:
+        if not (isinstance(kind, torch.dtype) and kind.is_floating_point):
+            continue
+        if node.op == "call_function" and node.target in _MAKERS:
             node.kwargs = {**node.kwargs, "dtype": torch.float64}
+        elif node.op in ("call_function", "call_method") and not any(_floats(a) for a in node.all_input_nodes):
+            widen_behind(node)
+            same = False
     module.recompile()
-    return refresh(knowing(network, replace(network, module=module, inputs=inputs)))
+    made = replace(network, module=module, inputs=inputs)
+    return refresh(knowing(network, made) if same else made)
 
 
 class SampleBySample(TorchFunctionMode):
@@ -254,6 +259,43 @@ def _double(tensor: Tensor) -> Tensor:
         return own(tensor)
     made = tensor.detach().to(torch.float64, copy=True)
     return nn.Parameter(made, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+
+
+def _floats(node: fx.Node) -> bool:
+    """Whether its value holds floating-point numbers, or may: a value of several parts tells no dtype."""
+    kind = node.meta.get("dtype")
+    return kind.is_floating_point or kind.is_complex if isinstance(kind, torch.dtype) else node.op != "call_method"
+
+
+def widen_behind(node: fx.Node) -> None:
+    """What was made of integers has the default precision: in float64 from here on."""
+    with node.graph.inserting_after(node):
+        made = node.graph.call_method("double", (node,))
+    made.meta |= {k: v for k, v in node.meta.items() if k not in ("exits", "entries")} | {"exits": (), "entries": ()}
+    node.replace_all_uses_with(made, delete_user_cb=lambda user: user is not made)
+
+
+class _Stops(fx.Interpreter):
+    """A run that remembers where it is."""
+
+    place = ""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The node."""
+        self.place = str(n.target) if n.op == "call_module" else n.meta.get("scope", "") or n.name
+        return super().run_node(n)
+
+
+def failing(network: Network, inputs: tuple[Tensor, ...]) -> tuple[str, str] | None:
+    """Where the network does not run on these inputs, and why; meta tensors do not show all of it. None if it runs."""
+    run = _Stops(network.module, garbage_collect_values=True)
+    run.extra_traceback = False
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(network.module):
+            run.run(*(t.clone() for t in inputs))
+    except RuntimeError as error:
+        return run.place, str(error)
+    return None
 
 
 class _Moved(fx.Interpreter):

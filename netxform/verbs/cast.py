@@ -153,7 +153,7 @@ class Cast:
             return _steps(network, choice, v)
         from netxform.graph.probes import samples
         from netxform.graph.surgery import perform
-        from netxform.precision.rounding import HALF, predict, rounding
+        from netxform.precision.rounding import HALF, failing, predict, rounding
 
         names = v.parameters
         if not names:
@@ -172,7 +172,10 @@ class Cast:
         try:
             found = predict(network, after, names, dtype, samples(network, v.seed), v.seed)
         except RuntimeError as error:
-            raise fail("X0801", f"the network in {self.dtype} does not run: {str(error).splitlines()[0]}") from error
+            raise self._stops(str(error), "LAYER") from error
+        stops = failing(after, samples(network, v.seed))
+        if stops is not None:
+            raise self._stops(stops[1], stops[0])
         if self.dtype == "float16" and found.largest >= 65520:  # below, it rounds to 65504
             raise self._overflow("a value on the way would become infinite", [found.where], found.where, found.largest)
         values = replace(
@@ -190,13 +193,21 @@ class Cast:
             warnings = (f"{counts.zeroed} of {counts.numbers} numbers ({share:.1f} %) are too small for {self.dtype}: zero",)
         return choice.settled(values, warnings=warnings)
 
+    def _stops(self, error: str, place: str) -> NetxformError:
+        where = "" if place == "LAYER" else f", at `{place}`"
+        return fail(
+            "X0801",
+            f"the network in {self.dtype} does not run{where}: {error.strip().splitlines()[0]}",
+            helps=(f"keep what makes numbers in float32 there: `cast {self.dtype} keep [{_path(place)}]`", "or `cast int8`"),
+        )
+
     def _overflow(self, what: str, places: list[str], layer: str, largest: float) -> NetxformError:
         limit = "65504" if self.dtype == "float16" else "3.39e38"
         return fail(
             "X0329",
             f"{what}: the largest is {largest:.4g}, and {self.dtype} ends at {limit}",
             notes=(f"at {', '.join(places[:5])}{' …' if len(places) > 5 else ''}",),
-            helps=(f"keep it: `cast {self.dtype} keep [{layer or places[0]}]`", "or `cast bfloat16`"),
+            helps=(f"keep it: `cast {self.dtype} keep [{_path(layer or places[0])}]`", "or `cast bfloat16`"),
         )
 
     def rewrite(self, network: Network, choice: Choice[Halves | Steps]) -> Edit:
@@ -218,6 +229,12 @@ class Cast:
             return (SameOutputs(),)
         assert self.dtype != "int8"
         return (Rounded(v.parameters, self.dtype), WithinBound(_stated(v.bound)))
+
+
+def _path(name: str) -> str:
+    """The name of a module as it is written in a spec: one that starts with a number stands in backticks."""
+    first, dot, rest = name.partition(".")
+    return f".`{first}`{dot}{rest}" if first[:1].isdigit() else name
 
 
 def _holds(module: nn.Module) -> bool:

@@ -88,7 +88,7 @@ class Train(Learning):
         for head in self.heads:
             if not head.weight > 0:
                 message, helps = f"`weight` is above 0, not {head.weight:g}", ("leave the line out: that head learns nothing",)
-                yield Diagnostic("X0406", message, head.name.span, "weight", helps=helps)
+                yield Diagnostic("X0406", message, span, "weight", helps=helps)
 
     def control(self, kind: Control) -> Train:
         """From scratch everything is trained alike."""

@@ -233,7 +233,7 @@ class Widen:
                 continue
             text, allowed = MIXES[why.kind]
             if not allowed:
-                raise self._refused(f"the axis is {text}", why.at, ())
+                raise self._refused(f"the axis is {text}", why.at, (_OTHERS,))
             whole = min(a.size for a in atoms(dim) if a in maps)
             if mode == "zero":
                 raise self._refused(f"the axis is {text}: random rows would change it", why.at, ("write `mode=copy`",))
@@ -254,7 +254,7 @@ class Widen:
                 )
             for contraction in found.inner:
                 if carriers(network, contraction) is None:
-                    raise self._refused("two activations are multiplied and summed over the axis", contraction.node, ())
+                    raise self._refused("two activations are multiplied and summed over the axis", contraction.node, (_OTHERS,))
 
     def _refused(self, why: str, at: str, helps: tuple[str, ...]) -> NetxformError:
         return fail(
@@ -274,6 +274,7 @@ class Widen:
 
 
 _MOST = 1_000_000
+_OTHERS = "widen a layer whose outputs are read one by one: `netxform ls SPEC --axes` shows the axes"
 
 
 def _bounded(chosen: Mapping[Atom, int], span: Span) -> None:
@@ -346,7 +347,8 @@ def _output(network: Network, path: str) -> list[Dim]:
 
 
 def _no_axis(network: Network, path: str, dims: list[Dim], free: list[Dim]) -> NetxformError:
-    from netxform.axes.algebra import atoms, show
+    from netxform.axes.algebra import reasons, show
+    from netxform.axes.infer import types_of
     from netxform.axes.reindex import axes_of, namer
 
     name = namer(axes_of(network))
@@ -356,7 +358,10 @@ def _no_axis(network: Network, path: str, dims: list[Dim], free: list[Dim]) -> N
             f"the output of `{path}` has several axes that could be widened: {' × '.join(show(d, name) for d in dims)}",
             helps=("select a layer inside it",),
         )
-    why = dict.fromkeys(str(a.locked) for d in dims for a in atoms(d) if a.locked is not None)
+    types = types_of(network)
+    held = [d for n, first in types.names.items() if n.startswith(f"{path}.") for d in types.tensors[first]]
+    own = [d for d in dims if any(d is h for h in held)] or dims  # the layer's own axis: the batch is no reason
+    why = dict.fromkeys(str(why) for d in own for why in reasons(d))
     return fail(
         "X0320",
         f"the output of `{path}` may not be changed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +90,16 @@ def test_what_a_mask_hides_is_not_shown(spec: str) -> None:
     with pytest.raises(nx.NetxformError) as caught:
         nx.apply(spec, model=Pooled(0.0).eval(), example_inputs=(ids, torch.zeros_like(mask)))
     assert caught.value.diagnostics[0].code == "X0502"
+
+
+def test_a_bundle_with_a_claim_that_nothing_was_shown_for_is_whole(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    nn.init.zeros_(model[1].weight)
+    nx.apply("freeze **", model=model.eval(), example_inputs=torch.randn(3, 4), out=tmp_path / "b")
+    verdict = nx.verify(tmp_path / "b")
+    assert verdict.held and verdict.counts["not measurable"] == 1 and not verdict.counts["superseded"]
+    assert any("nothing was shown" in c.why for c in verdict.claims)
 
 
 class Apart(nn.Module):

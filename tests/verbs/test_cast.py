@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 import netxform as nx
 from netxform.precision.rounding import HALF, rounding, unit_roundoff
@@ -128,3 +128,41 @@ def test_tied_tensors_stay_tied() -> None:
     module = nx.apply("cast float16", model=Tied(), example_inputs=torch.randint(11, (2, 4))).model
     assert module.get_parameter("out.weight") is module.get_parameter("words.weight")
     assert module.get_parameter("out.weight").dtype == torch.float16
+
+
+class Whole(nn.Module):
+    """Makes numbers in float32 in code that is kept whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(torch.ones(x.detach().numpy().shape) * x)
+
+
+class Coarse(nn.Module):
+    """Passes through bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b((self.a(x).sigmoid() * 255).round().byte() / 255.0)
+
+
+def test_code_that_makes_numbers_in_float32_is_kept_or_named() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 4), Whole()).eval(), torch.randn(3, 4)
+    with pytest.raises(nx.NetxformError) as caught:
+        nx.apply("cast float16", model=model, example_inputs=x)
+    assert caught.value.diagnostics[0].code == "X0801" and "keep [.`1`]" in str(caught.value)
+    nx.apply("cast float16 keep [.`1`]", model=model, example_inputs=x)
+
+
+@pytest.mark.parametrize("spec", ["deepen a", "widen a x2", "cast float16", "cast bfloat16", "prune a by magnitude amount=25%"])
+def test_a_twin_in_float64_starts_at_integers_too(spec: str) -> None:
+    torch.manual_seed(0)
+    found = nx.apply(spec, model=Coarse().eval(), example_inputs=torch.randn(3, 4))
+    assert all(c["held"] for s in found.certificate["statements"] for c in s["claims"])

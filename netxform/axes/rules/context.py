@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from netxform.axes.algebra import ONE, Dim, Lock, fresh, unify
+from netxform.axes.algebra import ONE, Dim, Lock, fresh, lock, unify
 
 Shape = tuple[int, ...]
 
@@ -145,7 +145,9 @@ def broadcast(t: Context, operands: Sequence[Typed], shape: Shape) -> Typed:
         t.touch(operand)
         lead = len(shape) - len(operand.shape)
         for i, n in enumerate(operand.shape):
-            if n == 1 or n != shape[lead + i]:
+            if n != shape[lead + i]:
+                if n == 1:
+                    lock(operand.dims[i], Lock("one", t.at))
                 continue
             known = out[lead + i]
             if known is None:

@@ -29,6 +29,8 @@ def convolve(t: Context, x: Typed, weight: Typed, bias: Typed | None, groups: in
         t.contract(x, channel, weight, into)
         made = weight.dims[out]
     else:
+        if weight.shape[1] == 1:  # one channel a group: the groups are the channels
+            lock(weight.dims[1], Lock("one", t.at))
         group = fresh(groups)
         t.state(groups, group)
         if transposed:

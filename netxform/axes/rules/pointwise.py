@@ -79,6 +79,8 @@ def _prelu(t: Context, x: Typed, weight: Typed) -> Typed:
     t.touch(weight)
     if weight.shape and weight.shape[-1 if len(weight.shape) == 1 else 1] != 1:
         unify(x.dims[1], weight.dims[0] if len(weight.shape) == 1 else weight.dims[1], t.at)
+    else:
+        lock(tuple(f for d in weight.dims for f in d), Lock("one", t.at))
     return same(t, x)
 
 

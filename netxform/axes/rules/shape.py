@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from netxform.axes.algebra import ONE, Dim, Lock, fresh, lock, regroup, unify
+from netxform.axes.algebra import ONE, Dim, Lock, fresh, lock, regroup, unify, units
 from netxform.axes.rules.context import Context, Shape, Typed, Uncovered, axis_of
 from netxform.axes.rules.registry import layer, rule
 
@@ -69,7 +69,7 @@ def _regrouped(x: Typed, shape: Shape, at: str) -> list[Dim]:
             continue
         left, right = i, j
         a = b = 1
-        if i < len(x.shape) and (x.shape[i] == 1 or j == len(shape)):
+        if i < len(x.shape) and ((x.shape[i] == 1 and not units(x.dims[i])) or j == len(shape)):
             i += 1
             continue
         if shape[j] == 1:
