@@ -20,7 +20,7 @@ from typing import Any
 
 from msgspec.structs import replace
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from netxform.artifacts import signing
@@ -40,7 +40,7 @@ from netxform.graph.network import Network
 from netxform.language.certificate import Certificate
 from netxform.language.trajectory import Trajectory
 from netxform.sources.parts import cannot_write
-from netxform.sources.state_dicts import without_numbers
+from netxform.sources.state_dicts import with_numbers, without_numbers
 from netxform.syntax.format import format as format_text
 
 
@@ -186,7 +186,7 @@ def opened(bundle: Sealed, most: int | None = None, weightless: bool = False) ->
     """The network of a bundle whose bytes are accounted for."""
     try:
         path = bundle.folder / "model.safetensors"
-        stored = without_numbers(path) if weightless else load_file(path)
+        stored = without_numbers(path) if weightless else with_numbers(path)
     except PermissionError as error:
         raise not_yours(bundle.folder, error) from error
     except (OSError, ValueError, SafetensorError) as error:
@@ -236,7 +236,7 @@ def _samples(stored: dict[str, Tensor], part: str, inputs: int) -> Given:
 def witness(folder: Path, network: Network) -> Witness:
     """What the claims of a bundle are measured again on. Raises NetxformError X0822 (damaged)."""
     try:
-        held = load_file(folder / "evidence.safetensors")
+        held = with_numbers(folder / "evidence.safetensors")
         with safe_open(folder / "evidence.safetensors", "pt") as file:  # pyright: ignore[reportUnknownVariableType]
             told = json.loads((file.metadata() or {}).get("netxform", "null"))  # pyright: ignore[reportUnknownMemberType]
         if told is None:  # formats 1 and 2: no claim says what it is about, and the outputs alone are compared

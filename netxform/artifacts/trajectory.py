@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from netxform.artifacts.manifest import place, sealed
 from netxform.errors import fail
 from netxform.language.trajectory import Trajectory
+from netxform.sources.state_dicts import with_numbers
 
 _FILES = ("trajectory.json", "trajectory.safetensors")
 
@@ -46,7 +47,7 @@ def load(folder: Path) -> list[Trajectory]:
             helps=("write `record trajectory` in the stage that is trained, and apply again",),
         )
     try:
-        points = load_file(folder / _FILES[1])
+        points = with_numbers(folder / _FILES[1])
         rows = bundle.json(_FILES[0])
         return [
             Trajectory(

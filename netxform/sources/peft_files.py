@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from netxform.errors import NOWHERE, Span, fail
 from netxform.graph.adapters import Adapter, adapters
 from netxform.graph.network import Network
+from netxform.sources.state_dicts import with_numbers
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _BEFORE = "base_model.model."
@@ -65,7 +66,7 @@ def read(folder: Path, span: Span = NOWHERE) -> dict[str, Factors]:
             raise fail("X0847", f"`{folder.name}` holds no `{name}`", span, "no adapter of PEFT")
     try:
         config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        held = load_file(folder / WEIGHTS)
+        held = with_numbers(folder / WEIGHTS)
         kind = config.get("peft_type")
         default_alpha = float(config["lora_alpha"]) if kind == "LORA" else 1.0
         root = bool(config.get("use_rslora"))

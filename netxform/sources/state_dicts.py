@@ -84,7 +84,7 @@ def read(path: Path, trust: Trust, span: Span, inside: str | None = None, weight
 
 def _safetensors(path: Path, span: Span, weightless: bool) -> Tensors:
     try:
-        return without_numbers(path) if weightless else load_file(path)
+        return without_numbers(path) if weightless else with_numbers(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise fail(
             "X0808",
@@ -93,6 +93,16 @@ def _safetensors(path: Path, span: Span, weightless: bool) -> Tensors:
             "truncated or damaged",
             helps=("fetch the file again and compare its size",),
         ) from error
+
+
+def with_numbers(path: Path) -> Tensors:
+    """The tensors of a safetensors file, each in memory of its own, aligned as PyTorch aligns.
+
+    In the file they lie at any place, and sums of the same numbers differ in their last digits by where these begin: a claim
+    that was measured before the file was written would be another one when it is measured again. Raises SafetensorError,
+    OSError.
+    """
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
 def without_numbers(path: Path) -> Tensors:

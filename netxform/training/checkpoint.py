@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from netxform.errors import fail
 from netxform.sources.parts import cannot_write, sync
+from netxform.sources.state_dicts import with_numbers
 from netxform.training.process import Processes, like_it, wait, whole
 
 _FACTS = 1 << 28
@@ -80,7 +81,7 @@ def read(place: Path, like: Mapping[str, Tensor], processes: Processes) -> tuple
         file = place.with_name(str(held["file"]))
         if file.is_symlink() or _hash_of(file) != held["sha256"]:
             raise ValueError(f"the checksum of `{file.name}` differs")
-        found = load_file(file)
+        found = with_numbers(file)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         text = (str(error).splitlines() or [""])[0]
         raise fail(

@@ -184,7 +184,7 @@ def _stored(file: Path, key: str, rows: int) -> Tensor | None:
     """What was stored under that key, if it is whole; anything else is made anew."""
     try:
         with safe_open(file, framework="pt") as held:
-            found = cast(Tensor, held.get_tensor("output"))
+            found = cast(Tensor, held.get_tensor("output")).clone()
             facts: Any = held.metadata() or {}
     except (OSError, SafetensorError, KeyError):
         return None
