@@ -17,6 +17,7 @@ Sound before complete: what cannot be expressed is locked, with the reason, on b
 # Long: one algebra: every operation on types reads the same union-find, and a reader wants them side by side.
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -218,7 +219,12 @@ def concat(parts: Iterable[Dim]) -> Dim:
 
 def atoms(dim: Dim) -> Iterator[Atom]:
     """The representatives in a dimension, from left to right, as often as they occur."""
-    for factor in normal(dim):
+    yield from _atoms(normal(dim))
+
+
+def _atoms(dim: Dim) -> Iterator[Atom]:
+    """The atoms of a dimension that is in normal form already."""
+    for factor in dim:
         match factor:
             case Atom():
                 yield factor
@@ -226,7 +232,21 @@ def atoms(dim: Dim) -> Iterator[Atom]:
                 yield factor.atom
             case Sum():
                 for part in factor.parts:
-                    yield from atoms(part)
+                    yield from _atoms(part)
+
+
+def repeated(dim: Dim) -> set[Atom]:
+    """The atoms that occur in several factors of the dimension, or of one of its segments."""
+    return _repeated(normal(dim))
+
+
+def _repeated(dim: Dim) -> set[Atom]:
+    often = Counter(a for factor in dim for a in set(_atoms((factor,)))) if len(dim) > 1 else Counter[Atom]()
+    out = {a for a, n in often.items() if n > 1}
+    for factor in dim:
+        if isinstance(factor, Sum):
+            out.update(*map(_repeated, factor.parts))
+    return out
 
 
 def lock(dim: Dim, why: Lock) -> None:

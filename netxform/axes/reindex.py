@@ -55,18 +55,13 @@ def axes_of(network: Network) -> tuple[Axis, ...]:
 
 def _axes(types: Types) -> tuple[Axis, ...]:
     """The atoms that occur in tensors of the module, in their order: the free ones named c1, c2, …, or u1 with one index."""
-    sites: dict[Atom, list[tuple[str, int]]] = {}
-    for name, dims in types.tensors.items():
-        for i, dim in enumerate(dims):
-            for atom in dict.fromkeys(atoms(dim)):
-                sites.setdefault(atom, []).append((name, i))
     out: list[Axis] = []
     numbers = {"c": 0, "k": 0, "u": 0}
-    for atom, places in sites.items():
+    for atom, places in types.places.items():
         kind = "k" if atom.locked is not None else "u" if atom.size == 1 else "c"
         numbers[kind] += 1
         why = None if atom.locked is None else str(atom.locked)
-        out.append(Axis(f"{kind}{numbers[kind]}", atom.size, why, tuple(str(m) for m in atom.mixed), tuple(places), atom))
+        out.append(Axis(f"{kind}{numbers[kind]}", atom.size, why, tuple(str(m) for m in atom.mixed), places, atom))
     return tuple(out)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from netxform.axes.algebra import Atom, Dim, Mirror, Sum, atoms, extent, normal, size
+from netxform.axes.algebra import Atom, Dim, Mirror, Sum, extent, normal, size
 from netxform.axes.infer import types_of
 from netxform.axes.names import op_name
 from netxform.axes.rules.registry import VIEWS
@@ -58,12 +58,7 @@ def roles(types: Types, atom: Atom) -> Roles:
 def carried(types: Types, atom: Atom, consumers: Sequence[Site]) -> tuple[Site, ...]:
     """The places of the atom in tensors where it is not contracted."""
     chosen = set(consumers)
-    return tuple(
-        (name, i)
-        for name, dims in types.tensors.items()
-        for i, dim in enumerate(dims)
-        if (name, i) not in chosen and any(a is atom for a in atoms(dim))
-    )
+    return tuple(p for p in types.places.get(atom, ()) if p not in chosen)
 
 
 def along(dim: Dim, maps: Mapping[Atom, Sequence[int]], weights: Mapping[Atom, Sequence[float]]) -> list[float]:

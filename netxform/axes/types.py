@@ -63,6 +63,16 @@ class Types:
     ops: int = 0
 
     @cached_property
+    def places(self) -> dict[Atom, tuple[tuple[str, int], ...]]:
+        """Where each atom occurs: tensor and dimension, in the order of the tensors."""
+        found: dict[Atom, list[tuple[str, int]]] = {}
+        for name, dims in self.tensors.items():
+            for i, dim in enumerate(dims):
+                for atom in dict.fromkeys(atoms(dim)):
+                    found.setdefault(atom, []).append((name, i))
+        return {a: tuple(p) for a, p in found.items()}
+
+    @cached_property
     def contracting(self) -> dict[Atom, list[Contraction]]:
         """The contractions over each atom."""
         found: dict[Atom, list[Contraction]] = {}

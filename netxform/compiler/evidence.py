@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from netxform.axes.reindex import Axis, axes_of, reindex
+from netxform.axes.reindex import apply_maps, axes_of
 from netxform.graph.edits import Edit
 from netxform.graph.meta import evaluating
 from netxform.graph.network import Network
@@ -178,13 +178,15 @@ def doubled(network: Network) -> Network | None:
     return in_double(network)
 
 
-def rounding(network: Network, inputs: tuple[Tensor, ...], seed: int) -> float:
-    """The network's own rounding noise: what permuting its free axes at random changes, which in real arithmetic is nothing."""
+def rounding(network: Network, inputs: tuple[Tensor, ...], seed: int, found: tuple[Tensor, ...] | None = None) -> float:
+    """The network's own rounding noise: what permuting its free axes at random changes, which in real arithmetic is nothing.
+
+    `found`: the outputs on the inputs, where they are known.
+    """
     generator = torch.Generator().manual_seed(seed)
-    maps: dict[Axis | str, list[int]] = {
-        a: torch.randperm(a.size, generator=generator).tolist() for a in axes_of(network) if a.locked is None
-    }
-    return relative(results(reindex(network, maps), inputs), results(network, inputs))
+    maps = {a.atom: torch.randperm(a.size, generator=generator).tolist() for a in axes_of(network) if a.locked is None}
+    permuted = apply_maps(network, maps, checked=True)  # no size changes, so no code has to follow
+    return relative(results(permuted, inputs), results(network, inputs) if found is None else found)
 
 
 class Tolerance(Detail, frozen=True):
@@ -207,12 +209,20 @@ class Tolerance(Detail, frozen=True):
         return self.times * max(self.own_noise, self.one_rounding, self.distance_from_float64 or 0.0)
 
 
-def tolerance(network: Network, inputs: tuple[Tensor, ...], seed: int, distance: float | None = None) -> Tolerance:
-    """What rounding may change here; `distance` is that of a network in half precision from itself in float64."""
+def tolerance(
+    network: Network,
+    inputs: tuple[Tensor, ...],
+    seed: int,
+    distance: float | None = None,
+    found: tuple[Tensor, ...] | None = None,
+) -> Tolerance:
+    """What rounding may change here; `distance` is that of a network in half precision from itself in float64, `found` the
+    outputs on the inputs, where they are known.
+    """
     dtypes = {p.dtype for p in network.module.parameters()}
     single = torch.finfo(torch.float64 if dtypes == {torch.float64} else torch.float32).eps
     single = max([single, *(unit_roundoff(d) for d in dtypes & set(HALF.values()))])
-    return Tolerance(rounding(network, inputs, seed), max(single, EXACT / 10), distance_from_float64=distance)
+    return Tolerance(rounding(network, inputs, seed, found), max(single, EXACT / 10), distance_from_float64=distance)
 
 
 def half_distance(stored: tuple[Tensor, ...], true: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, cast
 
 from torch import Tensor, fx
@@ -54,7 +55,7 @@ def digest_of(network: Network, nodes: Iterable[str], names: Iterable[str], hash
     out = hashlib.sha256()
     if wanted:
         lines, more = _program(network.module, wanted)
-        read |= {n for n in hashes if any(n == m or n.startswith(f"{m}.") for m in more)}
+        read |= {n for n in hashes if not more.isdisjoint(accumulate(n.split("."), "{}.{}".format))}
         out.update("\n".join(lines).encode())
     for name in sorted(read):
         out.update(f"{name} {hashes.get(name, 'gone')}\n".encode())

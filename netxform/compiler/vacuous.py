@@ -5,6 +5,7 @@ Case, Measured ─vacuous→ why nothing is shown, None where something is
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -85,13 +86,18 @@ def scrambled(network: Network, chosen: tuple[Tensor, ...], seed: int) -> Networ
     def drawn(t: Tensor) -> Tensor:
         if (t.data_ptr(), t.shape, t.dtype) not in places:
             return t
-        finite = t.detach().isfinite()
-        held = t.detach()[finite].double()
-        scale = float(held.square().mean().sqrt()) if held.numel() else 0.0
-        noise = torch.randn(t.shape, generator=generator, dtype=torch.float64) * (scale or 1.0)
-        if held.numel() and scale and bool((held >= 0).all()):
-            noise = noise.abs() + 0.1 * scale
-        made = torch.where(finite, noise.to(t.dtype), t.detach())
+        held, kind = t.detach(), torch.float64 if t.dtype == torch.float64 else torch.float32
+        scale = float(torch.linalg.vector_norm(held, dtype=kind)) / t.numel() ** 0.5
+        finite = None if math.isfinite(scale) else held.isfinite()
+        if finite is not None:
+            some = held[finite].to(kind)
+            scale = float(torch.linalg.vector_norm(some)) / max(some.numel(), 1) ** 0.5
+        noise = torch.empty(t.shape, dtype=kind).normal_(generator=generator).mul_(scale or 1.0)
+        if scale and float(held.min() if finite is None else held[finite].min()) >= 0:
+            noise = noise.abs_().add_(0.1 * scale)
+        made = noise.to(t.dtype)
+        if finite is not None:
+            made = torch.where(finite, made, held)
         return torch.nn.Parameter(made, requires_grad=t.requires_grad) if isinstance(t, torch.nn.Parameter) else made
 
     return replace(network, module=structure(network.module, drawn))

@@ -8,8 +8,6 @@ from math import fsum, isfinite
 from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_matrix
 
 from netxform.errors import fail
 
@@ -92,6 +90,9 @@ _CUTS = 32
 
 
 def _milp(groups: Sequence[Sequence[Option]], kept: Sequence[Sequence[int]], budget: float) -> Allocation:
+    from scipy.optimize import Bounds, LinearConstraint, milp  # imported here: it takes a tenth of a second
+    from scipy.sparse import csr_matrix
+
     pairs = [(g, i) for g, options in enumerate(kept) for i in options]
     # costs above the cheapest of the group and losses above its best: what does not matter to the choice takes no digits
     low_cost = [groups[g][k[0]].cost for g, k in enumerate(kept)]

@@ -31,30 +31,31 @@ from netxform.graph.outputs import find, output_node, outputs, set_output, sweep
 from netxform.graph.tensors import alike, exchange, held, put
 
 
-def perform(network: Network, edit: Edit, like: Network | None = None) -> Network:
+def perform(network: Network, edit: Edit, like: Network | None = None, again: bool = False) -> Network:
     """Do what the Edit says, on a copy of the structure.
 
     `like` is what the same Edit made of the network's twin: then shapes and types are known, and the run that checks them has
-    been made. Raises NetxformError X0801 where the changed network no longer runs.
+    been made. `again`: the same was done to this network in another precision, and its code followed; shapes are as they were.
+    Raises NetxformError X0801 where the changed network no longer runs.
     """
     if not edit.operations:
         return network
     with paused():
-        return _performed(network, edit, like)
+        return _performed(network, edit, like, again)
 
 
-def _performed(network: Network, edit: Edit, like: Network | None) -> Network:
+def _performed(network: Network, edit: Edit, like: Network | None, again: bool) -> Network:
     changed = network if edit.operations[0].copies else clone(network)
     for operation in edit.operations:
         last = operation is edit.operations[-1]
-        changed = perform_operation(operation, changed, edit.tensors, like is not None and last)
+        changed = perform_operation(operation, changed, edit.tensors, (again or like is not None) and last)
     if like is not None:
         return _as_twin(changed, like)
-    if any(o.restructures for o in edit.operations):
+    restructured = any(o.restructures for o in edit.operations)
+    if again or restructured:
         changed.module.graph.lint()
         changed.module.recompile()
-        return refresh(changed)
-    return changed
+    return refresh(changed) if restructured else changed
 
 
 @singledispatch

@@ -23,7 +23,6 @@ from math import ceil, inf, log, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 from torch import Tensor
 
 # L is ‖W‖² · GROWTH⁻ᵏ for k < SCALES, t is L · j / LEVELS, and no more than DEGREES sizes of the space are looked at
@@ -77,6 +76,8 @@ def majorant(level: int, degree: int) -> tuple[NDArray[np.float64], float, float
     `below` covers what lies between the points of the check: a trigonometric polynomial of degree d has a second derivative of
     at most d² times its maximum (Bernstein), and (x − t)₊ bends by at most one in the angle but for its kink, which bends up.
     """
+    from scipy.optimize import linprog  # imported here: it takes a tenth of a second
+
     t, d = level / LEVELS, degree + 2
     angle = pi * (np.arange(ASKED) + 0.5) / ASKED
     x = (1 + np.cos(angle)) / 2

@@ -10,7 +10,6 @@ from __future__ import annotations
 from math import ceil, gcd, sqrt
 
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from netxform.errors import fail
@@ -70,6 +69,8 @@ def im2col_bound(K_OIHW: Tensor, *, stride: Pair | int = 1, dilation: Pair | int
 
 def _symbol_norm(K_OIHW: Tensor, s: Pair, p: Pair, d: Pair, size: Pair) -> float:
     """The largest norm of the symbol of one group, over the half of the frequencies that conjugation leaves."""
+    from scipy.fft import next_fast_len
+
     kernel, grid = K_OIHW, list[int]()
     for axis in (2, 3):
         kernel, length = _phases(kernel, axis, s[axis - 2], p[axis - 2], d[axis - 2], size[axis - 2])

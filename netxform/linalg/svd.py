@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from netxform.linalg.gram import checked, descending, distance, frobenius, gram, one_thread, signs
@@ -156,6 +155,8 @@ def rank_by_vbmf(W_OI: Tensor) -> int:
         noise = x[x <= x_bar]
         signal = (z - t + ((t + 1) / z).log() + alpha * (t / alpha + 1).log()).sum()
         return float((noise - noise.log()).sum() + signal)
+
+    from scipy.optimize import minimize_scalar  # imported here: it takes a tenth of a second
 
     lower = min(lower, upper)
     best, least = upper, energy(upper)

@@ -9,7 +9,6 @@ times the largest change seen.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,9 +19,10 @@ from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from netxform.errors import fail
+from netxform.graph.copies import own, structure
 from netxform.graph.guards import is_guard
 from netxform.graph.meta import MetaRun, evaluating, grouped_shape
-from netxform.graph.network import Network, refresh, weightless_parts
+from netxform.graph.network import Network, knowing, refresh, weightless_parts
 from netxform.graph.tensors import held
 
 HALF: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -215,11 +215,7 @@ def _on_dtype(value: Any) -> bool:
 def in_double(network: Network) -> Network:
     """A copy of the network in float64, with what its graph casts to, or makes in, another precision in float64 too."""
     inputs = tuple(replace(i, dtype=torch.float64 if i.dtype.is_floating_point else i.dtype) for i in network.inputs)
-    module = copy.deepcopy(network.module).double()
-    for part in module.modules():  # a module that is kept whole may hold tensors which it has not registered
-        for name, value in vars(part).items():
-            if _is_float(value):
-                vars(part)[name] = value.double()
+    module = structure(network.module, _double)
     for node in list(module.graph.nodes):
         if is_guard(node) and _on_dtype(node.args[0]):  # the twin computes what the network does, in its branch
             module.graph.erase_node(node)
@@ -237,7 +233,17 @@ def in_double(network: Network) -> Network:
         elif node.op in ("call_function", "call_method") and not any(_floats(a) for a in node.all_input_nodes):
             widen_behind(node)
     module.recompile()
-    return refresh(replace(network, module=module, inputs=inputs))
+    made = replace(network, module=module, inputs=inputs)
+    same = len(module.graph.nodes) == len(network.module.graph.nodes)  # what is known is of these nodes
+    return refresh(knowing(network, made) if same else made)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """A tensor with the same numbers in float64, if it is one of floating-point numbers; else one of its own."""
+    if not _is_float(tensor):
+        return own(tensor)
+    made = tensor.detach().to(torch.float64, copy=True)
+    return nn.Parameter(made, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
 def _floats(node: fx.Node) -> bool:

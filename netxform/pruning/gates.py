@@ -18,14 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from netxform.axes.algebra import Atom, Dim, atoms, size
+from netxform.axes.algebra import Atom, Dim, atoms, repeated, size
 from netxform.axes.infer import types_of
 from netxform.axes.reindex import Axis, axes_of
 from netxform.axes.roles import along
 from netxform.axes.rules.context import Typed
 from netxform.axes.types import Contraction
+from netxform.graph.copies import lent, structure
 from netxform.graph.layers import Attention
-from netxform.graph.network import Network, clone
+from netxform.graph.network import Network
 from netxform.pruning.inner import PRODUCT, OpenAttention, axis_of, opened
 from netxform.pruning.masked_ops import Instead, across
 
@@ -101,8 +102,8 @@ def gates(network: Network) -> Gates:
     for axis in axes_of(network):
         if axis.locked is None and axis.atom not in missing and not any(axis.atom in g.atoms for g, _ in found.values()):
             missing[axis.atom] = "nothing reads it"
-    several = [a for a in (x.atom for x in axes_of(network)) if any(_twice(g.dim, a) for g, _ in found.values())]
-    missing |= {a: "it occurs twice in one dimension" for a in several}
+    several = set[Atom]().union(*(repeated(d) for d in dict.fromkeys(g.dim for g, _ in found.values())))
+    missing |= {x.atom: "it occurs twice in one dimension" for x in axes_of(network) if x.atom in several}
     made = tuple(Gate(g.operand, g.axis, g.dim, g.atoms, tuple(readers), g.layer, g.still) for g, readers in found.values())
     return Gates(made, missing)
 
@@ -192,14 +193,6 @@ def dependent(graph: fx.Graph) -> set[fx.Node]:
     return out
 
 
-def _twice(dim: Dim, atom: Atom) -> bool:
-    from netxform.axes.algebra import Sum, normal
-
-    factors = normal(dim)
-    inside = [any(a is atom for a in atoms((f,))) for f in factors]
-    return sum(inside) > 1 or any(isinstance(f, Sum) and any(_twice(p, atom) for p in f.parts) for f in factors)
-
-
 # --- running with gates ----------------------------------------------------------------------------------------------
 
 Act = Callable[[Gate, Tensor], Tensor]
@@ -212,7 +205,7 @@ class Gated:
     """
 
     def __init__(self, network: Network, chosen: Sequence[Gate], instead: Mapping[str, Instead] | None = None) -> None:
-        copied = clone(network).module
+        copied = structure(network.module, lent)
         _without_gradients(copied)
         self.act: Act = lambda gate, value: value
         by_name = {n.name: n for n in copied.graph.nodes}

@@ -82,14 +82,13 @@ def locked(network: Network, inside: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _produced(network: Network, modules: Sequence[str]) -> list[Axis]:
-    owners = set(modules)
-    out: list[Axis] = []
-    for axis in free(network):
-        places = carried(types_of(network), axis.atom, roles(types_of(network), axis.atom).consumers)
-        first = {types_of(network).names.get(n, n) for n in types_of(network).names if n.rpartition(".")[0] in owners}
-        if any(n in first for n, _ in places):
-            out.append(axis)
-    return out
+    owners, types = set(modules), types_of(network)
+    first = {types.names[n] for n in types.names if n.rpartition(".")[0] in owners}
+
+    def made(atom: Atom) -> bool:
+        return any(n in first for n, _ in carried(types, atom, roles(types, atom).consumers))
+
+    return [axis for axis in free(network) if made(axis.atom)]
 
 
 def _following(network: Network, chosen: Sequence[Axis]) -> list[Axis]:

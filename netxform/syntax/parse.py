@@ -26,7 +26,7 @@ def parse(text: str, file: str = "<spec>") -> ast.Program:
         raise NetxformError(scanned.faults, {file: text})
     with paused():
         try:
-            edition, statements = built(lark("start").parse(scanned.clean + "\n"), places, 0)
+            edition, statements = built(lark().parse(scanned.clean + "\n", "start"), places, 0)
         except RecursionError:
             raise NetxformError(deep(scanned, places), {file: text}) from None
         except (UnexpectedInput, VisitError):
@@ -43,7 +43,7 @@ def parse_expression(text: str, file: str = "<value>") -> ast.Expr:
     if scanned.faults:
         raise NetxformError(scanned.faults, {file: text})
     try:
-        return cast(ast.Expr, built(lark("operand").parse(scanned.clean), places, 0))
+        return cast(ast.Expr, built(lark().parse(scanned.clean, "operand"), places, 0))
     except RecursionError:
         raise NetxformError([too_deep(places.span(0, len(text)))], {file: text}) from None
     except (UnexpectedInput, VisitError) as error:

@@ -15,7 +15,8 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput
 
 from netxform.errors import Diagnostic, NetxformError, Span, closest
 from netxform.syntax.scan import Piece, Places, Scanned
-from netxform.syntax.tree import KEYWORDS, built, grammar, lark
+from netxform.syntax.tables import grammar
+from netxform.syntax.tree import KEYWORDS, built, lark
 
 
 def recover(scanned: Scanned, places: Places) -> list[Diagnostic]:
@@ -29,7 +30,7 @@ def recover(scanned: Scanned, places: Places) -> list[Diagnostic]:
                 a, b = start - piece.start, end - piece.start
                 text = text[:a] + " " * (b - a) + text[b:]
             try:
-                built(lark("start").parse(text + "\n"), places, piece.start)
+                built(lark().parse(text + "\n", "start"), places, piece.start)
             except (UnexpectedInput, VisitError) as error:
                 found.append(diagnose(error, "start", text, places, piece.start))
             visit(piece.inner)
@@ -47,7 +48,7 @@ def deep(scanned: Scanned, places: Places) -> list[Diagnostic]:
     found: list[Diagnostic] = []
     for piece in scanned.pieces:
         try:
-            built(lark("start").parse(scanned.clean[piece.start : piece.end] + "\n"), places, piece.start)
+            built(lark().parse(scanned.clean[piece.start : piece.end] + "\n", "start"), places, piece.start)
         except RecursionError:
             found.append(too_deep(places.span(piece.start, piece.end)))
         except (UnexpectedInput, VisitError):
@@ -121,7 +122,7 @@ def _known_states() -> dict[tuple[int, str], tuple[str, str, str]]:
     for kind, texts in mistakes().items():
         for text in texts:
             try:
-                lark("start").parse(text + "\n")
+                lark().parse(text + "\n", "start")
             except UnexpectedInput as error:
                 states.setdefault(_state(error, text), kind)
     return states

@@ -9,9 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import files
-from pathlib import Path
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from lark import Lark, Token, Transformer, v_args
@@ -20,6 +18,7 @@ from lark.tree import Meta
 from netxform.errors import Diagnostic, NetxformError, Span
 from netxform.syntax import ast
 from netxform.syntax.scan import Places
+from netxform.syntax.tables import parser
 
 N = TypeVar("N", bound=ast.Node)
 KEYWORDS = ("model", "data", "param", "let", "use", "def", "each", "if", "stage", "assert")
@@ -28,26 +27,10 @@ _ESCAPE = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
 _DIGITS = 400
 
 
-def grammar(name: str) -> str:
-    """A file of the grammar: from the installed package, or from a checkout that is run in place."""
-    try:
-        return files("netxform.grammar").joinpath(name).read_text(encoding="utf-8")
-    except ModuleNotFoundError:
-        return (Path(__file__).parents[2] / "grammar" / name).read_text(encoding="utf-8")
-
-
-@lru_cache(maxsize=4)
-def lark(start: str) -> Lark:
-    """The parser from a rule of the grammar."""
-    source = grammar("xform.lark")
-    return Lark(
-        source,
-        parser="lalr",
-        lexer="contextual",
-        start=start,
-        propagate_positions=True,
-        maybe_placeholders=False,
-    )
+@cache
+def lark() -> Lark:
+    """The parser of specs (`start`), and of single values (`operand`)."""
+    return parser()
 
 
 def built(tree: Any, places: Places, base: int) -> Any:

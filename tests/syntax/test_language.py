@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -11,12 +12,12 @@ from hypothesis import given, settings
 
 import netxform as nx
 from netxform.codes import CODES
-from netxform.syntax import ast
+from netxform.syntax import ast, tables
 from netxform.syntax.format import format as format_text
 from netxform.syntax.parse import parse
 from netxform.syntax.quantity import measure
 from netxform.syntax.recover import mistakes
-from netxform.syntax.tree import grammar
+from netxform.syntax.scan import Places, scan
 from tests.strategies import ONE_LINE, SPECS, mutated, programs
 
 
@@ -60,9 +61,36 @@ def test_any_text_gives_a_tree_or_diagnostics(fuzz: int) -> None:
             assert format_text(parse(made)) == made, seed
 
 
+PARSERS = (tables.parser(), tables.built())
+
+
 def test_the_grammar_has_no_conflict() -> None:
-    source = grammar("xform.lark")
+    source = tables.grammar("xform.lark")
     lark.Lark(source, parser="lalr", lexer="contextual", strict=True)
+
+
+def test_the_tables_are_those_of_the_grammar() -> None:
+    """After a change of the grammar: `python -W ignore -m netxform.syntax.tables > grammar/xform.tables.json`."""
+    held, made = json.loads(tables.grammar(tables.TABLES)), json.loads(json.dumps(tables.written()))
+    assert held["grammar"] == made["grammar"]
+    if held["lark"] == made["lark"]:
+        assert held == made
+
+
+@pytest.mark.parametrize("held", ["", "{}", '{"lark": "0", "grammar": ""}'])
+def test_tables_of_another_grammar_are_not_used(held, monkeypatch) -> None:
+    whole = tables.grammar
+    monkeypatch.setattr(tables, "grammar", lambda name: held if name == tables.TABLES else whole(name))
+    found, made = tables.parser(), tables.built()
+    assert found.parse("freeze conv1\n", "start") == made.parse("freeze conv1\n", "start")
+
+
+@given(programs)
+@settings(max_examples=30)
+def test_the_tables_read_what_the_grammar_reads(program) -> None:
+    text = format_text(program)
+    scanned = scan(text, Places(text, "")).clean + "\n"
+    assert PARSERS[0].parse(scanned, "start") == PARSERS[1].parse(scanned, "start")
 
 
 @pytest.mark.parametrize(("kind", "texts"), mistakes().items(), ids=lambda v: v[0] if isinstance(v, tuple) else "")

@@ -11,7 +11,6 @@ from typing import cast
 
 import torch
 from msgspec.structs import replace
-from scipy.stats import beta
 from torch import Tensor, nn
 
 from netxform.compiler.claims.registry import measures
@@ -414,4 +413,6 @@ def _quantile(errors: list[float], level: float) -> float:
 
 def _at_least(right: int, count: int, level: float) -> float:
     """The lower end of the one-sided interval of Clopper and Pearson (1934)."""
-    return 0.0 if right == 0 else float(beta.ppf(1 - level, right, count - right + 1))
+    from scipy.special import betaincinv  # imported here: it takes a fifth of a second
+
+    return 0.0 if right == 0 else float(betaincinv(right, count - right + 1, 1 - level))

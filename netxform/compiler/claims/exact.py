@@ -87,8 +87,10 @@ def stored_again(detail: Tolerance, record: ClaimRecord, kept: Kept) -> Evidence
         size = len(wanted) // 3
         wanted, own, true = wanted[:size], wanted[size : 2 * size], wanted[2 * size :]
         half = half_distance(own, true, wanted)
-    gap = relative(again_at(kept, record.nodes), wanted) if wanted else math.inf
-    found = tolerance(kept.network, kept.inputs, record.seed, half)
+    now = again_at(kept, record.nodes)
+    gap = relative(now, wanted) if wanted else math.inf
+    whole = now if not record.nodes or record.nodes == ends(kept.network) else None
+    found = tolerance(kept.network, kept.inputs, record.seed, half, whole)
     return Evidence(record.claim, found.allowed, gap, gap <= found.allowed, kept.count, record.seed, record.dtype, found)
 
 
@@ -99,7 +101,7 @@ def as_stored(case: Case, wanted: tuple[Tensor, ...], after: tuple[Tensor, ...])
     if any(t.dtype in HALF.values() for t in before.module.parameters()):
         own, true = results(before, case.inputs), results(doubled(before) or before, case.inputs)
         half, reference = half_distance(own, true, wanted), (*wanted, *own, *true)
-    detail = tolerance(case.after, case.inputs, case.seed, half)
+    detail = tolerance(case.after, case.inputs, case.seed, half, after)
     gap = relative(after, wanted)
     dtype = dtype_of(list(after))
     name = "the same as stored, up to rounding"
@@ -159,6 +161,6 @@ def same_function(claim: SameFunction, case: Case) -> Measured:
             name, own.bound, own.measured, own.held, case.count, case.seed, own.dtype, FunctionDetail(0.0, own.detail)
         )
         return Measured(said, reference=stored.reference, nodes=stored.nodes, found=after)
-    exact = relative(results(perform(copied, case.edit), case.inputs), wanted)
+    exact = relative(results(perform(copied, case.edit, again=True), case.inputs), wanted)
     said = Evidence(name, EXACT, exact, exact <= EXACT, case.count, case.seed, "float64", FunctionDetail())
     return Measured(said, nodes=ends(case.after), beside=(stored,), found=after)

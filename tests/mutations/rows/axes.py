@@ -171,7 +171,7 @@ DEFECTS: tuple[Defect, ...] = (
     # --- roles and edits
     Defect(
         "every axis is carried where it is summed over", "axes/roles.py",
-        "if (name, i) not in chosen and any(a is atom for a in atoms(dim))", "if any(a is atom for a in atoms(dim))",
+        "types.places.get(atom, ()) if p not in chosen)", "types.places.get(atom, ()))",
         "a scale that is carried is undone where it is summed", ROLES,
     ),
     Defect(

@@ -34,7 +34,7 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect(
         "the wrong side of Clopper and Pearson", "compiler/claims/bounded.py",
-        "float(beta.ppf(1 - level, right, count - right + 1))", "float(beta.ppf(level, right, count - right + 1))",
+        "betaincinv(right, count - right + 1, 1 - level)", "betaincinv(right, count - right + 1, level)",
         "the bound lies below", CLOPPER,
     ),
     Defect(
