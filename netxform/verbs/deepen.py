@@ -205,7 +205,11 @@ class Deepen:
             if norm is not None:
                 yield Layer(
                     f"norm{suffix}",
-                    Invocation(type(norm).__name__.removeprefix("Frozen"), (norm.num_features,), {"eps": norm.eps}),
+                    Invocation(
+                        type(norm).__name__.removeprefix("Frozen").replace("NormAct", "Norm"),
+                        (norm.num_features,),
+                        {"eps": norm.eps},
+                    ),
                 )
 
         if start == "identity":
@@ -334,6 +338,10 @@ def _tail(
         part = modules.get(str(user.target)) if user.op == "call_module" else None
         if norm is None and activation is None and isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             norm = part
+            inner = getattr(part, "act", None)  # a norm that holds its activation
+            known = activation_of(inner) if inner is not None else None
+            if known is not None and known.repeatable and type(inner) is known.layer:
+                activation = inner
         elif activation is None and (known := activation_of(op_name(user) if part is None else part)) and known.repeatable:
             if part is not None and type(part) is not known.layer:
                 break

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import netxform as nx
-from netxform.precision.rounding import HALF, rounding, unit_roundoff
+from netxform.precision.rounding import HALF, failing, rounding, unit_roundoff
 from tests.strategies import networks
 
 X = torch.randn(1, 2, 5, 5)
@@ -130,17 +130,6 @@ def test_tied_tensors_stay_tied() -> None:
     assert module.get_parameter("out.weight").dtype == torch.float16
 
 
-class Whole(nn.Module):
-    """Makes numbers in float32 in code that is kept whole."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(torch.ones(x.detach().numpy().shape) * x)
-
-
 class Coarse(nn.Module):
     """Passes through bytes."""
 
@@ -152,13 +141,12 @@ class Coarse(nn.Module):
         return self.b((self.a(x).sigmoid() * 255).round().byte() / 255.0)
 
 
-def test_code_that_makes_numbers_in_float32_is_kept_or_named() -> None:
-    torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Linear(4, 4), Whole()).eval(), torch.randn(3, 4)
-    with pytest.raises(nx.NetxformError) as caught:
-        nx.apply("cast float16", model=model, example_inputs=x)
-    assert caught.value.diagnostics[0].code == "X0801" and "keep [.`1`]" in str(caught.value)
-    nx.apply("cast float16 keep [.`1`]", model=model, example_inputs=x)
+def test_where_a_network_stops_is_found() -> None:
+    network = nx.capture(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).eval(), torch.randn(3, 4))
+    assert failing(network, (torch.randn(3, 4),)) is None
+    network.module.get_submodule("1").half()
+    found = failing(network, (torch.randn(3, 4),))
+    assert found is not None and found[0] == "1" and "dtype" in found[1]
 
 
 @pytest.mark.parametrize("spec", ["deepen a", "widen a x2", "cast float16", "cast bfloat16", "prune a by magnitude amount=25%"])

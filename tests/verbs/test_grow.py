@@ -270,3 +270,14 @@ def test_a_new_norm_begins_near_the_identity_in_training_where_there_are_data() 
     assert "no data are named" in said[1]
     (step,) = nx.plan("deepen **:Conv2d", model=model, example_inputs=x[:2], data={"d": (x, y)}, deep=True).steps
     assert [e.kind for e in step.measured] == ["same function", "as stored", "training mode"]
+
+
+def test_a_norm_that_holds_its_activation_is_followed_by_it() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model, x = timm.create_model("test_byobnet").eval(), torch.randn(1, 3, 64, 64)
+    result = nx.apply("deepen stem.conv", model=model, example_inputs=x)
+    with torch.no_grad():
+        assert gap(result.model(x), model(x)) <= 1e-5
+    names = {type(m).__name__ for n, m in result.model.named_modules() if "deeper" in n or "deepen" in n}
+    assert "BatchNormAct2d" not in names
