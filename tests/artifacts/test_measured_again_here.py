@@ -1,4 +1,4 @@
-"""A bundle that was just written holds: whatever the sizes of its tensors and inputs, its numbers are found again bit for bit."""
+"""A bundle that was just written holds: whatever the sizes of its tensors, its numbers are found again bit for bit."""
 
 from __future__ import annotations
 
