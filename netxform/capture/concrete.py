@@ -5,6 +5,8 @@ values of the graph, so that other batch sizes run. Python control flow is follo
 size, the graph requires that it goes the same way.
 """
 
+# Long: what the recorder does with each kind of function is read side by side.
+
 from __future__ import annotations
 
 import builtins
