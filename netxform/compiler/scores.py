@@ -20,7 +20,7 @@ from netxform.graph.network import Network
 from netxform.language.certificate import ScoreRecord
 from netxform.language.methods import LOSSES, METRICS, Metric
 from netxform.registry import called
-from netxform.sources.data.samples import size, source_of
+from netxform.sources.data.given.samples import size, source_of
 
 _BATCH = 256
 # a metric adds up thousands of samples; evaluated in other batches it may differ by the rounding of single precision

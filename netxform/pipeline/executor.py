@@ -20,8 +20,8 @@ from netxform.language.trajectory import Trajectory
 from netxform.language.work import Fitting, Snapshot, Training
 from netxform.pipeline.subject import Prepared, carries
 from netxform.sources.data import DataSet, load_data
-from netxform.sources.data.binding import bind
-from netxform.sources.data.samples import part_of, size
+from netxform.sources.data.given.binding import bind
+from netxform.sources.data.given.samples import part_of, size
 from netxform.sources.parts import cannot_write
 from netxform.training.calibration import Calibration
 from netxform.training.data import batches

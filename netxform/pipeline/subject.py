@@ -27,9 +27,9 @@ from netxform.graph.tensors import DTYPES
 from netxform.language.verb import DataInfo
 from netxform.sources.data import DataSet, asks_model, check_python_data, nothing_stated
 from netxform.sources.data import look as look_at
-from netxform.sources.data.binding import bind
-from netxform.sources.data.python import sample_of
-from netxform.sources.data.samples import leaves, size
+from netxform.sources.data.given.binding import bind
+from netxform.sources.data.given.python import sample_of
+from netxform.sources.data.given.samples import leaves, size
 from netxform.sources.data.source import Seen, Stated
 from netxform.sources.data.stated import stated
 from netxform.sources.models import LoadedModel, check_finite

@@ -14,7 +14,7 @@ from netxform.graph.network import Network
 from netxform.language.material import HeldOut
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
-from netxform.sources.data.samples import Stream, part_of, size, source_of
+from netxform.sources.data.given.samples import Stream, part_of, size, source_of
 from netxform.sources.trust import Trust, read_path
 from netxform.training.data import Samples, batches, order
 from netxform.training.fit import History, Progress, fit

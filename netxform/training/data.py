@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from netxform.errors import fail
-from netxform.sources.data.parts import finite
-from netxform.sources.data.samples import (
+from netxform.sources.data.given.samples import (
     Inputs,
     Source,
     Stream,
@@ -25,6 +24,7 @@ from netxform.sources.data.samples import (
     size,
     source_of,
 )
+from netxform.sources.data.parts import finite
 
 Samples = Dataset[Any]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from netxform.graph.inputs import arguments
 from netxform.graph.meta import evaluating
 from netxform.language.work import Training
-from netxform.sources.data.samples import mapped
+from netxform.sources.data.given.samples import mapped
 from netxform.training.data import Samples, shares
 from netxform.training.losses import class_rows
 from netxform.training.metrics import Measures

@@ -31,7 +31,7 @@ from netxform.language.laws import Evidence
 from netxform.language.methods import measured_as
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
-from netxform.sources.data.samples import mapped, size
+from netxform.sources.data.given.samples import mapped, size
 from netxform.training import average
 from netxform.training.data import Batch, Samples, batch_count, refuse_gaps
 from netxform.training.data import steps as stream

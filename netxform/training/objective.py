@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from netxform.errors import fail
 from netxform.graph.outputs import picked
 from netxform.language.work import Penalty, Term, Training
-from netxform.sources.data.samples import leaves, mapped, names
+from netxform.sources.data.given.samples import leaves, mapped, names
 from netxform.training.augment import Normal, augmented, cut, is_map, partners
 from netxform.training.data import Batch, Samples, fetch
 from netxform.training.losses import PADDING, class_rows, loss_of, mass_of

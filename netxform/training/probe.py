@@ -11,7 +11,7 @@ from netxform.graph.inputs import arguments
 from netxform.language.trajectory import sketch
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
-from netxform.sources.data.samples import part_of, size
+from netxform.sources.data.given.samples import part_of, size
 from netxform.training.data import batches
 from netxform.training.objective import full, pick, terms_of
 

@@ -13,7 +13,7 @@ from netxform.language.methods import IGNORED, Loss
 from netxform.language.targets import MOST, UNLABELLED, Targets, targets_fit
 from netxform.language.work import Training
 from netxform.sources.data import DataSet
-from netxform.sources.data.samples import Stream, leaves, names, rows, size, source_of
+from netxform.sources.data.given.samples import Stream, leaves, names, rows, size, source_of
 from netxform.training.data import Samples
 from netxform.training.losses import class_rows
 from netxform.training.objective import column, terms_of

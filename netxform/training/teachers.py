@@ -29,7 +29,7 @@ from netxform.graph.outputs import picked
 from netxform.language.claims import TeacherKept
 from netxform.language.laws import Evidence
 from netxform.language.work import Sight, Soft, Training
-from netxform.sources.data.samples import Bound, Table, leaves
+from netxform.sources.data.given.samples import Bound, Table, leaves
 from netxform.training.data import Samples, shares
 from netxform.training.process import Processes
 from netxform.training.taps import tapped

@@ -78,12 +78,12 @@ def add(amount: float) -> Callable[[Tensor], Any]:
     return lambda t: t.view(-1)[:1].add_(amount)
 
 
-def applied(text: str, kind: str) -> tuple[c.Claim, Network, Network, Edit]:
+def applied(text: str, kind: str, x: Tensor = X[:1]) -> tuple[c.Claim, Network, Network, Edit]:
     """What a statement claims of the small network; the network before and after it, and what was done."""
     before = small()
     result = nx.apply(text, model=before.module, example_inputs=X[:1])
     step = result.plan.steps[-1]
-    return next(k for k in step.claims if k.kind == kind), before, nx.capture(result.model, X[:1]), step.edit
+    return next(k for k in step.claims if k.kind == kind), before, nx.capture(result.model, x), step.edit
 
 
 Broken = tuple[c.Claim, Network, Network, list[Network], Edit]
@@ -224,6 +224,20 @@ BROKEN: dict[str, Callable[[], Broken]] = {
 ELSEWHERE = {"teacher", "as stored"}
 
 
+def other_channels() -> Broken:
+    claim, before, after, edit = applied("adapt input channels=1", "same function of old channels", X[:1, :1])
+    return claim, before, after, [changed(after, "out.weight", add(1e-3))], edit
+
+
+def other_size() -> Broken:
+    network = small()
+    claim = c.Resized(network.inputs[0].name, (5, 5), (5, 5))
+    return claim, network, network, [changed(network, "out.weight", add(float("nan")))], Edit()
+
+
+RESHAPED = {"same function of old channels": other_channels, "another size": other_size}
+
+
 def again(one: Measured, network: Network) -> list[Evidence]:
     """The claim, and what stands beside it, measured again on a network from what was kept of them."""
     known = family(one.evidence.kind)
@@ -239,7 +253,7 @@ def again(one: Measured, network: Network) -> list[Evidence]:
 
 
 def test_every_kind_is_broken_here() -> None:
-    assert set(BROKEN) | ELSEWHERE == set(FAMILIES)
+    assert {*BROKEN, *RESHAPED} | ELSEWHERE == set(FAMILIES)
     assert {k for k, f in FAMILIES.items() if isinstance(f.measure, str)} == ELSEWHERE
 
 
@@ -271,6 +285,16 @@ def test_what_is_broken_by_hand_is_called_broken(kind: str) -> None:
             assert not all(e.held for e in looked), (i, looked)
 
 
+@pytest.mark.parametrize("kind", sorted(RESHAPED))
+def test_claims_about_another_input_are_broken_by_hand(kind: str) -> None:
+    claim, before, after, broken, edit = RESHAPED[kind]()
+    assert claim.kind == kind
+    assert measure(claim, before, after, (X,), 0, edit, Data()).evidence.held
+    for network in broken:
+        found = measure(claim, before, network, (X,), 0, edit, Data())
+        assert not all(e.held for e in (found.evidence, *(b.evidence for b in found.beside))), found
+
+
 def test_a_pattern_is_looked_at_where_the_count_is_right() -> None:
     claim, before, _, broken, _ = sparse()
     assert int((broken[1].module.get_parameter("out.weight") == 0).sum()) == 12
@@ -300,7 +324,8 @@ def test_what_is_stored_is_compared_beside_the_twin() -> None:
 
 def test_a_teacher_that_moved_is_seen() -> None:
     teacher = randomized(Small())
-    asked = Teachers(SimpleNamespace(teachers=("t",), matches=(), cache=False), {"t": teacher}, torch.device("cpu"))
+    soft = SimpleNamespace(teachers=("t",), matches=(), cache=False, outputs=(), sights=())
+    asked = Teachers(soft, {"t": teacher}, torch.device("cpu"))
     (right,) = asked.evidence()
     assert right.held
     with torch.no_grad():

@@ -41,7 +41,7 @@ def of(wanted: Any) -> st.SearchStrategy[Any]:
     if wanted is type(None):
         return st.none()
     if origin is tuple:
-        return st.lists(of(inner[0]), max_size=3).map(tuple)
+        return st.lists(of(inner[0]), max_size=3).map(tuple) if inner[-1] is ... else st.tuples(*map(of, inner))
     if origin is typing.Literal:
         return st.sampled_from(inner)
     if origin is None and issubclass(wanted, Detail):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import netxform as nx
 from netxform.sources.data import DataSet, check_data_source, load_data, look
+from netxform.sources.data.given.samples import source_of
 from netxform.sources.data.images import MaskOf, View, seen
-from netxform.sources.data.samples import source_of
 from netxform.sources.data.shards import shards
 from netxform.sources.data.source import IMAGENET, Stated
 from netxform.sources.data.stated import stated
@@ -246,7 +246,7 @@ def test_several_labels_by_columns_and_by_lists(tmp_path: Path) -> None:
 def test_numbers_in_units_of_the_training_part(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "t.npz", x=rng.normal(5, 3, (50, 4)) * [1, 10, 100, 0], y=rng.normal(size=50))
-    data = load('npz("t.npz", columns=["x"], target="y", normalize=data)', tmp_path)
+    data = load('npz("t.npz", columns=["x"], target="y", normalize=own)', tmp_path)
     x = torch.stack([x for x, _ in data.train]).double()
     assert torch.allclose(x.mean(0), torch.zeros(4, dtype=torch.float64), atol=1e-6)
     assert torch.allclose(x[:, :3].std(0, correction=0), torch.ones(3, dtype=torch.float64), atol=1e-5)

@@ -8,7 +8,7 @@ import pytest
 
 import netxform as nx
 from netxform.sources.data import check_data_source, load_data, look
-from netxform.sources.data.samples import source_of
+from netxform.sources.data.given.samples import source_of
 from netxform.sources.trust import Trust
 from tests.sources.odd_files import CASES, WORKS
 

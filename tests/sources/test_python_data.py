@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
 
 import netxform as nx
-from netxform.sources.data.samples import Items, Stream, Table, column, source_of
+from netxform.sources.data.given.samples import Items, Stream, Table, column, source_of
 
 pandas = pytest.importorskip("pandas")
 datasets = pytest.importorskip("datasets")
@@ -414,7 +414,7 @@ def test_casts_are_said_and_nothing_else_is() -> None:
 
 def test_images_of_bytes_are_shown_in_0_to_1() -> None:
     from netxform.graph.network import Input
-    from netxform.sources.data.binding import bind
+    from netxform.sources.data.given.binding import bind
 
     data = bind(
         nx.dataset((torch.full((20, 1, 4, 4), 255, dtype=torch.uint8), Y[:20])), [Input("x", (1, 1, 4, 4), torch.float32)]

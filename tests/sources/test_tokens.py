@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import netxform as nx
 from netxform.errors import NOWHERE
 from netxform.sources.data import load_data
-from netxform.sources.data.samples import source_of
+from netxform.sources.data.given.samples import source_of
 from netxform.sources.tokenized import IGNORED, encoded, next_tokens, tokenizer_of
 from netxform.sources.trust import Trust
 

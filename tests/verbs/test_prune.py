@@ -32,7 +32,7 @@ def claims(result: nx.Result, index: int = -1) -> dict[str, dict[str, Any]]:
     st.sampled_from(["prune", "prune stem", "prune parts"]),
     st.sampled_from(["obd", "magnitude", "random", "taylor"]),
     st.sampled_from(["", " ranking=layer", " round_to=2", " min_channels=2"]),
-    st.integers(0, 9),
+    st.integers(1, 9),
 )
 @settings(max_examples=6)
 def test_pruning_is_certified_on_generated_networks(model: nn.Module, what: str, by: str, how: str, tenths: int) -> None:

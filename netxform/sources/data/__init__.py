@@ -175,7 +175,7 @@ def dataset(
     Raises NetxformError X0401 (no data, or of a form that says nothing), X0805 (a sample that cannot be read), X0817 (no
     samples, or not as many targets), X0838 (NaN or infinity), X0406 (a setting out of range).
     """
-    from netxform.sources.data.python import Wanted, read_python
+    from netxform.sources.data.given.python import Wanted, read_python
 
     shares: tuple[tuple[str, Any], ...] = (("val", val), ("test", test))
     for key, share in shares:

@@ -51,7 +51,7 @@ def _made(path: str, function: str, shown: str, data: ast.Data) -> Any:
 
 
 def _look(data: ast.Data, options: Options, trust: Trust, seed: int) -> Seen:
-    from netxform.sources.data.samples import size, source_of
+    from netxform.sources.data.given.samples import size, source_of
 
     found = _load(data, options, trust, seed)
     count = size(found.train)

@@ -59,14 +59,14 @@ def parted(data: ast.Data, options: Options, found: Found, seed: int) -> DataSet
     import torch
     from torch.utils.data import TensorDataset
 
-    from netxform.sources.data.samples import Items
+    from netxform.sources.data.given.samples import Items
 
     parts = _cut(data, options, found, seed)
     said = (*found.said, _sizes(parts, found))
     places = {n: torch.from_numpy(np.ascontiguousarray(p, dtype=np.int64)) for n, p in parts.items()}
     if isinstance(found.x, torch.Tensor):
         assert found.y is not None
-        x = _standard(found.x, places["train"]) if options.normalize == "data" else found.x
+        x = _standard(found.x, places["train"]) if options.normalize == "own" else found.x
         made: list[Any] = [TensorDataset(x[places[n]], found.y[places[n]]) for n in PARTS]
     else:
         every = Items(found.x, workers=workers_of(options, len(found.x)), known=found.y)

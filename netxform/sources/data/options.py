@@ -136,7 +136,7 @@ def _size(expression: ast.Expr, key: str) -> tuple[int, int]:
 
 def _normal(expression: ast.Expr, key: str) -> Normal | str | None:
     if isinstance(expression, ast.Path):
-        words: dict[str, Normal | str | None] = {"imagenet": IMAGENET, "model": "model", "data": "data", "none": None}
+        words: dict[str, Normal | str | None] = {"imagenet": IMAGENET, "model": "model", "own": "own", "none": None}
         if expression.text not in words:
             helps = did_you_mean(expression.text, words) or (f"words: {', '.join(words)}",)
             message = f"`{key}` is no `{expression.text}`"

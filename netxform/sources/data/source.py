@@ -13,7 +13,7 @@ from netxform.syntax import ast
 
 @dataclass(frozen=True)
 class DataSet:
-    """Three disjoint parts of samples (x, y), each a `sources.data.samples.Source`, a `Stream`, or any map-style data set of
+    """Three disjoint parts of samples (x, y), each a `samples.Source`, a `Stream`, or any map-style data set of
     pairs. `nx.dataset` makes one of what people have.
 
     `classes` is the number of classes, None for targets that are no classes, or where it is not known; `shape` is that of one

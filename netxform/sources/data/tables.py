@@ -82,9 +82,9 @@ def _numbers_only(options: Options, span: Span) -> None:
     """Nothing where nothing is said that is of images alone."""
     normal = options.normalize
     said = [n for n, v in (("size", options.size), ("channels", options.channels)) if v is not None]
-    said += ["bad"] * (options.bad != "refuse") + ["normalize"] * (normal is not None and normal != "data")
+    said += ["bad"] * (options.bad != "refuse") + ["normalize"] * (normal is not None and normal != "own")
     if said:
-        helps = ('name the column of the images: `image="COLUMN"`', "numbers: `normalize=data` takes the training part's own")
+        helps = ('name the column of the images: `image="COLUMN"`', "numbers: `normalize=own` takes the training part's own")
         raise fail("X0404", f"`{said[0]}` is of images, and no images are named", span, "of what?", helps=helps)
 
 

@@ -29,7 +29,7 @@ KINDS = ("classes", "values", "next")
 def _load(data: ast.Data, options: Options, trust: Trust, seed: int) -> DataSet:
     import numpy as np
 
-    from netxform.sources.data.python import Wanted, table
+    from netxform.sources.data.given.python import Wanted, table
 
     span, more = data.span, options.more
     kind = str(more.get("kind", "classes"))
@@ -80,7 +80,7 @@ def _running(data: ast.Data, tokenizer: Any, text: str, options: Options) -> Dat
     """Blocks of running text. It is cut at two places: what is learnt stands before what is measured."""
     import torch
 
-    from netxform.sources.data.samples import Table
+    from netxform.sources.data.given.samples import Table
 
     x, y = next_tokens(tokenizer, text, options.length, f"data `{data.name}`", data.span)
     tests, vals = (round(len(x) * share(v)) for v in (options.test, options.val))
@@ -101,7 +101,7 @@ def _few(data: DataSet, options: Options, seed: int) -> DataSet:
     import numpy as np
     import torch
 
-    from netxform.sources.data.samples import source_of
+    from netxform.sources.data.given.samples import source_of
 
     train, val, test = (source_of(p) for p in (data.train, data.val, data.test))
     if options.train is not None:

@@ -13,38 +13,38 @@ CURVED = (f"{BOTH}::test_slopes_and_curvature_are_those_of_autograd",)
 
 DEFECTS: tuple[Defect, ...] = (
     Defect(
-        "what a sample draws depends on who loads it", "sources/data/samples.py",
+        "what a sample draws depends on who loads it", "sources/data/given/samples.py",
         "torch.default_generator.manual_seed(seed)", "pass",
         "what a data set draws is a function of seed, epoch and sample", DRAWN,
     ),
     Defect(
-        "numpy draws as it likes", "sources/data/samples.py",
+        "numpy draws as it likes", "sources/data/given/samples.py",
         "np.random.seed(seed)", "pass",
         "what a data set draws is a function of seed, epoch and sample", DRAWN,
     ),
     Defect(
-        "the generators of the caller are moved", "sources/data/samples.py",
+        "the generators of the caller are moved", "sources/data/given/samples.py",
         "torch.set_rng_state(states[0])", "pass",
         "loading leaves the caller's random numbers alone",
         (f"{PYTHON}::test_the_generators_of_the_caller_are_left_as_they_were",),
     ),
     Defect(
-        "parts of loaded samples begin at the first", "sources/data/samples.py",
+        "parts of loaded samples begin at the first", "sources/data/given/samples.py",
         "return (places if self.places is None else self.places[places]).tolist()", "return places.tolist()",
         "parts are disjoint, whatever form the data has", SAME,
     ),
     Defect(
-        "a memory map is read into memory", "sources/data/python.py",
+        "a memory map is read into memory", "sources/data/given/python.py",
         "if isinstance(value, np.memmap) and value.dtype.kind in", "if value is None and value.dtype.kind in",
         "memory-mapped columns stay where they are", (f"{PYTHON}::test_a_memory_map_is_not_read_whole",),
     ),
     Defect(
-        "images of bytes stay bytes", "sources/data/binding.py",
+        "images of bytes stay bytes", "sources/data/given/binding.py",
         "return found / 255 if scaled else found", "return found",
         "images of bytes are numbers in [0, 1]", (f"{PYTHON}::test_images_of_bytes_are_shown_in_0_to_1",),
     ),
     Defect(
-        "fields go to arguments in their own order", "sources/data/binding.py",
+        "fields go to arguments in their own order", "sources/data/given/binding.py",
         "return tuple(n if n in held else None for n in wanted)", "return tuple(held)[: len(wanted)]",
         "fields go to the arguments of their names", (f"{PYTHON}::test_fields_go_to_the_arguments_of_their_names",),
     ),

@@ -89,7 +89,7 @@ DEFECTS: tuple[Defect, ...] = (
         "a saved set reads its own files", ODD,
     ),
     Defect(
-        "a refusal in a worker loses its place", "sources/data/samples.py",
+        "a refusal in a worker loses its place", "sources/data/given/samples.py",
         "        except NetxformError as error:\n            return _Refused(error.diagnostics)\n\n\n@dataclass",
         "        except ZeroDivisionError as error:\n            return _Refused(error.diagnostics)\n\n\n@dataclass",
         "a damaged file is named, whoever decodes it",

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from netxform.graph.network import Input
-from netxform.sources.data.python import sample_of
-from netxform.sources.data.samples import Bound, Stream, leaves, names, size, source_of
+from netxform.sources.data.given.python import sample_of
+from netxform.sources.data.given.samples import Bound, Stream, leaves, names, size, source_of
 from netxform.sources.data.source import DataSet
 
 

@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from netxform.errors import NetxformError, did_you_mean, fail
 from netxform.limits import need
-from netxform.sources.data.parts import NAMES, finite, split
-from netxform.sources.data.reader import TARGETS, Key, Reader, fields_of, layout_of, listed, numbers_in, tensor_of
-from netxform.sources.data.samples import (
+from netxform.sources.data.given.reader import TARGETS, Key, Reader, fields_of, layout_of, listed, numbers_in, tensor_of
+from netxform.sources.data.given.samples import (
     Items,
     Source,
     Stream,
@@ -37,6 +36,7 @@ from netxform.sources.data.samples import (
     size,
     source_of,
 )
+from netxform.sources.data.parts import NAMES, finite, split
 from netxform.sources.data.source import DataSet
 
 _SCANNED = 10_000  # samples that are loaded for their labels alone
