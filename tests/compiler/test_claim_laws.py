@@ -268,3 +268,12 @@ def test_a_bound_is_compared_as_it_is_published() -> None:
 
 def replace_bound(record: ClaimRecord, bound: float) -> ClaimRecord:
     return replace(record, bound=bound)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_layer_that_is_no_number_is_above_its_bound_wherever_it_stands(place: int) -> None:
+    good = bounded.LayerRow("fc", 0.5, 0.5, kernel_bound=1.0, gain_bound=1.0, how="")
+    rows = [good, good]
+    rows[place] = replace(good, kernel=float("nan"), gain=float("nan"))
+    assert bounded._layers_evidence("layers", (good, good), 0).held
+    assert not bounded._layers_evidence("layers", tuple(rows), 0).held
