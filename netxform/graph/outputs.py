@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, fx
 
@@ -15,6 +15,8 @@ from netxform.graph.memory import Memory, memory_of
 from netxform.graph.network import Network
 from netxform.graph.tensors import held
 
+L = TypeVar("L")
+
 
 def output_node(module: fx.GraphModule) -> fx.Node:
     """The graph's output node."""
@@ -23,16 +25,18 @@ def output_node(module: fx.GraphModule) -> fx.Node:
 
 def outputs(module: fx.GraphModule) -> dict[str | None, fx.Node]:
     """The outputs by name; a single unnamed output has the name None. Nested structures are walked in order."""
-    value = output_node(module).args[0]
-    if isinstance(value, fx.Node):
-        return {None: value}
-    found: dict[str | None, fx.Node] = {}
+    return _leaves(output_node(module).args[0], fx.Node)
+
+
+def _leaves(value: Any, kind: type[L]) -> dict[str | None, L]:
+    """What is of that kind in a nested value, by the names and places that lead to it; the value itself has the name None."""
+    found: dict[str | None, L] = {}
 
     def walk(item: Any, name: str) -> None:
-        if isinstance(item, fx.Node):
-            found[name] = item
-        elif isinstance(item, dict):
-            for key, inner in cast("dict[Any, Any]", item).items():
+        if isinstance(item, kind):
+            found[name or None] = item
+        elif isinstance(item, Mapping):
+            for key, inner in cast("Mapping[Any, Any]", item).items():
                 walk(inner, f"{name}.{key}" if name else str(key))
         elif isinstance(item, list | tuple):
             for i, inner in enumerate(cast("list[Any]", item)):
@@ -76,22 +80,9 @@ def picked(found: Any, name: str | None) -> Any:
     return known[chosen(known, name)]
 
 
-def given(found: Any) -> dict[str | None, Any]:
+def given(found: Any) -> dict[str | None, Tensor]:
     """What a network gave, by name, as `outputs` names it; of dicts and tuples the tensors alone."""
-    out: dict[str | None, Any] = {}
-
-    def walk(item: Any, name: str) -> None:
-        if isinstance(item, Tensor):
-            out[name or None] = item
-        elif isinstance(item, Mapping):
-            for key, inner in cast("Mapping[Any, Any]", item).items():
-                walk(inner, f"{name}.{key}" if name else str(key))
-        elif isinstance(item, list | tuple):
-            for i, inner in enumerate(cast("list[Any]", item)):
-                walk(inner, f"{name}.{i}" if name else str(i))
-
-    walk(found, "")
-    return out
+    return _leaves(found, Tensor)
 
 
 def shapes_of(network: Network) -> dict[str | None, tuple[int, ...]]:

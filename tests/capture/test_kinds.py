@@ -84,20 +84,22 @@ def deeplab() -> Made:
     return kinds.DeepLabV3(body, kinds.deeplabv3.DeepLabHead(64, 3, (2, 4))), (picture(),)
 
 
+TINY = {
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+}
+
+
 def detr() -> Made:
     body = transformers.ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", out_features=["stage2"]
     )
-    sizes = {
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 24,
-    }
     config = transformers.DetrConfig(
         use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=body, d_model=16,
-        decoder_ffn_dim=24, num_queries=5, **sizes,
+        decoder_ffn_dim=24, num_queries=5, **TINY,
     )  # fmt: skip
     return transformers.DetrForObjectDetection(config), (picture(),)
 
@@ -112,15 +114,8 @@ def speech() -> Made:
 
 
 def seq2seq() -> Made:
-    sizes = {
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 24,
-    }
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0, "use_cache": False}
-    config = transformers.BartConfig(d_model=16, decoder_ffn_dim=24, vocab_size=30, max_position_embeddings=16, **sizes, **ids)
+    config = transformers.BartConfig(d_model=16, decoder_ffn_dim=24, vocab_size=30, max_position_embeddings=16, **TINY, **ids)
     return transformers.BartForConditionalGeneration(config), (words(), torch.ones(2, 7, dtype=torch.long), words(5))
 
 

@@ -18,7 +18,7 @@ import netxform as nx
 from netxform.artifacts import signing
 from netxform.errors import NetxformError
 from tests.artifacts.tampering import SPEC, keys, reseal
-from tests.faults.damage import READERS, damaged, make
+from tests.faults.damage import READERS, damaged, make, read_damaged
 from tests.faults.watch import Row, Watch
 
 RESUMED = 'model net = zoo.smallcnn(width=4) input="1x1x8x8"\ndata d = sklearn.digits(train=60)\ntrain fc for 2epochs on d'
@@ -65,7 +65,7 @@ def flips(count: int, seed: int, folder: Path) -> Row:
             watch.trial(f"{number}: a state", lambda: resumed(draw))
         elif number % 4 == 3:
             name = list(READERS)[number // 4 % len(READERS)]
-            watch.trial(f"{number}: {name}", lambda name=name: _read_flipped(folder / "data", name, draw))
+            watch.trial(f"{number}: {name}", lambda name=name: read_damaged(folder / "data", name, draw, flipped))
         else:
             file = every[number % len(every)]
             watch.trial(f"{number}: {file.name}", lambda file=file: of_bundle(file, draw))
@@ -139,19 +139,6 @@ def _flips_of_a_state(folder: Path) -> Callable[[random.Random], str]:
     return one
 
 
-def _read_flipped(folder: Path, name: str, draw: random.Random, damage: Callable[..., bytes] = flipped) -> str | None:
-    file = folder / name
-    if file.is_dir():
-        file = draw.choice(sorted(p for p in file.rglob("*") if p.is_file()))
-    whole = file.read_bytes()
-    file.write_bytes(damage(whole, draw))
-    try:
-        READERS[name](folder)
-    finally:
-        file.write_bytes(whole)
-    return None
-
-
 def data(count: int, seed: int, folder: Path) -> Row:
     """Data and vector files, damaged in every way."""
     draw, watch = random.Random(seed), Watch("damaged data and vectors", folder)
@@ -161,7 +148,7 @@ def data(count: int, seed: int, folder: Path) -> Row:
     watch.limit()
     for number in range(count):
         name = list(READERS)[number % len(READERS)]
-        watch.trial(f"{number}: {name}", lambda name=name: _read_flipped(folder, name, draw, damaged))
+        watch.trial(f"{number}: {name}", lambda name=name: read_damaged(folder, name, draw, damaged))
     return watch.done()
 
 

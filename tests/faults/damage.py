@@ -124,6 +124,19 @@ def damaged(raw: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
+def read_damaged(folder: Path, name: str, rng: random.Random, damage: Callable[[bytes, random.Random], bytes]) -> None:
+    """Read a file, or one of a folder, with damage done to it; it is whole again afterwards."""
+    file = folder / name
+    if file.is_dir():
+        file = rng.choice(sorted(p for p in file.rglob("*") if p.is_file()))
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole, rng))
+    try:
+        READERS[name](folder)
+    finally:
+        file.write_bytes(whole)
+
+
 def trials(count: int, seed: int = 0) -> dict[str, int]:
     """Damage and read so often; how many were read, refused, and ended in anything else (which is printed)."""
     rng = random.Random(seed)
@@ -133,13 +146,8 @@ def trials(count: int, seed: int = 0) -> dict[str, int]:
         make(folder)
         for number in range(count):
             name = list(READERS)[number % len(READERS)]
-            file = folder / name
-            if file.is_dir():
-                file = rng.choice(sorted(p for p in file.rglob("*") if p.is_file()))
-            whole = file.read_bytes()
-            file.write_bytes(damaged(whole, rng))
             try:
-                READERS[name](folder)
+                read_damaged(folder, name, rng, damaged)
                 seen["read"] += 1
             except NetxformError as error:
                 assert all(d.helps for d in error.diagnostics), str(error)
@@ -148,7 +156,6 @@ def trials(count: int, seed: int = 0) -> dict[str, int]:
                 seen["uncaught"] += 1
                 print(f"trial {number}, seed {seed}: {name}")
                 traceback.print_exc()
-            file.write_bytes(whole)
     return seen
 
 

@@ -161,20 +161,7 @@ def dataset(
     tokenizer: Any = None,
     length: int = 128,
 ) -> DataSet:
-    """Data as netxform takes it (`nx.dataset`): what `value` is, and what it does not say by itself.
-
-    `value`: (x, y) of arrays, tensors, lists, memory maps or frames, x alone for data without labels; a data set of torch or
-    torchvision, a list of samples, a Hugging Face `Dataset`; a `DataLoader`, whose collate function, workers and batch size are
-    kept; a frame of pandas; a dict of columns; an `IterableDataset`; or `{"train": …, "val": …, "test": …}` of any of these.
-    `target`, `inputs`: the fields (or parts) of a sample that are the label and that go into the model, by the names of its
-    arguments. `classes`: how many there are, or their names in order. `collate`: a list of samples → a batch. `workers`:
-    processes that load samples. `val`, `test`: the shares that are cut off, `seed`: of the cut. `text`, `pair`: the fields
-    that hold texts, `tokenizer`: what makes numbers of them (a tokenizer, or the folder of a model), padded and cut to
-    `length` tokens.
-
-    Raises NetxformError X0401 (no data, or of a form that says nothing), X0805 (a sample that cannot be read), X0817 (no
-    samples, or not as many targets), X0838 (NaN or infinity), X0406 (a setting out of range).
-    """
+    """Data as netxform takes it: `nx.dataset` says what each of these is, and what is raised."""
     from netxform.sources.data.given.python import Wanted, read_python
 
     shares: tuple[tuple[str, Any], ...] = (("val", val), ("test", test))

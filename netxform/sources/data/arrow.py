@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,42 @@ class Grown:
             helps = ("take fewer columns, or allow more: `--max-memory 64GiB`",)
             text = f"{self.what} unfolds into more than {sized(allowed())}"
             raise fail("X0906", text, self.span, "too large", helps=helps)
+
+
+class ColumnsRead:
+    """Columns of a table, each read when it is first asked for, and held. `batches` gives one as Arrow's arrays."""
+
+    def __init__(self, what: str, span: Span) -> None:
+        self.what, self.span = what, span
+        self._held: dict[str, Any] = {}
+        self._grown = Grown(what, span)
+
+    def batches(self, name: str) -> Iterator[Any]:
+        """A column, some rows at a time."""
+        raise NotImplementedError
+
+    def kind_of(self, name: str) -> Any:
+        """The type of a column, where it is known without a row."""
+        return None
+
+    def _column(self, name: str) -> Any:
+        import pyarrow as pa
+
+        if name not in self._held:
+            chunks: list[Any] = []
+            for chunk in self.batches(name):
+                self._grown.add(chunk.nbytes)
+                chunks.append(chunk)
+            self._held[name] = pa.chunked_array(chunks, None if chunks else self.kind_of(name))
+        return self._held[name]
+
+    def values(self, name: str) -> Sequence[Any]:
+        """As Python values. Raises NetxformError X0861 for images and the like."""
+        return values_of(self._column(name), name, self.what, self.span)
+
+    def array(self, name: str) -> np.ndarray | None:
+        """Numbers without gaps."""
+        return array_of(self._column(name))
 
 
 def values_of(chunks: Any, name: str, what: str, span: Span) -> list[Any]:

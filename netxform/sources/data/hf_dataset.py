@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,21 +24,20 @@ from netxform.sources.trust import Trust, no_links, read_path
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 _HUB = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 _PLAIN = re.compile(r"[\w\-.]+")
 _PARTS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 
 
-class Rows:
+class Rows(arrow.ColumnsRead):
     """The columns of several splits, one behind the other."""
 
     def __init__(self, splits: Mapping[str, Any], what: str, home: Path, outside: bool, span: Span) -> None:
-        self.splits, self.what, self.home, self.outside, self.span = splits, what, home, outside, span
+        super().__init__(what, span)
+        self.splits, self.home, self.outside = splits, home, outside
         self.features: Mapping[str, Any] = next(iter(splits.values())).features
-        self._grown = arrow.Grown(what, span)
-        self._held: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return sum(len(s) for s in self.splits.values())
@@ -51,25 +50,11 @@ class Rows:
         """The class of the feature: `Value`, `ClassLabel`, `Image`, …"""
         return type(self.features[name]).__name__
 
-    def _column(self, name: str) -> Any:
-        import pyarrow as pa
-
-        if name not in self._held:
-            pieces: list[Any] = []
-            for split in self.splits.values():
-                for batch in split.select_columns([name]).with_format("arrow").iter(batch_size=arrow.ROWS):
-                    self._grown.add(batch.nbytes)
-                    pieces += batch.column(0).chunks
-            self._held[name] = pa.chunked_array(pieces)
-        return self._held[name]
-
-    def values(self, name: str) -> Sequence[Any]:
-        """As Python values. Raises NetxformError X0861 for images and the like."""
-        return arrow.values_of(self._column(name), name, self.what, self.span)
-
-    def array(self, name: str) -> np.ndarray | None:
-        """Numbers without gaps."""
-        return arrow.array_of(self._column(name))
+    def batches(self, name: str) -> Iterator[Any]:
+        """A column of all splits, some rows at a time."""
+        for split in self.splits.values():
+            for batch in split.select_columns([name]).with_format("arrow").iter(batch_size=arrow.ROWS):
+                yield from batch.column(0).chunks
 
     def row(self, index: int) -> str:
         """The split, and the row in it."""

@@ -21,17 +21,16 @@ from netxform.sources.trust import Trust, no_links, read_path, room_for
 from netxform.syntax import ast
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
-class Parquet:
+class Parquet(arrow.ColumnsRead):
     """The columns of one file, or of several with the same columns, each read when it is first asked for."""
 
     def __init__(self, files: Sequence[Path], what: str, span: Span) -> None:
-        self.files, self.what, self.span = files, what, span
+        super().__init__(what, span)
+        self.files = files
         self._pq: Any = arrow.arrow(span, "pyarrow.parquet")
-        self._held: dict[str, Any] = {}
-        self._grown = arrow.Grown(what, span)
         with self._reading():
             opened = [self._pq.ParquetFile(str(f)) for f in files]
             self.schema = opened[0].schema_arrow
@@ -56,24 +55,9 @@ class Parquet:
                     for batch in opened.iter_batches(batch_size=arrow.ROWS, columns=[name]):
                         yield batch.column(0)
 
-    def _column(self, name: str) -> Any:
-        import pyarrow as pa
-
-        if name not in self._held:
-            chunks: list[Any] = []
-            for chunk in self.batches(name):
-                self._grown.add(chunk.nbytes)
-                chunks.append(chunk)
-            self._held[name] = pa.chunked_array(chunks, self.schema.field(name).type if not chunks else None)
-        return self._held[name]
-
-    def values(self, name: str) -> Sequence[Any]:
-        """As Python values."""
-        return arrow.values_of(self._column(name), name, self.what, self.span)
-
-    def array(self, name: str) -> np.ndarray | None:
-        """Numbers without gaps."""
-        return arrow.array_of(self._column(name))
+    def kind_of(self, name: str) -> Any:
+        """As the schema says."""
+        return self.schema.field(name).type
 
     def row(self, index: int) -> str:
         """Counted from 1."""
